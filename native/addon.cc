@@ -1,0 +1,22 @@
+// Entry point of the addon: every part adds its functions to the exports object. The addon is loaded once per thread;
+// nothing mutable is shared between threads.
+#include <napi.h>
+
+#include "loop.h"
+#include "netns.h"
+#include "seqpacket.h"
+
+namespace culvert {
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  InitNetns(env, exports);
+  InitSeqpacket(env, exports);
+  InitLoop(env, exports);
+  return exports;
+}
+
+}  // namespace culvert
+
+NODE_API_MODULE_INIT() {
+  return culvert::Init(Napi::Env(env), Napi::Object(env, exports));
+}
