@@ -1,0 +1,109 @@
+/**
+ * Route plans: what the control thread answers when a worker asks where a connection goes. Plain data that crosses
+ * threads and is cached by workers. Decided in outbound.ts and inbound.ts.
+ */
+import type { SocketAddress } from '../netns/address.ts';
+
+/** What telemetry and the CONNECT request's baggage need of one side. All text, '' when unknown. */
+export interface WorkloadLabels {
+  readonly uid: string;
+  /** The pod's name. */
+  readonly name: string;
+  readonly workloadName: string;
+  /** `deployment`, `cronjob`, `pod`, `job` */
+  readonly workloadType: string;
+  readonly namespace: string;
+  readonly canonicalName: string;
+  readonly canonicalRevision: string;
+  readonly clusterId: string;
+  readonly region: string;
+  readonly zone: string;
+  /** SPIFFE id of the workload, whether or not the connection proves it. */
+  readonly identity: string;
+}
+
+export interface ServiceLabels {
+  readonly hostname: string;
+  readonly name: string;
+  readonly namespace: string;
+}
+
+export interface PlannedEndpoint {
+  /** uid of the workload the connection goes to (a waypoint's, when there is one); '' for passthrough */
+  readonly uid: string;
+  /** Where to open the TCP connection. */
+  readonly address: SocketAddress;
+  /** Relative share of new connections; > 0, not necessarily whole. */
+  readonly weight: number;
+  readonly protocol: 'hbone' | 'tcp';
+  /** `:authority` of the CONNECT request; '' for tcp */
+  readonly authority: string;
+  /** SPIFFE ids of which the peer must present one; sorted, no duplicates; empty for tcp */
+  readonly expectedIdentities: readonly string[];
+  /** null for passthrough */
+  readonly destination: WorkloadLabels | null;
+}
+
+export type OutboundPlan =
+  | {
+      readonly kind: 'forward';
+      /** The service addressed, also behind a waypoint. */
+      readonly service: ServiceLabels | null;
+      readonly source: WorkloadLabels;
+      /** At least one. Pick one per connection with pickEndpoint (pick.ts). */
+      readonly endpoints: readonly PlannedEndpoint[];
+    }
+  | { readonly kind: 'reject'; readonly reason: OutboundRejection };
+
+/** Why an outbound connection is refused. `message` is the operator's text (spec §13.6); `tag` is stable. */
+export interface OutboundRejection {
+  readonly tag: OutboundRejectionTag;
+  readonly message: string;
+}
+
+export type OutboundRejectionTag =
+  /** The pod is not (yet) in the mesh state. */
+  | 'unknown-local-workload'
+  /** A waypoint is configured but cannot be reached; it is never bypassed. */
+  | 'unknown-waypoint'
+  /** The service is known but none of its endpoints can take this port. */
+  | 'no-healthy-upstream'
+  /** The destination workload is on another network and was not addressed by a service. */
+  | 'no-service-for-target'
+  /** The chosen workload has no usable address. */
+  | 'no-valid-destination'
+  /** Only reachable through another network's gateway, which needs a tunnel in a tunnel. */
+  | 'needs-double-hbone'
+  /** Only reachable by a name that would have to be resolved by DNS. */
+  | 'needs-dns-resolution';
+
+export type InboundPlan =
+  | {
+      readonly kind: 'deliver';
+      /** The application: the connection's local IP and the resolved port. Policy judges this address. */
+      readonly target: SocketAddress;
+      /** Workload found by the peer's address; null when unknown or behind a gateway */
+      readonly source: WorkloadLabels | null;
+      readonly destination: WorkloadLabels;
+      /** Destination service for telemetry. */
+      readonly service: ServiceLabels | null;
+      /** Set when the application expects a PROXY header (spec §4.3); `destination` goes into it. */
+      readonly appTunnel: { readonly protocol: 'PROXY'; readonly destination: SocketAddress } | null;
+    }
+  | { readonly kind: 'reject'; readonly status: 400 | 503; readonly reason: InboundRejection };
+
+export interface InboundRejection {
+  readonly tag: InboundRejectionTag;
+  readonly message: string;
+}
+
+export type InboundRejectionTag =
+  | 'bad-authority'
+  | 'unknown-local-workload'
+  /** The authority names an address that is neither ours nor one we are the waypoint of. */
+  | 'ip-mismatch'
+  | 'unknown-hostname'
+  | 'unresolvable-port'
+  | 'service-without-address'
+  /** The resolved port is one of the agent's own. */
+  | 'self-call';

@@ -1,0 +1,71 @@
+/**
+ * The mesh state as its readers see it (spec §10). One store per process holds it (store.ts); planners, policy compiler,
+ * dump and DNS read it through this interface.
+ */
+import type { Policy } from '../policy/types.ts';
+import type { PodInfo } from '../zds/types.ts';
+import type { Endpoint, PolicyKey, PortMap, Service, ServiceDefinition, ServiceKey, Workload } from './types.ts';
+
+export interface MeshState {
+  workload(uid: string): Workload | null;
+  /** The workload that owns an address. Host-network workloads own none. */
+  workloadByAddress(network: string, ip: string): Workload | null;
+  /** The workload of that `hostname` in that namespace. */
+  workloadByHostname(namespace: string, hostname: string): Workload | null;
+  /** The pod's own workload: name, namespace and service account equal, on this node. */
+  localWorkload(pod: PodInfo): Workload | null;
+  /** Like localWorkload, but waits for it. Null after `timeoutMs` (default 5000). */
+  waitForLocalWorkload(pod: PodInfo, timeoutMs?: number): Promise<Workload | null>;
+
+  service(key: ServiceKey): Service | null;
+  /** Best match of an exact VIP or else of a CIDR VIP, as seen from a namespace. */
+  serviceByVip(network: string, ip: string, clientNamespace: string): Service | null;
+  /**
+   * Best match of a hostname over all namespaces, as seen from a namespace: own, then canonical, then the preferred
+   * namespace when one is given, then the first.
+   */
+  serviceByHostname(hostname: string, clientNamespace: string, preferredNamespace?: string): Service | null;
+
+  policy(key: PolicyKey): Policy | null;
+  /** Keys of the policies of scope Namespace in a namespace. */
+  namespacePolicies(namespace: string): ReadonlySet<PolicyKey>;
+  globalPolicies(): ReadonlySet<PolicyKey>;
+
+  workloads(): IterableIterator<Workload>;
+  services(): IterableIterator<Service>;
+  policies(): IterableIterator<[PolicyKey, Policy]>;
+  /** Endpoints whose service is not known (yet): service → uid → endpoint. */
+  stagedEndpoints(): ReadonlyMap<ServiceKey, ReadonlyMap<string, Endpoint>>;
+}
+
+export interface MeshStore extends MeshState {
+  /** Applies a batch: upserts first, then removals. Subscribers are told once, after all of it is visible. */
+  apply(changes: MeshUpdate): void;
+  /** Calls the listener once for every batch that named anything. Returns the way to unsubscribe. */
+  subscribe(listener: (change: MeshChange) => void): () => void;
+}
+
+/** One batch. Everything is optional. */
+export interface MeshUpdate {
+  readonly workloads?: Iterable<WorkloadUpdate>;
+  readonly services?: Iterable<ServiceDefinition>;
+  /** The key is the resource name the source gave, which is `namespace/name` for all known sources. */
+  readonly policies?: Iterable<readonly [PolicyKey, Policy]>;
+  readonly removedWorkloads?: Iterable<string>;
+  readonly removedServices?: Iterable<ServiceKey>;
+  readonly removedPolicies?: Iterable<PolicyKey>;
+}
+
+/** A workload and its port map in each of its services. `workload.services` is derived from the keys. */
+export interface WorkloadUpdate {
+  readonly workload: Omit<Workload, 'services'>;
+  readonly services: Readonly<Record<ServiceKey, PortMap>>;
+}
+
+/** What a batch named, whether upserted or removed; ask the state for what is there now. */
+export interface MeshChange {
+  readonly workloads: ReadonlySet<string>;
+  /** Includes services of which only endpoints changed. */
+  readonly services: ReadonlySet<ServiceKey>;
+  readonly policies: ReadonlySet<PolicyKey>;
+}
