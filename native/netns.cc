@@ -179,7 +179,13 @@ int TakeOverSource(int fd, const Endpoint& source) {
 }  // namespace
 
 size_t FormatIp(const Endpoint& endpoint, char (&out)[kIpTextSize]) {
-  inet_ntop(endpoint.family, endpoint.address, out, sizeof out);
+  const uint8_t* bytes = endpoint.address;
+  static const uint8_t zero[12] = {};
+  if (endpoint.family == AF_INET6 && memcmp(bytes, zero, 12) == 0 && (bytes[12] != 0 || bytes[13] != 0)) {
+    // inet_ntop would write the last half of ::/96 as an IPv4 address, which no canonical text does (RFC 5952 §5).
+    return snprintf(out, sizeof out, "::%x:%x", bytes[12] << 8 | bytes[13], bytes[14] << 8 | bytes[15]);
+  }
+  inet_ntop(endpoint.family, bytes, out, sizeof out);
   size_t length = strlen(out);
   if (endpoint.scope != 0) length += snprintf(out + length, sizeof out - length, "%%%u", endpoint.scope);
   return length;

@@ -198,6 +198,7 @@ class SeqPacket : public Napi::ObjectWrap<SeqPacket> {
     Napi::Env env = info.Env();
     if (fd_ < 0) ThrowErrno(env, EBADF, "cannot send: the socket is closed");
     auto payload = info[0].As<Napi::Uint8Array>();
+    if (payload.ByteLength() == 0) ThrowErrno(env, EINVAL, "an empty packet would read as the end of the stream");
     auto descriptors = info[1].As<Napi::Array>();
     const uint32_t count = descriptors.Length();
     if (count > kMaxDescriptors) throw Napi::RangeError::New(env, "too many descriptors for one packet");

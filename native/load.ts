@@ -1,0 +1,16 @@
+import { createRequire } from 'node:module';
+
+/**
+ * The compiled addon. Every thread that imports this gets its own instance: nothing mutable is shared.
+ *
+ * `CULVERT_ADDON` names another file; by default it is what node-gyp built beside this file.
+ */
+export const addon: unknown = load(process.env.CULVERT_ADDON ?? './build/Release/culvert.node');
+
+function load(path: string): unknown {
+  try {
+    return createRequire(import.meta.url)(path);
+  } catch (cause) {
+    throw new Error(`cannot load the native addon ${path}; bin/culvert builds it when it is missing`, { cause });
+  }
+}
