@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { closeSync, constants, mkdtempSync, openSync, readFileSync, readSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import { createLineWriter } from '../../src/log/line-writer.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'culvert-log-'));
+after(() => rmSync(folder, { recursive: true }));
+
+test('lines of a turn are handed over when the turn ends', async () => {
+  const path = join(folder, 'turn');
+  const fd = openSync(path, 'w');
+  const writer = createLineWriter({ fd });
+  writer.write('one\n');
+  writer.write('twö\n');
+  assert.equal(readFileSync(path, 'utf8'), '');
+  await turn();
+  assert.equal(readFileSync(path, 'utf8'), 'one\ntwö\n');
+  writer.write('three\n');
+  writer.close();
+  assert.equal(readFileSync(path, 'utf8'), 'one\ntwö\nthree\n');
+  closeSync(fd);
+});
+
+test('a line longer than any batch is still written, in order', () => {
+  const path = join(folder, 'long');
+  const fd = openSync(path, 'w');
+  const writer = createLineWriter({ fd });
+  const long = `${'ü'.repeat(5000)}\n`;
+  writer.write('before\n');
+  writer.write(long);
+  writer.write('after\n');
+  writer.close();
+  assert.equal(readFileSync(path, 'utf8'), `before\n${long}after\n`);
+  closeSync(fd);
+});
+
+test('a stalled reader does not block the writer, and gets every line once it reads again', async () => {
+  const path = join(folder, 'pipe');
+  assert.equal(spawnSync('mkfifo', [path]).status, 0);
+  const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  // Blocking, as an inherited stdout is; the writer must not block on it nevertheless.
+  const fd = openSync(path, constants.O_WRONLY);
+  const writer = createLineWriter({ fd });
+  const line = `${'x'.repeat(199)}\n`;
+  for (let at = 0; at < 5000; at++) writer.write(line);
+  await turn();
+  assert.equal(writer.flush(20), false);
+  let read = 0;
+  const chunk = Buffer.alloc(65536);
+  while (read < 5000 * line.length) {
+    try {
+      read += readSync(reader, chunk);
+    } catch (error) {
+      assert.equal((error as NodeJS.ErrnoException).code, 'EAGAIN');
+      writer.flush(0);
+    }
+  }
+  assert.equal(read, 5000 * line.length);
+  assert.equal(writer.flush(0), true);
+  assert.equal(writer.linesLost(), 0);
+  writer.close();
+  closeSync(reader);
+  closeSync(fd);
+});
+
+test('lines that a failed descriptor did not take are counted, and nothing is thrown', () => {
+  const fd = openSync('/dev/full', 'w');
+  const writer = createLineWriter({ fd });
+  for (let at = 0; at < 100; at++) writer.write(`${'x'.repeat(99)}\n`);
+  writer.close();
+  assert.equal(writer.linesLost(), 100);
+  closeSync(fd);
+});
