@@ -3,7 +3,7 @@ import type { PodInfo } from '../zds/types.ts';
 import type { MeshChange, MeshStore, MeshUpdate, WorkloadUpdate } from './mesh-state.ts';
 import { PolicyIndex } from './policy-index.ts';
 import { ServiceIndex } from './service-index.ts';
-import { type ServiceDefinition, type ServiceKey, serviceKey, type Workload } from './types.ts';
+import { networkAddress, type ServiceDefinition, type ServiceKey, serviceKey, type Workload } from './types.ts';
 import { WorkloadIndex } from './workload-index.ts';
 
 /**
@@ -96,7 +96,7 @@ export function createMeshState(options: { localNode: string }): MeshStore {
 
   return {
     workload: (uid) => workloads.get(uid),
-    workloadByAddress: (network, ip) => workloads.byAddress(network, ip),
+    workloadByAddress: (network, ip) => workloads.byAddress(networkAddress(network, ip)),
     workloadByHostname: (namespace, hostname) => workloads.byHostname(namespace, hostname),
     localWorkload: (pod) => workloads.byPod(pod),
     waitForLocalWorkload,

@@ -1,0 +1,86 @@
+import type { MeshState } from '../state/mesh-state.ts';
+import { type GatewayAddress, identityOf, type Service, serviceKey, type Workload } from '../state/types.ts';
+import { loadBalance, type Upstream } from './load-balance.ts';
+
+/** Where a waypoint's tunnels can go. */
+export interface ResolvedGateway {
+  /** May be empty: then nothing behind the reference can take the tunnel. */
+  readonly upstreams: readonly Upstream[];
+  /** The address whose family decides which of a workload's addresses is dialled. */
+  readonly familyTarget: string;
+}
+
+/** The workloads of a waypoint, as seen from `source` (spec §3.3); null when the reference leads nowhere. */
+export function resolveWaypoint(
+  mesh: MeshState,
+  source: Workload,
+  waypoint: GatewayAddress,
+  target: string,
+): ResolvedGateway | null {
+  const found = findGateway(mesh, waypoint, source.namespace);
+  if (found === null) return null;
+  const port = waypoint.hboneMtlsPort;
+  const upstreams =
+    found.kind === 'workload'
+      ? [{ workload: found.workload, port, service: null, weight: 1 }]
+      : loadBalance(mesh, source, found.service, port, 'waypoint');
+  const { destination } = waypoint;
+  return { upstreams, familyTarget: destination.kind === 'address' ? destination.ip : target };
+}
+
+/**
+ * True when the connection comes out of the waypoint itself: the source carries the identity of a workload behind the
+ * reference, and the peer address is that workload's.
+ */
+export function isFromWaypoint(mesh: MeshState, source: Workload, waypoint: GatewayAddress, peerIp: string): boolean {
+  const found = findGateway(mesh, waypoint, source.namespace);
+  if (found === null) return false;
+  const isSource = (workload: Workload) =>
+    workload.workloadIps.includes(peerIp) && identityOf(workload) === identityOf(source);
+  if (found.kind === 'workload') return isSource(found.workload);
+  return [...found.service.endpoints.keys()].some((uid) => {
+    const workload = mesh.workload(uid);
+    return workload !== null && isSource(workload);
+  });
+}
+
+/** True when the reference leads to the workload that holds `localIp`. */
+export function isWaypointOf(mesh: MeshState, local: Workload, localIp: string, waypoint: GatewayAddress): boolean {
+  const found = findGateway(mesh, waypoint, local.namespace);
+  if (found === null) return false;
+  return found.kind === 'workload'
+    ? found.workload.workloadIps.includes(localIp)
+    : found.service.endpoints.has(local.uid);
+}
+
+/** All waypoints a service may send a connection through: the weighted ones with a share, else the one. */
+export function waypointsOf(service: Service): { readonly waypoint: GatewayAddress; readonly weight: number }[] {
+  const weighted = service.weightedWaypoints
+    .filter(({ weight }) => weight > 0)
+    .map(({ destination, weight }) => ({ waypoint: destination, weight }));
+  if (weighted.length > 0) return weighted;
+  return service.waypoint === null ? [] : [{ waypoint: service.waypoint, weight: 1 }];
+}
+
+/** How messages name a gateway. */
+export function gatewayName({ destination }: GatewayAddress): string {
+  return destination.kind === 'address' ? destination.ip : destination.hostname;
+}
+
+type FoundGateway =
+  | { readonly kind: 'service'; readonly service: Service }
+  | { readonly kind: 'workload'; readonly workload: Workload };
+
+/** A service first, because that is what references usually name; a workload else. */
+function findGateway(mesh: MeshState, { destination }: GatewayAddress, clientNamespace: string): FoundGateway | null {
+  const service =
+    destination.kind === 'address'
+      ? mesh.serviceByVip(destination.network, destination.ip, clientNamespace)
+      : mesh.service(serviceKey(destination));
+  if (service !== null) return { kind: 'service', service };
+  const workload =
+    destination.kind === 'address'
+      ? mesh.workloadByAddress(destination.network, destination.ip)
+      : mesh.workloadByHostname(destination.namespace, destination.hostname);
+  return workload === null ? null : { kind: 'workload', workload };
+}
