@@ -17,6 +17,6 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
 
 }  // namespace culvert
 
-NODE_API_MODULE_INIT() {
-  return culvert::Init(Napi::Env(env), Napi::Object(env, exports));
-}
+static Napi::Object InitAddon(Napi::Env env, Napi::Object exports) { return culvert::Init(env, exports); }
+
+NODE_API_MODULE(culvert, InitAddon)

@@ -1,0 +1,482 @@
+// Reading, writing and closing of channels. Hot path: see bench/ (relay and pods).
+#include <cerrno>
+#include <cstring>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include <utility>
+
+#include "loop.h"
+
+namespace culvert {
+namespace {
+
+constexpr uint32_t kIndexBits = 20;
+constexpr uint32_t kIndexMask = (1u << kIndexBits) - 1;
+// Ids stay below 2^30 so that they are small integers in V8.
+constexpr uint32_t kGenerationMask = (1u << 10) - 1;
+// Plaintext from here on is sealed from where it lies; smaller writes of a turn share a record.
+constexpr size_t kSealDirectly = 4096;
+// A queue of this size is offered to the kernel at once instead of at the end of the turn.
+constexpr size_t kSendEarly = 256 * 1024;
+constexpr size_t kMaxSlices = 64;
+
+}  // namespace
+
+uint32_t Loop::Attach(int fd, bool connecting) {
+  uint32_t index;
+  if (!free_.empty()) {
+    index = free_.back();
+    free_.pop_back();
+  } else {
+    if (table_.size() > kIndexMask) return 0;
+    index = static_cast<uint32_t>(table_.size());
+    table_.push_back(nullptr);
+    generations_.push_back(0);
+  }
+  generations_[index] = (generations_[index] + 1) & kGenerationMask;
+  if (generations_[index] == 0) generations_[index] = 1;  // 0 is no id
+  auto* channel = new Channel();
+  channel->loop = this;
+  channel->id = generations_[index] << kIndexBits | index;
+  channel->fd = fd;
+  channel->connecting = connecting;
+  channel->writable = !connecting;
+  // Accepted connections often have data already; the first read finds out.
+  channel->readable = !connecting;
+  table_[index] = channel;
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+  event.data.u64 = channel->id;
+  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) {
+    table_[index] = nullptr;
+    free_.push_back(index);
+    delete channel;
+    return 0;
+  }
+  live_++;
+  return channel->id;
+}
+
+Channel* Loop::Find(uint32_t id) {
+  uint32_t index = id & kIndexMask;
+  if (index >= table_.size()) return nullptr;
+  Channel* channel = table_[index];
+  return channel != nullptr && channel->id == id && !channel->closed ? channel : nullptr;
+}
+
+void Loop::Dispatch(Channel* channel, uint32_t events) {
+  if (channel->connecting) {
+    if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) == 0) return;
+    ConnectDone(channel);
+    return;
+  }
+  if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0 && !channel->writable) {
+    channel->writable = true;
+    Flush(channel);
+    if (channel->closed || channel->failed) return;
+    if (channel->tell_drained && !channel->closing) {
+      if (channel->out.empty()) channel->tell_drained = false;
+      CallEvent(channel, kEventDrained, static_cast<double>(channel->out.size()));
+      if (channel->closed || channel->failed) return;
+    }
+  }
+  if ((events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP)) != 0) channel->hung_up = true;
+  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP)) == 0) return;
+  channel->readable = true;
+  if (channel->read_limit > 0 && !channel->closing) {
+    Readable(channel);
+    return;
+  }
+  // Not reading now: an end can wait until it is read, a reset cannot.
+  if ((events & EPOLLERR) != 0) {
+    int error = 0;
+    socklen_t length = sizeof(error);
+    getsockopt(channel->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    if (error != 0) Fail(channel, error, "");
+  }
+}
+
+void Loop::ConnectDone(Channel* channel) {
+  int error = 0;
+  socklen_t length = sizeof(error);
+  getsockopt(channel->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+  channel->connecting = false;
+  if (error != 0) {
+    Fail(channel, error, "");
+    return;
+  }
+  channel->writable = true;
+  channel->readable = true;
+  CallEvent(channel, kEventConnected, 0);
+  if (!channel->closed && channel->out.size() > 0) MarkDirty(channel);
+}
+
+void Loop::Readable(Channel* channel) {
+  if (channel->tls) ReadTls(channel);
+  else ReadPlain(channel);
+  if (!channel->closed && !channel->failed && channel->readable && channel->read_limit > 0) MarkReady(channel);
+}
+
+void Loop::ReadPlain(Channel* channel) {
+  while (true) {
+    size_t room = channel->read_limit < kSlab ? channel->read_limit : kSlab;
+    // One record (16 KiB) must hold the frame header too: whole reads then fill whole records.
+    if (room > kSlab - kFrameHeader) room = kSlab - kFrameHeader;
+    ssize_t n = recv(channel->fd, read_at_, room, 0);
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      channel->readable = false;
+      if (errno != EAGAIN && errno != EWOULDBLOCK) Fail(channel, errno, "");
+      return;
+    }
+    if (n == 0) {
+      ReadEnd(channel);
+      return;
+    }
+    // A short read has emptied the socket; the next bytes are a new edge. An end that came along is read right away.
+    bool emptied = static_cast<size_t>(n) < room;
+    if (emptied && !channel->hung_up) channel->readable = false;
+    CallData(channel, static_cast<size_t>(n));
+    if (channel->closed || channel->failed || channel->closing || channel->read_limit == 0) return;
+    if (!emptied || !channel->hung_up) return;
+  }
+}
+
+void Loop::ReadTls(Channel* channel) {
+  // A partial record waits in the channel; it is completed in the slab of the thread.
+  size_t held = 0;
+  if (channel->partial_record) {
+    held = channel->partial_record->size();
+    std::memcpy(cipher_.get(), channel->partial_record->data(), held);
+    channel->partial_record.reset();
+  }
+  ssize_t n;
+  do {
+    n = recv(channel->fd, cipher_.get() + held, kSlab - held, 0);
+  } while (n < 0 && errno == EINTR);
+  int error = n < 0 ? errno : 0;
+  if (n > 0) {
+    if (static_cast<size_t>(n) < kSlab - held && !channel->hung_up) channel->readable = false;
+    size_t total = held + static_cast<size_t>(n);
+    size_t used = 0;
+    held = 0;
+    while (true) {
+      size_t consumed = 0;
+      size_t produced = 0;
+      TlsProgress progress = channel->tls->Receive(cipher_.get() + used, total - used, &consumed, read_at_, &produced, &channel->out, &pool_);
+      used += consumed;
+      if (!channel->out.empty()) MarkDirty(channel);
+      if (produced > 0) {
+        CallData(channel, produced);
+        if (channel->closed || channel->failed) return;
+      }
+      if (progress == TlsProgress::kHandshakeDone) {
+        CallEvent(channel, kEventHandshake, 0);
+        if (channel->closed || channel->failed || channel->closing) return;
+        continue;
+      }
+      if (progress == TlsProgress::kClosed) {
+        ReadEnd(channel);
+        return;
+      }
+      if (progress == TlsProgress::kFailed) {
+        Fail(channel, kTlsError, channel->tls->error());
+        return;
+      }
+      break;
+    }
+    if (used < total) channel->partial_record = std::make_unique<std::vector<uint8_t>>(cipher_.get() + used, cipher_.get() + total);
+    return;
+  }
+  if (held > 0) channel->partial_record = std::make_unique<std::vector<uint8_t>>(cipher_.get(), cipher_.get() + held);
+  if (n == 0) {
+    // RFC 8446 §6.1: without close_notify the stream may have been cut by anybody.
+    if (!channel->tls->established()) Fail(channel, kTlsError, "tls handshake error: the peer closed the connection during the handshake");
+    else if (held > 0) Fail(channel, kTlsError, "tls error: the peer closed the connection inside a record");
+    else ReadEnd(channel);
+    return;
+  }
+  channel->readable = false;
+  if (error != EAGAIN && error != EWOULDBLOCK) Fail(channel, error, "");
+}
+
+void Loop::ReadEnd(Channel* channel) {
+  channel->readable = false;
+  channel->read_ended = true;
+  channel->read_limit = 0;
+  CallEvent(channel, kEventEnd, 0);
+}
+
+void Loop::Fail(Channel* channel, int code, std::string text) {
+  if (channel->failed || channel->closed) return;
+  if (channel->closing) {
+    // Nobody waits for this one any more.
+    channel->out.Clear(&pool_);
+    Finish(channel);
+    return;
+  }
+  channel->failed = true;
+  channel->readable = false;
+  channel->read_limit = 0;
+  channel->error_text = std::move(text);
+  if (code == kTlsError) {
+    // The alert tells the peer why; best effort.
+    channel->out.Send(channel->fd, &pool_);
+  }
+  channel->out.Clear(&pool_);
+  CallEvent(channel, kEventError, code);
+}
+
+int64_t Loop::Write(Channel* channel, const uint8_t* bytes, size_t n) {
+  if (channel->failed || channel->closing || channel->shut || channel->shut_when_flushed) return -1;
+  if (channel->tls) {
+    if (!channel->tls->established()) return -1;
+    if (n >= kSealDirectly) {
+      if (!SealPlain(channel) || !channel->tls->Seal(bytes, n, &channel->out, &pool_)) return -1;
+    } else {
+      if (channel->plain != nullptr && channel->plain->end + n > kMaxPlaintext && !SealPlain(channel)) return -1;
+      if (channel->plain == nullptr) channel->plain = pool_.Get(ChunkPool::kLarge);
+      std::memcpy(channel->plain->data() + channel->plain->end, bytes, n);
+      channel->plain->end += static_cast<uint32_t>(n);
+    }
+    if (channel->out.size() >= kSendEarly && channel->writable) FlushNow(channel);
+    else MarkDirty(channel);
+  } else if (in_data_call_ && channel->out.empty() && channel->writable && bytes >= read_at_) {
+    // Sent from the slab when the callback returns, with whatever else goes to this channel.
+    if (channel->first_slice < 0) sliced_.push_back(channel->id);
+    slices_.push_back({bytes, static_cast<uint32_t>(n), -1});
+    int32_t index = static_cast<int32_t>(slices_.size()) - 1;
+    if (channel->first_slice < 0) channel->first_slice = index;
+    else slices_[static_cast<size_t>(channel->last_slice)].next = index;
+    channel->last_slice = index;
+  } else {
+    // Copied: the scratch area is written anew at once, the slab with the next read.
+    if (!SendSlices(channel)) return -1;
+    channel->out.Append(&pool_, bytes, n);
+    MarkDirty(channel);
+  }
+  return static_cast<int64_t>(channel->out.size());
+}
+
+int64_t Loop::WriteFrame(Channel* channel, uint32_t stream, uint8_t flags, size_t offset, size_t n) {
+  // The header goes in front of the payload where it lies: the bytes there are either headroom or already sent.
+  uint8_t* header = memory_ + offset - kFrameHeader;
+  header[0] = static_cast<uint8_t>(n >> 16);
+  header[1] = static_cast<uint8_t>(n >> 8);
+  header[2] = static_cast<uint8_t>(n);
+  header[3] = 0;  // DATA
+  header[4] = flags;
+  header[5] = static_cast<uint8_t>(stream >> 24);
+  header[6] = static_cast<uint8_t>(stream >> 16);
+  header[7] = static_cast<uint8_t>(stream >> 8);
+  header[8] = static_cast<uint8_t>(stream);
+  return Write(channel, header, kFrameHeader + n);
+}
+
+bool Loop::SealPlain(Channel* channel) {
+  if (channel->plain == nullptr) return true;
+  bool ok = channel->tls->Seal(channel->plain->data(), channel->plain->end, &channel->out, &pool_);
+  pool_.Put(channel->plain);
+  channel->plain = nullptr;
+  return ok;
+}
+
+void Loop::MarkDirty(Channel* channel) {
+  if (channel->dirty) return;
+  channel->dirty = true;
+  dirty_.push_back(channel->id);
+}
+
+void Loop::MarkReady(Channel* channel) {
+  if (channel->ready) return;
+  channel->ready = true;
+  ready_.push_back(channel->id);
+}
+
+bool Loop::SendSlices(Channel* channel) {
+  if (channel->first_slice < 0) return true;
+  iovec parts[kMaxSlices];
+  int32_t next = channel->first_slice;
+  channel->first_slice = channel->last_slice = -1;
+  while (next >= 0) {
+    size_t count = 0;
+    size_t total = 0;
+    for (; next >= 0 && count < kMaxSlices; next = slices_[static_cast<size_t>(next)].next) {
+      const Slice& slice = slices_[static_cast<size_t>(next)];
+      parts[count].iov_base = const_cast<uint8_t*>(slice.bytes);
+      parts[count].iov_len = slice.length;
+      total += slice.length;
+      count++;
+    }
+    ssize_t sent = 0;
+    if (channel->out.empty() && channel->writable) {
+      msghdr message{};
+      message.msg_iov = parts;
+      message.msg_iovlen = count;
+      do {
+        sent = sendmsg(channel->fd, &message, MSG_NOSIGNAL);
+      } while (sent < 0 && errno == EINTR);
+      if (sent < 0) {
+        if (errno != EAGAIN && errno != EWOULDBLOCK) {
+          Fail(channel, errno, "");
+          return false;
+        }
+        sent = 0;
+      }
+    }
+    if (static_cast<size_t>(sent) == total) continue;
+    channel->writable = false;
+    size_t skip = static_cast<size_t>(sent);
+    for (size_t i = 0; i < count; i++) {
+      size_t done = skip < parts[i].iov_len ? skip : parts[i].iov_len;
+      skip -= done;
+      channel->out.Append(&pool_, static_cast<const uint8_t*>(parts[i].iov_base) + done, parts[i].iov_len - done);
+    }
+  }
+  return true;
+}
+
+void Loop::FlushSliced() {
+  for (size_t i = 0; i < sliced_.size(); i++) {
+    Channel* channel = Find(sliced_[i]);
+    if (channel != nullptr) Flush(channel);
+  }
+  sliced_.clear();
+  slices_.clear();
+}
+
+void Loop::Flush(Channel* channel) {
+  if (channel->failed || channel->closed) return;
+  if (!SendSlices(channel)) return;
+  if (channel->connecting) return;
+  if (!SealPlain(channel)) {
+    Fail(channel, kTlsError, "tls error: a record could not be sealed");
+    return;
+  }
+  if (!channel->out.empty() && channel->writable) {
+    int error = channel->out.Send(channel->fd, &pool_);
+    if (error != 0) {
+      Fail(channel, error, "");
+      return;
+    }
+    if (!channel->out.empty()) channel->writable = false;
+  }
+  if (!channel->out.empty()) return;
+  if (channel->shut_when_flushed && !channel->shut) {
+    channel->shut = true;
+    shutdown(channel->fd, SHUT_WR);
+  }
+  if (channel->closing) Finish(channel);
+}
+
+size_t Loop::FlushNow(Channel* channel) {
+  Flush(channel);
+  if (channel->closed || channel->failed) return 0;
+  if (!channel->out.empty()) channel->tell_drained = true;
+  return channel->out.size();
+}
+
+void Loop::FlushDirty() {
+  // A flush can fail a channel, whose event may write to others: the list may grow while it is walked.
+  for (size_t i = 0; i < dirty_.size(); i++) {
+    Channel* channel = Find(dirty_[i]);
+    if (channel == nullptr) continue;
+    channel->dirty = false;
+    Flush(channel);
+  }
+  dirty_.clear();
+}
+
+void Loop::Resume(Channel* channel, uint32_t limit) {
+  if (channel->read_ended || channel->failed || channel->closing) return;
+  channel->read_limit = limit;
+  if (limit > 0 && channel->readable && !channel->connecting) MarkReady(channel);
+}
+
+void Loop::Shutdown(Channel* channel) {
+  if (channel->failed || channel->closing || channel->shut_when_flushed) return;
+  if (channel->tls && channel->tls->established()) {
+    if (SealPlain(channel)) channel->tls->SealAlert(1, 0, &channel->out, &pool_);  // close_notify
+  }
+  channel->shut_when_flushed = true;
+  MarkDirty(channel);
+}
+
+bool Loop::Close(Channel* channel) {
+  if (channel->closing) return false;
+  channel->read_limit = 0;
+  if (channel->failed || channel->connecting) {
+    channel->out.Clear(&pool_);
+    Finish(channel);
+    return true;
+  }
+  if (channel->tls && channel->tls->established() && !channel->shut_when_flushed && SealPlain(channel)) {
+    channel->tls->SealAlert(1, 0, &channel->out, &pool_);
+  }
+  if (!in_data_call_ || channel->first_slice < 0) Flush(channel);
+  if (channel->closed) return true;
+  if (channel->failed) {
+    Finish(channel);
+    return true;
+  }
+  if (channel->out.empty() && channel->first_slice < 0 && channel->plain == nullptr) {
+    Finish(channel);
+    return true;
+  }
+  channel->closing = true;
+  MarkDirty(channel);
+  return false;
+}
+
+void Loop::Reset(Channel* channel) {
+  linger abort{1, 0};
+  setsockopt(channel->fd, SOL_SOCKET, SO_LINGER, &abort, sizeof(abort));
+  channel->first_slice = channel->last_slice = -1;
+  channel->out.Clear(&pool_);
+  Finish(channel);
+}
+
+void Loop::Finish(Channel* channel) {
+  if (channel->closed) return;
+  bool told = channel->closing;
+  channel->closed = true;
+  channel->out.Clear(&pool_);
+  if (channel->plain != nullptr) {
+    pool_.Put(channel->plain);
+    channel->plain = nullptr;
+  }
+  close(channel->fd);  // leaves the epoll set with it
+  channel->fd = -1;
+  dead_.push_back(channel);
+  live_--;
+  if (told && !stopping_) CallEvent(channel, kEventClosed, 0);
+}
+
+void Loop::FreeClosed() {
+  for (size_t i = 0; i < dead_.size(); i++) {
+    uint32_t index = dead_[i]->id & kIndexMask;
+    table_[index] = nullptr;
+    free_.push_back(index);
+    delete dead_[i];
+  }
+  dead_.clear();
+}
+
+bool Loop::StartTls(Channel* channel, std::shared_ptr<TlsContext> context, bool server, PeerExpectation expectation, std::string* error) {
+  try {
+    channel->tls = std::make_unique<TlsSession>(std::move(context), server, std::move(expectation));
+  } catch (const std::exception& failure) {
+    *error = failure.what();
+    return false;
+  }
+  if (!channel->tls->Begin(&channel->out, &pool_)) {
+    *error = channel->tls->error();
+    return false;
+  }
+  MarkDirty(channel);
+  return true;
+}
+
+}  // namespace culvert

@@ -1,0 +1,409 @@
+/**
+ * Channels: the connections of one thread, plain or TLS 1.3, as the addon carries them (loop.h). Hot path.
+ *
+ * Bytes never become JavaScript objects: the addon reads into `memory` and calls `data(offset, length)`; whoever handles
+ * it says which part goes to which channel. What lies in `memory` is valid until that call returns; `write` and
+ * `writeFrame` have taken what they were given by then.
+ */
+import { constants } from 'node:os';
+import { CulvertError } from '../src/errors.ts';
+import { addon } from './load.ts';
+
+/** Identifies a channel of one loop; 0 is none. An id is not used again soon, calls on a closed one do nothing. */
+export type ChannelId = number;
+
+/** What happens on a channel. Methods are called from the loop, never from inside a call on the same channel. */
+export interface ChannelHandler {
+  /** Bytes arrived in `memory`. Returns how many the next read may take at most; 0 pauses reading until `resume`. */
+  data(offset: number, length: number): number;
+  /** The connect of this channel succeeded. */
+  connected(): void;
+  /** The TLS handshake is done; `peer` tells who the other side is. */
+  secured(): void;
+  /** The peer will send no more (FIN or close_notify). */
+  ended(): void;
+  /** The queue that `flush` reported got shorter; `queued` bytes are left. */
+  drained(queued: number): void;
+  /** The connection is broken; `close` or `reset` is still due. */
+  failed(error: ChannelError): void;
+  /** A close that had to wait for queued bytes is done. */
+  closed(): void;
+}
+
+/** Read limit that stands for "as much as fits". */
+export const NO_LIMIT = 1 << 30;
+
+export interface Peer {
+  /** The SPIFFE id that was verified. */
+  readonly identity: string;
+  readonly group: string;
+  readonly suite: string;
+}
+
+export interface TcpInfo {
+  readonly state: number;
+  readonly rttMicros: number;
+  readonly rttVarianceMicros: number;
+  readonly congestionWindow: number;
+  readonly unacknowledged: number;
+  readonly retransmits: number;
+}
+
+export interface TlsMaterial {
+  /** Leaf first, then intermediates; PEM. */
+  readonly chainPem: string;
+  readonly keyPem: string;
+  readonly rootsPem: string;
+  /** OpenSSL group list, e.g. `*X25519MLKEM768:*X25519:P-256` (`*` = a key share is sent at once). */
+  readonly groups: string;
+  /** Appends the session secrets to this file (SSLKEYLOGFILE format); '' for none. */
+  readonly keyLogPath: string;
+}
+
+/** An accepted connection. Its channel has no handler yet and is paused: `adopt` or `reset` it in the same turn. */
+export interface Accepted {
+  readonly channel: ChannelId;
+  readonly peerIp: string;
+  readonly peerPort: number;
+  /** Where the client wanted to go (before REDIRECT) or, for a listener without that, this end's address. */
+  readonly destinationIp: string;
+  readonly destinationPort: number;
+  /** False when the original destination was asked for but there was none. */
+  readonly original: boolean;
+}
+
+export interface ListenerHandler {
+  accepted(connection: Accepted): void;
+  /** accept(2) failed (out of descriptors or memory): the listener rests until `resumeListener`. */
+  failed(error: ChannelError): void;
+}
+
+/** An errno name such as ECONNRESET, or TLS. */
+export type ChannelError = CulvertError;
+
+interface NativeLoop {
+  readonly memory: ArrayBuffer;
+  readonly scratchSize: number;
+  readonly slabSize: number;
+  attach(fd: number, connecting: boolean): number;
+  connect(netns: number, ip: string, port: number, source: string | null): number;
+  write(channel: number, offset: number, length: number): number;
+  writeFrame(channel: number, stream: number, flags: number, offset: number, length: number): number;
+  flush(channel: number): number;
+  resume(channel: number, limit: number): void;
+  shutdown(channel: number): void;
+  close(channel: number): boolean;
+  reset(channel: number): void;
+  startTls(
+    channel: number,
+    context: number,
+    server: boolean,
+    identities: readonly string[],
+    trustDomain: string,
+  ): string | null;
+  errorText(channel: number): string;
+  peer(channel: number): Peer | null;
+  tcpInfo(channel: number): TcpInfo | null;
+  listen(fd: number, original: boolean): number;
+  closeListener(listener: number): void;
+  resumeListener(listener: number): void;
+  newTlsContext(material: TlsMaterial): number;
+  freeTlsContext(context: number): void;
+  setStreamOptions(
+    mark: number,
+    keepalive: boolean,
+    time: number,
+    interval: number,
+    retries: number,
+    userTimeoutMs: number,
+  ): void;
+  count(): number;
+  stop(): void;
+}
+
+interface NativeCallbacks {
+  data(channel: number, offset: number, length: number): number;
+  event(channel: number, kind: number, argument: number): void;
+  accept(
+    listener: number,
+    channel: number,
+    peerIp: string,
+    peerPort: number,
+    destinationIp: string,
+    destinationPort: number,
+    original: boolean,
+  ): void;
+}
+
+const native = addon as { createLoop(callbacks: NativeCallbacks): NativeLoop };
+
+// The kinds of events in loop.h.
+const CONNECTED = 0;
+const HANDSHAKE = 1;
+const END = 2;
+const DRAINED = 3;
+const ERROR = 4;
+const CLOSED = 5;
+const TLS_ERROR = 10_000;
+
+const INDEX_MASK = (1 << 20) - 1;
+
+export class ChannelLoop {
+  /** Scratch space for frames first (`scratchSize` bytes), then what channels read. */
+  readonly memory: Uint8Array;
+  readonly scratchSize: number;
+  /** The most that one read brings. */
+  readonly slabSize: number;
+  readonly #native: NativeLoop;
+  readonly #handlers: (ChannelHandler | undefined)[] = [];
+  readonly #listeners: (ListenerHandler | undefined)[] = [];
+
+  /** `onBug` gets what a handler threw; its channel is reset, the others go on. */
+  constructor(onBug: (error: unknown) => void) {
+    this.#native = native.createLoop({
+      data: (channel, offset, length) => {
+        const handler = this.#handlers[channel & INDEX_MASK];
+        if (handler === undefined) return 0;
+        try {
+          return handler.data(offset, length);
+        } catch (error) {
+          onBug(error);
+          this.#broken(channel, handler, error);
+          return 0;
+        }
+      },
+      event: (channel, kind, argument) => {
+        const handler = this.#handlers[channel & INDEX_MASK];
+        if (handler === undefined) return;
+        try {
+          this.#event(handler, channel, kind, argument);
+        } catch (error) {
+          onBug(error);
+          this.#broken(channel, handler, error);
+        }
+      },
+      accept: (listener, channel, peerIp, peerPort, destinationIp, destinationPort, original) => {
+        try {
+          if (channel < 0) this.#listeners[listener]?.failed(errnoError(-channel, 'accept'));
+          else
+            this.#listeners[listener]?.accepted({
+              channel,
+              peerIp,
+              peerPort,
+              destinationIp,
+              destinationPort,
+              original,
+            });
+        } catch (error) {
+          onBug(error);
+        }
+        if (channel > 0 && this.#handlers[channel & INDEX_MASK] === undefined) this.#native.reset(channel);
+      },
+    });
+    this.memory = new Uint8Array(this.#native.memory);
+    this.scratchSize = this.#native.scratchSize;
+    this.slabSize = this.#native.slabSize;
+  }
+
+  /** Takes over a connected, non-blocking socket; paused. Throws when the kernel cannot watch it. */
+  attach(fd: number, handler: ChannelHandler): ChannelId {
+    const channel = this.#native.attach(fd, false);
+    if (channel === 0) throw new CulvertError('EPOLL', `cannot watch descriptor ${fd}`);
+    this.#handlers[channel & INDEX_MASK] = handler;
+    return channel;
+  }
+
+  /** Gives an accepted channel (or one whose owner changes) its handler. */
+  adopt(channel: ChannelId, handler: ChannelHandler): void {
+    this.#handlers[channel & INDEX_MASK] = handler;
+  }
+
+  /**
+   * Starts to connect from inside a namespace (-1: the own one), with the source address `source` when given
+   * (IP_TRANSPARENT). `connected` or `failed` follows; an immediate failure is thrown as a ChannelError.
+   */
+  connect(netns: number, ip: string, port: number, source: string | null, handler: ChannelHandler): ChannelId {
+    const channel = this.#native.connect(netns, ip, port, source);
+    if (channel <= 0) throw errnoError(-channel, 'connect');
+    this.#handlers[channel & INDEX_MASK] = handler;
+    return channel;
+  }
+
+  /** Queues bytes of `memory`. Returns the bytes that wait in the channel's queue so far, or -1 when it takes no more. */
+  write(channel: ChannelId, offset: number, length: number): number {
+    return this.#native.write(channel, offset, length);
+  }
+
+  /** Queues an HTTP/2 DATA frame (RFC 9113 §6.1) whose payload lies in `memory`; the 9 bytes before it are overwritten. */
+  writeFrame(channel: ChannelId, stream: number, flags: number, offset: number, length: number): number {
+    return this.#native.writeFrame(channel, stream, flags, offset, length);
+  }
+
+  /** Sends what is queued now. Returns the bytes the kernel did not take; `drained` follows when there are any. */
+  flush(channel: ChannelId): number {
+    return this.#native.flush(channel);
+  }
+
+  /** Reads on, at most `limit` bytes at a time. */
+  resume(channel: ChannelId, limit: number): void {
+    this.#native.resume(channel, limit);
+  }
+
+  pause(channel: ChannelId): void {
+    this.#native.resume(channel, 0);
+  }
+
+  /** Ends the own direction once what is queued is sent (FIN, with TLS close_notify first). */
+  shutdown(channel: ChannelId): void {
+    this.#native.shutdown(channel);
+  }
+
+  /** Closes once what is queued is sent. True when that is already done, otherwise `closed` follows. */
+  close(channel: ChannelId): boolean {
+    const handler = this.#handlers[channel & INDEX_MASK];
+    const done = this.#native.close(channel);
+    if (done && this.#handlers[channel & INDEX_MASK] === handler) this.#handlers[channel & INDEX_MASK] = undefined;
+    return done;
+  }
+
+  /** Drops everything and sends a RST. */
+  reset(channel: ChannelId): void {
+    this.#native.reset(channel);
+    this.#handlers[channel & INDEX_MASK] = undefined;
+  }
+
+  /**
+   * Starts TLS on a connected channel; `secured` or `failed` follows. As a client the server must present one of
+   * `identities`; as a server the client must present a SPIFFE id of `trustDomain`.
+   */
+  startTls(
+    channel: ChannelId,
+    context: number,
+    role: 'client' | 'server',
+    identities: readonly string[],
+    trustDomain: string,
+  ): void {
+    const problem = this.#native.startTls(channel, context, role === 'server', identities, trustDomain);
+    if (problem !== null) throw new CulvertError('TLS', problem);
+    this.#native.resume(channel, NO_LIMIT);
+  }
+
+  peer(channel: ChannelId): Peer | null {
+    return this.#native.peer(channel);
+  }
+
+  tcpInfo(channel: ChannelId): TcpInfo | null {
+    return this.#native.tcpInfo(channel);
+  }
+
+  /** Accepts from a listening socket; `original` asks for the address the client dialled before REDIRECT. */
+  listen(fd: number, original: boolean, handler: ListenerHandler): number {
+    const listener = this.#native.listen(fd, original);
+    this.#listeners[listener] = handler;
+    return listener;
+  }
+
+  resumeListener(listener: number): void {
+    this.#native.resumeListener(listener);
+  }
+
+  closeListener(listener: number): void {
+    this.#native.closeListener(listener);
+    this.#listeners[listener] = undefined;
+  }
+
+  /** Throws TLS_CONTEXT_INVALID naming what is wrong; key material never appears in it. */
+  newTlsContext(material: TlsMaterial): number {
+    return this.#native.newTlsContext(material);
+  }
+
+  /** Connections that use the context keep it until they end. */
+  freeTlsContext(context: number): void {
+    this.#native.freeTlsContext(context);
+  }
+
+  /** Options of the sockets that `connect` makes. */
+  setStreamOptions(options: {
+    mark: number;
+    keepalive: { time: number; interval: number; retries: number } | null;
+    userTimeoutMs: number;
+  }): void {
+    const { mark, keepalive, userTimeoutMs } = options;
+    this.#native.setStreamOptions(
+      mark,
+      keepalive !== null,
+      keepalive?.time ?? 0,
+      keepalive?.interval ?? 0,
+      keepalive?.retries ?? 0,
+      userTimeoutMs,
+    );
+  }
+
+  /** Channels that are open. */
+  get size(): number {
+    return this.#native.count();
+  }
+
+  /** Closes every channel and listener without a word to their handlers. */
+  stop(): void {
+    this.#native.stop();
+  }
+
+  #event(handler: ChannelHandler, channel: ChannelId, kind: number, argument: number): void {
+    switch (kind) {
+      case CONNECTED:
+        handler.connected();
+        break;
+      case HANDSHAKE:
+        handler.secured();
+        break;
+      case END:
+        handler.ended();
+        break;
+      case DRAINED:
+        handler.drained(argument);
+        break;
+      case ERROR:
+        handler.failed(
+          argument === TLS_ERROR
+            ? new CulvertError('TLS', this.#native.errorText(channel))
+            : errnoError(argument, 'connection'),
+        );
+        break;
+      case CLOSED:
+        this.#handlers[channel & INDEX_MASK] = undefined;
+        handler.closed();
+        break;
+    }
+  }
+
+  // A bug in a handler costs its own connection only.
+  #broken(channel: ChannelId, handler: ChannelHandler, error: unknown): void {
+    this.reset(channel);
+    try {
+      handler.failed(new CulvertError('INTERNAL', 'internal error', { cause: error }));
+    } catch {
+      // It has been reported; there is nothing left to close.
+    }
+  }
+}
+
+const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, value]) => [value, name]));
+
+const ERRNO_TEXTS: Record<string, string> = {
+  ECONNREFUSED: 'Connection refused',
+  ECONNRESET: 'Connection reset by peer',
+  EPIPE: 'Broken pipe',
+  ETIMEDOUT: 'Connection timed out',
+  EHOSTUNREACH: 'No route to host',
+  ENETUNREACH: 'Network is unreachable',
+  EADDRNOTAVAIL: 'Cannot assign requested address',
+  EMFILE: 'Too many open files',
+  ENFILE: 'Too many open files in system',
+};
+
+function errnoError(errno: number, what: string): ChannelError {
+  const name = ERRNO_NAMES.get(errno) ?? `E${errno}`;
+  // The text an operator knows from the incumbent's log (spec §13.6).
+  return new CulvertError(name, `${ERRNO_TEXTS[name] ?? `${what} failed (${name})`} (os error ${errno})`);
+}

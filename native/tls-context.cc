@@ -1,0 +1,120 @@
+#include "tls-context.h"
+
+#include <cstring>
+#include <fcntl.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <stdexcept>
+#include <unistd.h>
+
+#include "tls-session.h"
+
+namespace culvert {
+namespace {
+
+constexpr unsigned char kAlpnH2[] = {2, 'h', '2'};
+
+struct BioDeleter {
+  void operator()(BIO* bio) const { BIO_free_all(bio); }
+};
+using BioPtr = std::unique_ptr<BIO, BioDeleter>;
+
+[[noreturn]] void Fail(const std::string& what) {
+  unsigned long code = ERR_get_error();
+  const char* reason = code != 0 ? ERR_reason_error_string(code) : nullptr;
+  ERR_clear_error();
+  throw std::runtime_error(reason != nullptr ? what + ": " + reason : what);
+}
+
+BioPtr Reader(const std::string& text) { return BioPtr(BIO_new_mem_buf(text.data(), static_cast<int>(text.size()))); }
+
+// Calls `use` for every certificate in the PEM text; returns how many there were.
+template <typename Use>
+int EachCertificate(const std::string& pem, const Use& use) {
+  BioPtr bio = Reader(pem);
+  int count = 0;
+  while (X509* certificate = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)) {
+    bool ok = use(certificate, count++);
+    X509_free(certificate);
+    if (!ok) return -1;
+  }
+  ERR_clear_error();  // the end of the text is reported as an error
+  return count;
+}
+
+int SelectAlpn(SSL*, const unsigned char** out, unsigned char* out_length, const unsigned char* in, unsigned in_length, void*) {
+  unsigned char* chosen = nullptr;
+  if (SSL_select_next_proto(&chosen, out_length, kAlpnH2, sizeof(kAlpnH2), in, in_length) != OPENSSL_NPN_NEGOTIATED) {
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
+  }
+  *out = chosen;
+  return SSL_TLSEXT_ERR_OK;
+}
+
+int Verify(int ok, X509_STORE_CTX* store) {
+  SSL* ssl = static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
+  auto* session = static_cast<TlsSession*>(SSL_get_ex_data(ssl, SessionIndex()));
+  return session->VerifyPeer(ok == 1, store) ? 1 : 0;
+}
+
+void KeyLog(const SSL* ssl, const char* line) {
+  auto* session = static_cast<TlsSession*>(SSL_get_ex_data(ssl, SessionIndex()));
+  session->OnKeyLogLine(line);
+}
+
+}  // namespace
+
+int SessionIndex() {
+  static const int index = SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
+  return index;
+}
+
+TlsContext::TlsContext(const TlsMaterial& material) {
+  ERR_clear_error();
+  context_ = SSL_CTX_new(TLS_method());
+  if (context_ == nullptr) Fail("cannot create a TLS context");
+  try {
+    SSL_CTX_set_min_proto_version(context_, TLS1_3_VERSION);
+    SSL_CTX_set_max_proto_version(context_, TLS1_3_VERSION);
+    if (SSL_CTX_set_ciphersuites(context_, "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256") != 1) Fail("cannot set the cipher suites");
+    if (SSL_CTX_set1_groups_list(context_, material.groups.c_str()) != 1) Fail("cannot set the key exchange groups '" + material.groups + "'");
+    // A tunnel is long lived and pooled: no resumption, so no tickets (and the first record after the handshake is ours).
+    SSL_CTX_set_options(context_, SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_NO_RENEGOTIATION);
+    SSL_CTX_set_num_tickets(context_, 0);
+    SSL_CTX_set_session_cache_mode(context_, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_alpn_protos(context_, kAlpnH2, sizeof(kAlpnH2));
+    SSL_CTX_set_alpn_select_cb(context_, SelectAlpn, nullptr);
+    SSL_CTX_set_verify(context_, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, Verify);
+    SSL_CTX_set_keylog_callback(context_, KeyLog);
+
+    X509_STORE* roots = SSL_CTX_get_cert_store(context_);
+    int count = EachCertificate(material.roots_pem, [roots](X509* root, int) { return X509_STORE_add_cert(roots, root) == 1; });
+    if (count < 1) Fail("the trust roots contain no usable certificate");
+    count = EachCertificate(material.chain_pem, [this](X509* certificate, int index) {
+      return (index == 0 ? SSL_CTX_use_certificate(context_, certificate) : SSL_CTX_add1_chain_cert(context_, certificate)) == 1;
+    });
+    if (count < 1) Fail("the certificate chain contains no usable certificate");
+    BioPtr key_bio = Reader(material.key_pem);
+    EVP_PKEY* key = PEM_read_bio_PrivateKey(key_bio.get(), nullptr, nullptr, nullptr);
+    if (key == nullptr) Fail("the private key cannot be read");
+    int used = SSL_CTX_use_PrivateKey(context_, key);
+    EVP_PKEY_free(key);
+    if (used != 1 || SSL_CTX_check_private_key(context_) != 1) Fail("the private key does not belong to the certificate");
+
+    if (!material.key_log_path.empty()) {
+      key_log_fd_ = open(material.key_log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+      if (key_log_fd_ < 0) Fail("cannot open the TLS key log '" + material.key_log_path + "': " + std::strerror(errno));
+    }
+  } catch (...) {
+    SSL_CTX_free(context_);
+    throw;
+  }
+}
+
+TlsContext::~TlsContext() {
+  SSL_CTX_free(context_);
+  if (key_log_fd_ >= 0) close(key_log_fd_);
+}
+
+}  // namespace culvert

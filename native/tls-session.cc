@@ -1,0 +1,318 @@
+#include "tls-session.h"
+
+#include <algorithm>
+#include <cstring>
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <stdexcept>
+#include <unistd.h>
+#include <utility>
+
+namespace culvert {
+namespace {
+
+constexpr uint8_t kAlertFatal = 2;
+constexpr uint8_t kCloseNotify = 0;
+constexpr uint8_t kUnexpectedMessage = 10;
+constexpr uint8_t kBadRecordMac = 20;
+constexpr uint8_t kDecodeError = 50;
+constexpr uint8_t kInternalError = 80;
+constexpr uint8_t kUserCanceled = 90;
+constexpr uint8_t kNewSessionTicket = 4;
+constexpr uint8_t kKeyUpdate = 24;
+// A peer may send tickets; nothing after the handshake is larger.
+constexpr size_t kMaxPostHandshakeMessage = 64 * 1024;
+// AES-GCM keys are changed well before 2^24.5 full records (RFC 8446 §5.5).
+constexpr uint64_t kRecordsPerKey = uint64_t{1} << 23;
+
+// The trust domain of spiffe://<td>/ns/<ns>/sa/<sa>, empty for anything else (spec §8.1).
+std::string TrustDomainOf(const std::string& uri) {
+  constexpr char kPrefix[] = "spiffe://";
+  if (uri.compare(0, sizeof(kPrefix) - 1, kPrefix) != 0) return "";
+  std::vector<std::string> parts;
+  size_t start = sizeof(kPrefix) - 1;
+  while (true) {
+    size_t slash = uri.find('/', start);
+    parts.push_back(uri.substr(start, slash == std::string::npos ? slash : slash - start));
+    if (slash == std::string::npos) break;
+    start = slash + 1;
+  }
+  bool valid = parts.size() == 5 && parts[1] == "ns" && parts[3] == "sa";
+  for (const std::string& part : parts) valid = valid && !part.empty();
+  return valid ? parts[0] : "";
+}
+
+// URI SANs, in order. One that holds a zero byte or a control character is left out: it could imitate another.
+std::vector<std::string> UriNames(X509* certificate) {
+  std::vector<std::string> uris;
+  auto* names = static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr));
+  if (names == nullptr) return uris;
+  for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+    const GENERAL_NAME* name = sk_GENERAL_NAME_value(names, i);
+    if (name->type != GEN_URI) continue;
+    std::string uri(reinterpret_cast<const char*>(ASN1_STRING_get0_data(name->d.uniformResourceIdentifier)),
+                    static_cast<size_t>(ASN1_STRING_length(name->d.uniformResourceIdentifier)));
+    bool printable = true;
+    for (unsigned char c : uri) printable = printable && c > 0x20 && c < 0x7f;
+    if (printable) uris.push_back(std::move(uri));
+  }
+  GENERAL_NAMES_free(names);
+  return uris;
+}
+
+std::string Joined(const std::vector<std::string>& items) {
+  std::string text;
+  for (const std::string& item : items) {
+    if (!text.empty()) text += ", ";
+    text += item;
+  }
+  return text;
+}
+
+int HexDigit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+void SecretFromHex(const char* hex, TrafficSecret* secret) {
+  secret->length = 0;
+  while (secret->length < sizeof(secret->bytes)) {
+    int high = HexDigit(hex[0]);
+    if (high < 0) break;
+    int low = HexDigit(hex[1]);
+    if (low < 0) break;
+    secret->bytes[secret->length++] = static_cast<uint8_t>(high << 4 | low);
+    hex += 2;
+  }
+}
+
+}  // namespace
+
+TlsSession::TlsSession(std::shared_ptr<TlsContext> context, bool server, PeerExpectation expectation)
+    : context_(std::move(context)), expectation_(std::move(expectation)), server_(server) {
+  ssl_ = SSL_new(context_->get());
+  if (ssl_ == nullptr) throw std::runtime_error("cannot create a TLS connection");
+  SSL_set_ex_data(ssl_, SessionIndex(), this);
+  SSL_set_bio(ssl_, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+  if (server_) SSL_set_accept_state(ssl_);
+  else SSL_set_connect_state(ssl_);
+}
+
+TlsSession::~TlsSession() {
+  SSL_free(ssl_);
+  OPENSSL_cleanse(&client_secret_, sizeof(client_secret_));
+  OPENSSL_cleanse(&server_secret_, sizeof(server_secret_));
+}
+
+bool TlsSession::Begin(OutQueue* out, ChunkPool* pool) {
+  if (server_) return true;
+  return Handshake(nullptr, 0, out, pool) != TlsProgress::kFailed;
+}
+
+TlsProgress TlsSession::Receive(const uint8_t* in, size_t n, size_t* consumed, uint8_t* plain, size_t* produced, OutQueue* out,
+                                ChunkPool* pool) {
+  *consumed = 0;
+  *produced = 0;
+  while (n - *consumed >= kRecordHeader) {
+    const uint8_t* record = in + *consumed;
+    size_t body = static_cast<size_t>(record[3]) << 8 | record[4];
+    if (record[0] < 20 || record[0] > 23 || record[1] != 3 || body > kMaxCiphertext) {
+      return Fail(kUnexpectedMessage, "the peer does not speak TLS", out, pool);
+    }
+    if (n - *consumed < kRecordHeader + body) break;
+    *consumed += kRecordHeader + body;
+    TlsProgress progress;
+    if (established()) {
+      size_t length = 0;
+      progress = OpenRecord(record, kRecordHeader + body, plain + *produced, &length, out, pool);
+      *produced += length;
+    } else {
+      progress = Handshake(record, kRecordHeader + body, out, pool);
+    }
+    if (progress != TlsProgress::kMore) return progress;
+  }
+  return TlsProgress::kMore;
+}
+
+TlsProgress TlsSession::Handshake(const uint8_t* record, size_t n, OutQueue* out, ChunkPool* pool) {
+  ERR_clear_error();
+  if (n > 0) BIO_write(SSL_get_rbio(ssl_), record, static_cast<int>(n));
+  int result = SSL_do_handshake(ssl_);
+  FlushHandshake(out, pool);
+  if (result == 1) {
+    if (!Establish()) return Fail(kInternalError, "tls handshake error: the traffic keys could not be derived", out, pool);
+    return TlsProgress::kHandshakeDone;
+  }
+  if (SSL_get_error(ssl_, result) == SSL_ERROR_WANT_READ) return TlsProgress::kMore;
+  unsigned long code = ERR_get_error();
+  const char* reason = code != 0 ? ERR_reason_error_string(code) : nullptr;
+  error_ = "tls handshake error: ";
+  if (!verify_error_.empty()) error_ += verify_error_;
+  else error_ += reason != nullptr ? reason : "unknown failure";
+  ERR_clear_error();
+  return TlsProgress::kFailed;
+}
+
+void TlsSession::FlushHandshake(OutQueue* out, ChunkPool* pool) {
+  BIO* bio = SSL_get_wbio(ssl_);
+  char* bytes = nullptr;
+  long n = BIO_get_mem_data(bio, &bytes);
+  if (n > 0) out->Append(pool, reinterpret_cast<const uint8_t*>(bytes), static_cast<size_t>(n));
+  (void)BIO_reset(bio);
+}
+
+bool TlsSession::Establish() {
+  const SSL_CIPHER* cipher = SSL_get_current_cipher(ssl_);
+  uint16_t suite = SSL_CIPHER_get_protocol_id(cipher);
+  peer_.suite = SSL_CIPHER_standard_name(cipher);
+  const char* group = SSL_group_to_name(ssl_, static_cast<int>(SSL_get_negotiated_group(ssl_)));
+  if (group != nullptr) peer_.group = group;
+  bool ok = client_secret_.length > 0 && server_secret_.length > 0 &&
+            sealer_.Start(suite, server_ ? server_secret_ : client_secret_, true) &&
+            opener_.Start(suite, server_ ? client_secret_ : server_secret_, false);
+  OPENSSL_cleanse(&client_secret_, sizeof(client_secret_));
+  OPENSSL_cleanse(&server_secret_, sizeof(server_secret_));
+  expectation_ = PeerExpectation();
+  if (ok) {
+    SSL_set_quiet_shutdown(ssl_, 1);
+    SSL_free(ssl_);
+    ssl_ = nullptr;
+  }
+  return ok;
+}
+
+TlsProgress TlsSession::OpenRecord(const uint8_t* record, size_t n, uint8_t* plain, size_t* length, OutQueue* out, ChunkPool* pool) {
+  *length = 0;
+  if (record[0] != kContentApplication) return Fail(kUnexpectedMessage, "tls error: unprotected record on a protected connection", out, pool);
+  uint8_t type = 0;
+  size_t opened = 0;
+  if (!opener_.Open(record, record + kRecordHeader, n - kRecordHeader, plain, &type, &opened)) {
+    return Fail(kBadRecordMac, "tls error: a record is not authentic", out, pool);
+  }
+  switch (type) {
+    case kContentApplication:
+      if (!partial_message_.empty()) return Fail(kUnexpectedMessage, "tls error: data inside a handshake message", out, pool);
+      *length = opened;
+      return TlsProgress::kMore;
+    case kContentHandshake:
+      return HandshakeMessages(plain, opened, out, pool);
+    case kContentAlert:
+      if (opened != 2) return Fail(kDecodeError, "tls error: malformed alert", out, pool);
+      if (plain[1] == kCloseNotify) return TlsProgress::kClosed;
+      if (plain[1] == kUserCanceled) return TlsProgress::kMore;  // a close_notify follows, RFC 8446 §6.1
+      error_ = std::string("tls error: the peer sent alert ") + SSL_alert_desc_string_long(plain[1]);
+      return TlsProgress::kFailed;
+    default:
+      return Fail(kUnexpectedMessage, "tls error: unexpected record type", out, pool);
+  }
+}
+
+// RFC 8446 §4.6: what may come after the handshake. Tickets are of no use here; a key update must be followed.
+TlsProgress TlsSession::HandshakeMessages(const uint8_t* bytes, size_t n, OutQueue* out, ChunkPool* pool) {
+  if (n == 0) return Fail(kUnexpectedMessage, "tls error: empty handshake record", out, pool);
+  partial_message_.append(reinterpret_cast<const char*>(bytes), n);
+  while (partial_message_.size() >= 4) {
+    const auto* message = reinterpret_cast<const uint8_t*>(partial_message_.data());
+    size_t body = static_cast<size_t>(message[1]) << 16 | static_cast<size_t>(message[2]) << 8 | message[3];
+    if (body > kMaxPostHandshakeMessage) return Fail(kDecodeError, "tls error: oversized handshake message", out, pool);
+    if (partial_message_.size() < 4 + body) break;
+    if (message[0] == kKeyUpdate) {
+      // It must end its record: what follows is under the next key (RFC 8446 §5.1).
+      if (body != 1 || message[4] > 1 || partial_message_.size() != 5) return Fail(kUnexpectedMessage, "tls error: malformed key update", out, pool);
+      bool requested = message[4] == 1;
+      if (!opener_.Update()) return Fail(kInternalError, "tls error: key update failed", out, pool);
+      if (requested) {
+        const uint8_t answer[] = {kKeyUpdate, 0, 0, 1, 0};
+        uint8_t* room = out->Reserve(pool, RecordProtection::SealedSize(sizeof(answer)));
+        out->Commit(sealer_.Seal(kContentHandshake, answer, sizeof(answer), room));
+        if (!sealer_.Update()) return Fail(kInternalError, "tls error: key update failed", out, pool);
+      }
+    } else if (message[0] != kNewSessionTicket || server_) {
+      return Fail(kUnexpectedMessage, "tls error: unexpected handshake message", out, pool);
+    }
+    partial_message_.erase(0, 4 + body);
+  }
+  if (partial_message_.empty()) partial_message_.shrink_to_fit();
+  return TlsProgress::kMore;
+}
+
+bool TlsSession::Seal(const uint8_t* plain, size_t n, OutQueue* out, ChunkPool* pool) {
+  while (n > 0) {
+    if (sealer_.sequence() >= kRecordsPerKey) {
+      const uint8_t update[] = {kKeyUpdate, 0, 0, 1, 0};
+      uint8_t* room = out->Reserve(pool, RecordProtection::SealedSize(sizeof(update)));
+      out->Commit(sealer_.Seal(kContentHandshake, update, sizeof(update), room));
+      if (!sealer_.Update()) return false;
+    }
+    size_t part = n < kMaxPlaintext ? n : kMaxPlaintext;
+    uint8_t* room = out->Reserve(pool, RecordProtection::SealedSize(part));
+    size_t sealed = sealer_.Seal(kContentApplication, plain, part, room);
+    if (sealed == 0) return false;
+    out->Commit(sealed);
+    plain += part;
+    n -= part;
+  }
+  return true;
+}
+
+void TlsSession::SealAlert(uint8_t level, uint8_t description, OutQueue* out, ChunkPool* pool) {
+  const uint8_t alert[] = {level, description};
+  if (established()) {
+    uint8_t* room = out->Reserve(pool, RecordProtection::SealedSize(sizeof(alert)));
+    out->Commit(sealer_.Seal(kContentAlert, alert, sizeof(alert), room));
+  } else {
+    const uint8_t record[] = {kContentAlert, 3, 3, 0, 2, level, description};
+    out->Append(pool, record, sizeof(record));
+  }
+}
+
+TlsProgress TlsSession::Fail(uint8_t alert, std::string text, OutQueue* out, ChunkPool* pool) {
+  error_ = std::move(text);
+  SealAlert(kAlertFatal, alert, out, pool);
+  return TlsProgress::kFailed;
+}
+
+bool TlsSession::VerifyPeer(bool chain_ok, X509_STORE_CTX* store) {
+  if (!chain_ok) {
+    if (verify_error_.empty()) verify_error_ = X509_verify_cert_error_string(X509_STORE_CTX_get_error(store));
+    return false;
+  }
+  if (X509_STORE_CTX_get_error_depth(store) != 0) return true;
+  std::vector<std::string> uris = UriNames(X509_STORE_CTX_get_current_cert(store));
+  std::vector<std::string> domains;
+  bool accepted = false;
+  for (const std::string& uri : uris) {
+    std::string domain = TrustDomainOf(uri);
+    if (!domain.empty()) domains.push_back(domain);
+    bool matches = server_ ? !domain.empty() && domain == expectation_.trust_domain
+                           : std::find(expectation_.identities.begin(), expectation_.identities.end(), uri) != expectation_.identities.end();
+    // The peer is who the accepted name says, never a second name of the same certificate.
+    if (matches && !accepted) peer_.identity = uri;
+    accepted = accepted || matches;
+  }
+  if (accepted) return true;
+  verify_error_ = server_ ? "identity verification error: expected trustdomain (" + expectation_.trust_domain + "), got (" + Joined(domains) + ")"
+                          : "identity verification error: peer did not present the expected SAN (" + Joined(expectation_.identities) +
+                                "), got (" + Joined(uris) + ")";
+  X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION);
+  return false;
+}
+
+// OpenSSL tells the traffic secrets only this way. A line is "<label> <client random> <secret>".
+void TlsSession::OnKeyLogLine(const char* line) {
+  constexpr char kClient[] = "CLIENT_TRAFFIC_SECRET_0 ";
+  constexpr char kServer[] = "SERVER_TRAFFIC_SECRET_0 ";
+  const char* secret = std::strrchr(line, ' ');
+  if (secret != nullptr) {
+    if (std::strncmp(line, kClient, sizeof(kClient) - 1) == 0) SecretFromHex(secret + 1, &client_secret_);
+    if (std::strncmp(line, kServer, sizeof(kServer) - 1) == 0) SecretFromHex(secret + 1, &server_secret_);
+  }
+  if (context_->key_log_fd() >= 0) {
+    std::string text = std::string(line) + "\n";
+    if (write(context_->key_log_fd(), text.data(), text.size()) < 0) return;  // a key log is best effort
+  }
+}
+
+}  // namespace culvert

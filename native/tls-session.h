@@ -1,0 +1,73 @@
+// TLS of one connection. OpenSSL makes the handshake and verifies the peer; afterwards the records are protected by
+// RecordProtection and the OpenSSL object is freed, so an idle tunnel keeps two keys and no buffers.
+#pragma once
+
+#include <memory>
+#include <openssl/ssl.h>
+#include <string>
+#include <vector>
+
+#include "out-queue.h"
+#include "tls-context.h"
+#include "tls-records.h"
+
+namespace culvert {
+
+struct PeerExpectation {
+  std::vector<std::string> identities;  // client role: the server must present one of these
+  std::string trust_domain;             // server role: the client must be of this trust domain
+};
+
+struct PeerInfo {
+  std::string identity;  // the URI SAN that was accepted
+  std::string group;     // negotiated key exchange
+  std::string suite;
+};
+
+enum class TlsProgress { kMore, kHandshakeDone, kClosed, kFailed };
+
+class TlsSession {
+ public:
+  TlsSession(std::shared_ptr<TlsContext> context, bool server, PeerExpectation expectation);
+  ~TlsSession();
+  TlsSession(const TlsSession&) = delete;
+  TlsSession& operator=(const TlsSession&) = delete;
+
+  // Client role: writes the ClientHello.
+  bool Begin(OutQueue* out, ChunkPool* pool);
+  // Consumes complete records of `in`, writes opened bytes to `plain` (room for `n` bytes). Stops after the handshake is
+  // done, so that this is told before the first data.
+  TlsProgress Receive(const uint8_t* in, size_t n, size_t* consumed, uint8_t* plain, size_t* produced, OutQueue* out, ChunkPool* pool);
+  bool Seal(const uint8_t* plain, size_t n, OutQueue* out, ChunkPool* pool);
+  void SealAlert(uint8_t level, uint8_t description, OutQueue* out, ChunkPool* pool);
+  bool established() const { return ssl_ == nullptr; }
+  const std::string& error() const { return error_; }
+  const PeerInfo& peer() const { return peer_; }
+
+  // Callbacks of the context.
+  bool VerifyPeer(bool chain_ok, X509_STORE_CTX* store);
+  void OnKeyLogLine(const char* line);
+
+ private:
+  TlsProgress Handshake(const uint8_t* record, size_t n, OutQueue* out, ChunkPool* pool);
+  bool Establish();
+  TlsProgress OpenRecord(const uint8_t* record, size_t n, uint8_t* plain, size_t* length, OutQueue* out, ChunkPool* pool);
+  TlsProgress HandshakeMessages(const uint8_t* bytes, size_t n, OutQueue* out, ChunkPool* pool);
+  TlsProgress Fail(uint8_t alert, std::string text, OutQueue* out, ChunkPool* pool);
+  void FlushHandshake(OutQueue* out, ChunkPool* pool);
+
+  std::shared_ptr<TlsContext> context_;
+  PeerExpectation expectation_;
+  PeerInfo peer_;
+  std::string error_;
+  std::string verify_error_;
+  std::string partial_message_;  // a post-handshake message split over records
+  SSL* ssl_ = nullptr;
+  RecordProtection sealer_;
+  RecordProtection opener_;
+  TrafficSecret client_secret_{};
+  TrafficSecret server_secret_{};
+  bool server_;
+};
+
+}  // namespace culvert
