@@ -84,6 +84,7 @@ export interface Refusal {
 
 export interface CompiledPolicy {
   readonly key: PolicyKey;
+  /** Without the rules and matches that can never match, so an empty clause is one that asks nothing. */
   readonly rules: readonly (readonly (readonly CompiledMatch[])[])[];
 }
 
