@@ -1,0 +1,56 @@
+// The bundle that an image ships: dist/culvert.mjs, run by the pinned Node for the command and for every worker thread.
+//
+//   node scripts/bundle.mjs [--quiet]
+//
+// Libraries that are imported on demand (`await import()`) become chunks of their own, so that an agent that never needs
+// them never loads them. Source maps lie beside the bundle and are read only when asked for (--enable-source-maps).
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { build } from 'esbuild';
+import { addonFile } from './setup/addon.mjs';
+import { cache, root } from './setup/layout.mjs';
+
+const target = join(root, 'dist');
+// Built aside and moved into place, so that a reader never sees half a bundle.
+mkdirSync(cache, { recursive: true });
+const staging = mkdtempSync(join(cache, 'dist-'));
+
+try {
+  await build({
+    absWorkingDir: root,
+    entryPoints: { culvert: 'src/cli.ts' },
+    outdir: staging,
+    outExtension: { '.js': '.mjs' },
+    chunkNames: 'chunk-[hash]',
+    bundle: true,
+    splitting: true,
+    format: 'esm',
+    platform: 'node',
+    target: 'node26',
+    // V8 keeps the source text in memory. Names stay, for stack traces that can be read without a map.
+    minifyWhitespace: true,
+    minifySyntax: true,
+    // Node prints the whole source line of an uncaught error.
+    lineLimit: 160,
+    sourcemap: 'linked',
+    legalComments: 'linked',
+    // CommonJS libraries inside an ES module bundle call `require` for Node's own modules.
+    banner: {
+      js: "import{createRequire as bundleRequire}from'node:module';const require=bundleRequire(import.meta.url);",
+    },
+    logLevel: 'warning',
+  });
+  copyFileSync(addonFile(), join(staging, 'culvert.node'));
+  rmSync(target, { recursive: true, force: true });
+  renameSync(staging, target);
+} finally {
+  rmSync(staging, { recursive: true, force: true });
+}
+
+if (!process.argv.includes('--quiet')) {
+  for (const name of readdirSync(target).sort()) {
+    process.stdout.write(
+      `${String(Math.ceil(statSync(join(target, name)).size / 1024)).padStart(7)} KiB  dist/${name}\n`,
+    );
+  }
+}
