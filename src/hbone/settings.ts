@@ -1,0 +1,63 @@
+import {
+  DEFAULT_HEADER_TABLE_SIZE,
+  DEFAULT_WINDOW_SIZE,
+  MAX_MAX_FRAME_SIZE,
+  MAX_WINDOW_SIZE,
+  MIN_MAX_FRAME_SIZE,
+  readUint16,
+  readUint32,
+  SettingId,
+} from './frames.ts';
+import { connectionError } from './http-error.ts';
+
+/** What one side has told about itself (RFC 9113 §6.5.2). */
+export interface Settings {
+  headerTableSize: number;
+  maxConcurrentStreams: number;
+  initialWindowSize: number;
+  maxFrameSize: number;
+  maxHeaderListSize: number;
+}
+
+/** What holds for a peer before its SETTINGS arrive. `maxConcurrentStreams` is then unlimited; a pool assumes less. */
+export function defaultSettings(): Settings {
+  return {
+    headerTableSize: DEFAULT_HEADER_TABLE_SIZE,
+    maxConcurrentStreams: 0xffffffff,
+    initialWindowSize: DEFAULT_WINDOW_SIZE,
+    maxFrameSize: MIN_MAX_FRAME_SIZE,
+    maxHeaderListSize: 0xffffffff,
+  };
+}
+
+/** Applies the payload of a SETTINGS frame to `settings`; unknown ones are ignored (RFC 9113 §6.5.2). */
+export function applySettings(settings: Settings, bytes: Uint8Array, offset: number, length: number): void {
+  for (let at = offset; at < offset + length; at += 6) {
+    const value = readUint32(bytes, at + 2);
+    switch (readUint16(bytes, at)) {
+      case SettingId.HEADER_TABLE_SIZE:
+        settings.headerTableSize = value;
+        break;
+      case SettingId.ENABLE_PUSH:
+        if (value > 1) throw connectionError('PROTOCOL_ERROR', `SETTINGS_ENABLE_PUSH of ${value}`);
+        break;
+      case SettingId.MAX_CONCURRENT_STREAMS:
+        settings.maxConcurrentStreams = value;
+        break;
+      case SettingId.INITIAL_WINDOW_SIZE:
+        if (value > MAX_WINDOW_SIZE)
+          throw connectionError('FLOW_CONTROL_ERROR', `SETTINGS_INITIAL_WINDOW_SIZE of ${value}`);
+        settings.initialWindowSize = value;
+        break;
+      case SettingId.MAX_FRAME_SIZE:
+        if (value < MIN_MAX_FRAME_SIZE || value > MAX_MAX_FRAME_SIZE) {
+          throw connectionError('PROTOCOL_ERROR', `SETTINGS_MAX_FRAME_SIZE of ${value}`);
+        }
+        settings.maxFrameSize = value;
+        break;
+      case SettingId.MAX_HEADER_LIST_SIZE:
+        settings.maxHeaderListSize = value;
+        break;
+    }
+  }
+}

@@ -1,0 +1,97 @@
+// Hot path (bench/: relay, pods): one object per tunnelled connection, nothing allocated per frame.
+import type { Http2Connection } from './connection.ts';
+import type { HeaderField } from './hpack.ts';
+
+/** How a stream ended before its time. */
+export interface StreamReset {
+  /** The code of RST_STREAM, or of the error that ended the connection (RFC 9113 §7). */
+  readonly code: number;
+  /** True when the peer provably did not act on the request, so that it may be sent again (RFC 9113 §8.7). */
+  readonly unprocessed: boolean;
+  /** Words for the log. */
+  readonly detail: string;
+}
+
+/** Who carries the bytes of a stream. Called while a frame is parsed; memory is valid until the call returns. */
+export interface StreamHandler {
+  /** A response head (client) or trailers. */
+  headers(fields: readonly HeaderField[], trailers: boolean): void;
+  data(offset: number, length: number): void;
+  /** END_STREAM: the peer sends no more. */
+  ended(): void;
+  /** The stream is gone; nothing follows. */
+  reset(reset: StreamReset): void;
+  /** `sendable()` has become greater than 0 again. */
+  writable(): void;
+}
+
+export class Http2Stream {
+  readonly connection: Http2Connection;
+  readonly id: number;
+  handler: StreamHandler;
+  /** What the peer lets us send on this stream; can be negative after SETTINGS (RFC 9113 §6.9.2). */
+  sendWindow: number;
+  /** What we have let the peer send on this stream. */
+  receiveWindow: number;
+  /** The size that the receive window is refilled to. */
+  windowSize: number;
+  /** Received and not returned as credit yet. */
+  uncredited = 0;
+  /** Credit returned since `windowStart`, which tells how fast the window is used. */
+  credited = 0;
+  windowStart = 0;
+  localEnded = false;
+  remoteEnded = false;
+  /** In the connection's list of streams that wait for window. */
+  waiting = false;
+  headersReceived = false;
+
+  constructor(connection: Http2Connection, id: number, handler: StreamHandler, sendWindow: number, window: number) {
+    this.connection = connection;
+    this.id = id;
+    this.handler = handler;
+    this.sendWindow = sendWindow;
+    this.receiveWindow = window;
+    this.windowSize = window;
+  }
+
+  /** Bytes that may be sent now: the windows of stream and connection, and whether the tunnel keeps up. */
+  sendable(): number {
+    const connection = this.connection;
+    return connection.congested ? 0 : Math.max(0, Math.min(this.sendWindow, connection.sendWindow));
+  }
+
+  /** Asks for `writable` when `sendable` is 0. */
+  waitForWindow(): void {
+    this.connection.waitForWindow(this);
+  }
+
+  /** Sends at most `sendable()` bytes of memory; the 9 bytes in front are overwritten. */
+  send(offset: number, length: number): void {
+    this.connection.sendData(this, offset, length);
+  }
+
+  /** END_STREAM: nothing more is sent. */
+  end(): void {
+    this.connection.sendEnd(this);
+  }
+
+  respond(fields: readonly HeaderField[], end: boolean): void {
+    this.connection.sendHeaders(this, fields, end);
+  }
+
+  /** RST_STREAM; the handler hears nothing more. */
+  reset(code: number): void {
+    this.connection.resetStream(this, code);
+  }
+
+  /** The reader has taken `bytes` of what `data` brought: the peer may send as much again. */
+  credit(bytes: number): void {
+    this.connection.credit(this, bytes);
+  }
+
+  /** Bytes held back after which credit is due: a quarter of the window keeps the sender busy (measured). */
+  get creditThreshold(): number {
+    return this.windowSize >> 2;
+  }
+}

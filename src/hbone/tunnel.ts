@@ -1,0 +1,77 @@
+import {
+  type ChannelError,
+  type ChannelHandler,
+  type ChannelId,
+  type ChannelLoop,
+  NO_LIMIT,
+} from '../../native/channel.ts';
+import { Http2Connection, type Http2Events, type Http2Options, type Http2Transport } from './connection.ts';
+
+/** An HTTP/2 connection on an established TLS channel. */
+export function tunnelOnChannel(
+  loop: ChannelLoop,
+  channel: ChannelId,
+  options: Http2Options,
+  events: Http2Events,
+): Http2Connection {
+  const tunnel = new TunnelChannel(loop, channel);
+  loop.adopt(channel, tunnel);
+  const connection = new Http2Connection(tunnel, options, events);
+  tunnel.connection = connection;
+  loop.resume(channel, NO_LIMIT);
+  return connection;
+}
+
+class TunnelChannel implements Http2Transport, ChannelHandler {
+  readonly memory: Uint8Array;
+  readonly scratchSize: number;
+  connection: Http2Connection | null = null;
+  readonly #loop: ChannelLoop;
+  readonly #channel: ChannelId;
+
+  constructor(loop: ChannelLoop, channel: ChannelId) {
+    this.#loop = loop;
+    this.#channel = channel;
+    this.memory = loop.memory;
+    this.scratchSize = loop.scratchSize;
+  }
+
+  write(offset: number, length: number): number {
+    return this.#loop.write(this.#channel, offset, length);
+  }
+
+  writeData(streamId: number, flags: number, offset: number, length: number): number {
+    return this.#loop.writeFrame(this.#channel, streamId, flags, offset, length);
+  }
+
+  flush(): number {
+    return this.#loop.flush(this.#channel);
+  }
+
+  close(): void {
+    this.#loop.close(this.#channel);
+  }
+
+  data(offset: number, length: number): number {
+    this.connection?.receive(offset, length);
+    return NO_LIMIT;
+  }
+
+  drained(queued: number): void {
+    this.connection?.drained(queued);
+  }
+
+  ended(): void {
+    this.connection?.lost('the peer closed the tunnel');
+    this.#loop.close(this.#channel);
+  }
+
+  failed(error: ChannelError): void {
+    this.connection?.lost(error.message);
+    this.#loop.close(this.#channel);
+  }
+
+  connected(): void {}
+  secured(): void {}
+  closed(): void {}
+}
