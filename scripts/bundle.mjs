@@ -4,8 +4,17 @@
 //
 // Libraries that are imported on demand (`await import()`) become chunks of their own, so that an agent that never needs
 // them never loads them. Source maps lie beside the bundle and are read only when asked for (--enable-source-maps).
-import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { basename, join } from 'node:path';
 import { build } from 'esbuild';
 import { addonFile } from './setup/addon.mjs';
 import { cache, root } from './setup/layout.mjs';
@@ -16,10 +25,11 @@ mkdirSync(cache, { recursive: true });
 const staging = mkdtempSync(join(cache, 'dist-'));
 
 try {
-  await build({
+  const { outputFiles } = await build({
     absWorkingDir: root,
     entryPoints: { culvert: 'src/cli.ts' },
-    outdir: staging,
+    outdir: target,
+    write: false,
     outExtension: { '.js': '.mjs' },
     chunkNames: 'chunk-[hash]',
     bundle: true,
@@ -40,6 +50,7 @@ try {
     },
     logLevel: 'warning',
   });
+  for (const { path, contents } of outputFiles) writeFileSync(join(staging, basename(path)), contents);
   copyFileSync(addonFile(), join(staging, 'culvert.node'));
   rmSync(target, { recursive: true, force: true });
   renameSync(staging, target);
