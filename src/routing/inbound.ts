@@ -131,10 +131,8 @@ function isOurs(mesh: MeshState, local: Workload, localIp: string, ip: string, n
   if (ip === localIp || local.applicationTunnel !== null) return true;
   const workload = mesh.workloadByAddress(network, ip);
   const service = workload === null ? mesh.serviceByVip(network, ip, local.namespace) : null;
-  const waypoints = [
-    workload?.waypoint ?? service?.waypoint ?? null,
-    ...(service?.weightedWaypoints ?? []).map(({ destination }) => destination),
-  ];
+  const weighted = service?.weightedWaypoints ?? [];
+  const waypoints = [(workload ?? service)?.waypoint ?? null, ...weighted.map(({ destination }) => destination)];
   return waypoints.some((waypoint) => waypoint !== null && isWaypointOf(mesh, local, localIp, waypoint));
 }
 
@@ -142,12 +140,17 @@ function servicesOf(mesh: MeshState, workload: Workload): Service[] {
   return workload.services.map((key) => mesh.service(key)).filter((service) => service !== null);
 }
 
-/** The first service that leads to this port of the workload. */
+/**
+ * A service that leads to this port of the workload: a Kubernetes service rather than the host of a ServiceEntry that
+ * merely selects its pods, the first one among equals.
+ */
 function servicedBy(services: readonly Service[], workload: Workload, port: number): Service | null {
-  const leadsHere = (service: Service) =>
-    Object.values(service.ports).includes(port) ||
-    Object.values(service.endpoints.get(workload.uid)?.port ?? {}).includes(port);
-  return services.find(leadsHere) ?? null;
+  const leading = services.filter(
+    ({ ports, endpoints }) =>
+      Object.values(ports).includes(port) || Object.values(endpoints.get(workload.uid)?.port ?? {}).includes(port),
+  );
+  const isKubernetes = ({ hostname, name, namespace }: Service) => hostname.startsWith(`${name}.${namespace}.svc.`);
+  return leading.find(isKubernetes) ?? leading[0] ?? null;
 }
 
 /** A VIP of this network rather than another's, and IPv4 rather than IPv6. */
