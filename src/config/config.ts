@@ -3,7 +3,8 @@ import { availableParallelism } from 'node:os';
 import { Problems } from './problems.ts';
 import { type ProxyConfigText, readProxyConfig } from './proxy-config.ts';
 import { Secret } from './secret.ts';
-import { families, type Setting, settings } from './settings.ts';
+import type { Setting } from './setting.ts';
+import { families, settings } from './settings.ts';
 import type { ValueType } from './values.ts';
 import { workerThreads } from './worker-threads.ts';
 
@@ -143,8 +144,9 @@ function readSetting(env: Environment, row: Setting, problems: Problems): unknow
     const given = env[variable];
     if (given === undefined || (given === '' && row.type.emptyIsUnset)) continue;
     const value = row.type.parse(given);
-    if (value === undefined) problems.add(variable, given, row.type.accepts, { secret: row.secret });
-    return value;
+    if (value !== undefined) return value;
+    problems.add(variable, given, row.type.accepts, { secret: row.secret });
+    break; // the default stands in, so that what is derived from it finds a value
   }
   return row.default === null ? null : row.type.parse(row.default);
 }

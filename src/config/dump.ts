@@ -1,7 +1,8 @@
 import type { Config } from './config.ts';
 import { ILLEGAL_PORTS, INBOUND_HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from './ports.ts';
 import { MASK } from './secret.ts';
-import { type Setting, settings } from './settings.ts';
+import type { Setting } from './setting.ts';
+import { settings } from './settings.ts';
 import { dumpDuration } from './values.ts';
 
 /**

@@ -1,10 +1,9 @@
 import { isIP } from 'node:net';
+import { parseFilter } from '../log/level-filter.ts';
 
 /** How the text of a setting becomes a value, and how that value is printed. */
 export interface ValueType<T> {
-  /** Short name for the documentation. */
-  readonly name: string;
-  /** Completes the sentence "accepted: …" in an error. */
+  /** Completes "accepted: …" in errors and in the documentation. */
   readonly accepts: string;
   /** True where an empty text means "not set"; otherwise an empty text is a bad value like any other. */
   readonly emptyIsUnset: boolean;
@@ -17,31 +16,29 @@ export interface ValueType<T> {
 /** A timer of Node waits at most 2^31-1 ms (24.8 days); a longer one would fire at once. */
 const MAX_TIMER_TEXT = '24d';
 
-export const text: ValueType<string> = valueType('text', 'any text', (given) => given, { emptyIsUnset: true });
+export const text: ValueType<string> = valueType('any text', (given) => given, { emptyIsUnset: true });
 
-export const filePath: ValueType<string> = valueType('path', 'a path', (given) => given, { emptyIsUnset: true });
+export const filePath: ValueType<string> = valueType('a path', (given) => given, { emptyIsUnset: true });
 
-export const boolean: ValueType<boolean> = valueType('boolean', 'true or false', (given) =>
+export const boolean: ValueType<boolean> = valueType('true or false', (given) =>
   given === 'true' ? true : given === 'false' ? false : undefined,
 );
 
 /** A part of an identity or of a name inside a path: no separator, no white space. */
 export const nameSegment: ValueType<string> = valueType(
-  'name',
   'a name without "/" and white space',
   (given) => (/^[^\s/]+$/.test(given) ? given : undefined),
   { emptyIsUnset: true },
 );
 
 export const ipAddress: ValueType<string> = valueType(
-  'IP address',
   'an IPv4 or IPv6 address',
   (given) => (isIP(given) === 0 ? undefined : given),
   { emptyIsUnset: true },
 );
 
 export function integer(min: number, max: number): ValueType<number> {
-  return valueType('whole number', `a whole number from ${min} to ${max}`, (given) => {
+  return valueType(`a whole number from ${min} to ${max}`, (given) => {
     if (!/^\d{1,15}$/.test(given)) return undefined;
     const value = Number(given);
     return value >= min && value <= max ? value : undefined;
@@ -50,7 +47,7 @@ export function integer(min: number, max: number): ValueType<number> {
 
 /** One of the given words; `instead` says what became of well-known words that are not among them. */
 export function oneOf<const Word extends string>(words: readonly Word[], instead = ''): ValueType<Word> {
-  return valueType('word', words.join(' or ') + instead, (given) => words.find((word) => word === given));
+  return valueType(words.join(' or ') + instead, (given) => words.find((word) => word === given));
 }
 
 /**
@@ -59,7 +56,7 @@ export function oneOf<const Word extends string>(words: readonly Word[], instead
  */
 export function fixed<const T>(accepted: string, value: T, because: string): ValueType<T> {
   const accepts = `only ${accepted === '' ? 'empty' : accepted} (${because})`;
-  return valueType('fixed', accepts, (given) => (given === accepted ? value : undefined));
+  return valueType(accepts, (given) => (given === accepted ? value : undefined));
 }
 
 /** Milliseconds from `10s`, `5m`, `1h30m`, `250ms` …; `0` needs no unit. Limits are such texts themselves. */
@@ -67,7 +64,6 @@ export function duration(min: string, max: string = MAX_TIMER_TEXT): ValueType<n
   const least = parseDuration(min)!;
   const most = parseDuration(max)!;
   return valueType(
-    'duration',
     `a duration such as 10s, 5m or 1h30m, from ${min} to ${max}`,
     (given) => {
       const value = parseDuration(given);
@@ -94,7 +90,7 @@ export function wholeSeconds(min: string, max: string): ValueType<number> {
 export function byteSize(min: string, max: string): ValueType<number> {
   const least = parseByteSize(min)!;
   const most = parseByteSize(max)!;
-  return valueType('bytes', `a number of bytes such as 65536, 64Ki, 256Mi or 1Gi, from ${min} to ${max}`, (given) => {
+  return valueType(`a number of bytes such as 65536, 64Ki, 256Mi or 1Gi, from ${min} to ${max}`, (given) => {
     const value = parseByteSize(given);
     return value !== undefined && value >= least && value <= most ? value : undefined;
   });
@@ -102,7 +98,6 @@ export function byteSize(min: string, max: string): ValueType<number> {
 
 /** `https://host:port`; the scheme may be left out. Empty switches that peer off (§15.1). */
 export const httpsAddress: ValueType<string> = valueType(
-  'address',
   'https://host[:port] or host:port (only https is spoken), or empty for none',
   (given) => {
     if (given === '') return '';
@@ -116,7 +111,6 @@ export const httpsAddress: ValueType<string> = valueType(
 export type RootSource = { kind: 'file'; path: string } | { kind: 'system' } | { kind: 'inline'; pem: string };
 
 export const rootSource: ValueType<RootSource> = valueType(
-  'roots',
   'a path, SYSTEM for the roots of the operating system, or certificates as PEM text',
   (given) => {
     if (given === 'SYSTEM') return { kind: 'system' };
@@ -130,20 +124,15 @@ export const rootSource: ValueType<RootSource> = valueType(
 );
 
 /** CPUs from a Kubernetes quantity: `2`, `1.5`, `500m`. */
-export const cpuQuantity: ValueType<number> = valueType(
-  'CPU quantity',
-  'a number of CPUs such as 2, 1.5 or 500m',
-  (given) => {
-    const match = /^(\d{1,6}(?:\.\d{1,9})?)(m?)$/.exec(given);
-    return match ? Number(match[1]) / (match[2] === 'm' ? 1000 : 1) : undefined;
-  },
-);
+export const cpuQuantity: ValueType<number> = valueType('a number of CPUs such as 2, 1.5 or 500m', (given) => {
+  const match = /^(\d{1,6}(?:\.\d{1,9})?)(m?)$/.exec(given);
+  return match ? Number(match[1]) / (match[2] === 'm' ? 1000 : 1) : undefined;
+});
 
 /** What `ZTUNNEL_WORKER_THREADS` asks for. */
 export type WorkerRequest = { kind: 'count'; threads: number } | { kind: 'percent'; percent: number } | { kind: 'all' };
 
 export const workerRequest: ValueType<WorkerRequest> = valueType(
-  'threads',
   'a number of threads up to 1024, a percentage of the CPUs such as 50%, or 0 for one per CPU',
   (given) => {
     const match = /^(\d{1,4}(?:\.\d{1,3})?)(%?)$/.exec(given);
@@ -155,19 +144,16 @@ export const workerRequest: ValueType<WorkerRequest> = valueType(
   },
 );
 
-/** `info`, `warn,access=info,zds=debug` … (§13.5), levels in lower case. */
+/** `info`, `warn,access=info,zds=debug` … (§13.5), in the logger's own grammar. */
 export const logFilter: ValueType<string> = valueType(
-  'log filter',
   'a comma list of off, error, warn, info, debug, trace or target=level',
   (given) => {
-    const parts = given.split(',').map((part) => part.trim());
-    const lowered = parts.map((part) => {
-      const match = /^(?:([\w:.-]+)=)?(off|error|warn|info|debug|trace)$/i.exec(part);
-      if (!match) return undefined;
-      const level = match[2]!.toLowerCase();
-      return match[1] === undefined ? level : `${match[1]}=${level}`;
-    });
-    return lowered.includes(undefined) ? undefined : lowered.join(',');
+    try {
+      parseFilter(given);
+      return given;
+    } catch {
+      return undefined;
+    }
   },
   { emptyIsUnset: true },
 );
@@ -214,13 +200,11 @@ function parseByteSize(given: string): number | undefined {
 }
 
 function valueType<T>(
-  name: string,
   accepts: string,
   parse: (given: string) => T | undefined,
   options: { emptyIsUnset?: boolean; dump?: (value: T) => unknown } = {},
 ): ValueType<T> {
   return {
-    name,
     accepts,
     parse,
     emptyIsUnset: options.emptyIsUnset ?? false,
