@@ -27,7 +27,10 @@ export function runCommand(argv: readonly string[], options: CommandOptions = {}
   const { input = '', timeoutMs = DEFAULT_TIMEOUT_MS, netns = null } = options;
   const [program, ...args] = argvInNetns(argv, netns);
   return new Promise((resolve, reject) => {
-    const child = spawn(program!, args, { stdio: stdioInNetns(['pipe', 'pipe', 'pipe'], netns) });
+    const child = spawn(program!, args, {
+      stdio: stdioInNetns(['pipe', 'pipe', 'pipe'], netns),
+      env: { ...process.env, PATH: toolPath() },
+    });
     let stdout = '';
     let stderr = '';
     let timedOut = false;
@@ -77,6 +80,11 @@ export async function runChecked(argv: readonly string[], options: CommandOption
 /** The command line that runs `argv` inside the namespace which `stdioInNetns` passes along. */
 export function argvInNetns(argv: readonly string[], netns: number | null): string[] {
   return netns === null ? [...argv] : ['nsenter', `--net=/proc/self/fd/${CHILD_NETNS_FD}`, '--', ...argv];
+}
+
+/** PATH with the folders of the administrator's programs, which an ordinary user's lacks. */
+export function toolPath(): string {
+  return [process.env.PATH ?? '/usr/bin:/bin', '/usr/sbin', '/sbin'].join(':');
 }
 
 /** Standard streams for `spawn`, followed by the namespace's descriptor where `argvInNetns` expects it. */

@@ -19,7 +19,7 @@ export interface ZdsServer {
   add(pod: PodInfo, netns: NetnsHandle | null): Promise<void>;
   /** Forgets a pod and resolves when every agent has answered. Agents that fail to are dropped, not reported. */
   remove(uid: string): Promise<void>;
-  /** Agents that have had their snapshot, oldest first. */
+  /** Agents that have had their snapshot. */
   agents(): number;
   /** Resolves when an agent has had its snapshot, at once if there is one. */
   whenAgent(): Promise<void>;
@@ -41,8 +41,9 @@ export type ZdsServerErrorCode = 'ZDS_NO_AGENT' | 'ZDS_NACK' | 'ZDS_CONNECTION';
 export function startZdsServer(options: ZdsServerOptions): ZdsServer {
   const { path, log, timers = realTimers, answerMs = 5000 } = options;
   const pods = new Map<string, { readonly pod: PodInfo; readonly netns: NetnsHandle | null }>();
-  /** In the order in which their snapshots became complete. */
+  /** Those that said hello, in that order. What happens during a snapshot queues up behind it. */
   const agents: Agent[] = [];
+  const informed = new Set<Agent>();
   const connections = new Set<Agent>();
   let waiters: (() => void)[] = [];
   const listener = listenSeqPacket(
@@ -58,15 +59,22 @@ export function startZdsServer(options: ZdsServerOptions): ZdsServer {
       if (before?.netns !== netns) before?.netns?.close();
       const latest = agents.at(-1);
       if (latest === undefined) throw new CulvertError('ZDS_NO_AGENT', 'no agent is connected');
-      if (netns !== null) await latest.request({ kind: 'add', uid: pod.uid, workload: pod }, [netns.fd]);
+      if (netns === null) return;
+      // The request may have to queue, and the pod be removed meanwhile.
+      const sent = netns.duplicate();
+      try {
+        await latest.request({ kind: 'add', uid: pod.uid, workload: pod }, [sent.fd]);
+      } finally {
+        sent.close();
+      }
     },
     async remove(uid) {
       pods.get(uid)?.netns?.close();
       pods.delete(uid);
       await Promise.allSettled(agents.map((agent) => agent.request({ kind: 'del', uid }, [])));
     },
-    agents: () => agents.length,
-    whenAgent: () => (agents.length > 0 ? Promise.resolve() : new Promise((resolve) => waiters.push(resolve))),
+    agents: () => informed.size,
+    whenAgent: () => (informed.size > 0 ? Promise.resolve() : new Promise((resolve) => waiters.push(resolve))),
     close() {
       listener.close();
       for (const agent of connections) agent.close('the node agent is closing');
@@ -79,6 +87,7 @@ export function startZdsServer(options: ZdsServerOptions): ZdsServer {
     connections.add(agent);
     agent.closed.then((reason) => {
       connections.delete(agent);
+      informed.delete(agent);
       const index = agents.indexOf(agent);
       if (index >= 0) agents.splice(index, 1);
       log.info('zds', 'agent disconnected', { reason });
@@ -86,40 +95,43 @@ export function startZdsServer(options: ZdsServerOptions): ZdsServer {
     try {
       const version = decodeHello(await agent.hello());
       log.info('zds', 'agent connected', { version });
-      await sendSnapshot(agent);
+      agents.push(agent);
+      await agent.exclusively(sendSnapshot);
     } catch (error) {
       agent.close(messageOf(error));
       return;
     }
-    agents.push(agent);
+    informed.add(agent);
     for (const resolve of waiters) resolve();
     waiters = [];
   }
 
-  async function sendSnapshot(agent: Agent): Promise<void> {
-    for (const uid of [...pods.keys()]) {
-      const entry = pods.get(uid);
-      if (entry === undefined) continue;
-      const { pod, netns } = entry;
+  async function sendSnapshot(request: SendRequest): Promise<void> {
+    // Pods that are enrolled meanwhile are visited as well.
+    for (const [uid, { pod, netns }] of pods) {
       try {
         await (netns === null
-          ? agent.request({ kind: 'keep', uid }, [])
-          : agent.request({ kind: 'add', uid, workload: pod }, [netns.fd]));
+          ? request({ kind: 'keep', uid }, [])
+          : request({ kind: 'add', uid, workload: pod }, [netns.fd]));
       } catch (error) {
         // One pod that cannot be started is no reason to withhold the others.
         if (!(error instanceof CulvertError) || error.code !== 'ZDS_NACK') throw error;
         log.warn('zds', 'agent cannot serve a pod', { uid, error: error.message });
       }
     }
-    await agent.request({ kind: 'snapshot-sent' }, []);
+    await request({ kind: 'snapshot-sent' }, []);
   }
 }
+
+/** @throws CulvertError 'ZDS_NACK', 'ZDS_CONNECTION' */
+type SendRequest = (request: WorkloadRequest, descriptors: readonly number[]) => Promise<void>;
 
 /** One connected agent: requests queue up, each waits for the answer of the one before. */
 interface Agent {
   hello(): Promise<Uint8Array>;
-  /** @throws CulvertError 'ZDS_NACK', 'ZDS_CONNECTION' */
-  request(request: WorkloadRequest, descriptors: readonly number[]): Promise<void>;
+  readonly request: SendRequest;
+  /** Runs several requests with nothing in between. */
+  exclusively(task: (request: SendRequest) => Promise<void>): Promise<void>;
   close(reason: string): void;
   /** Resolves with the reason. */
   readonly closed: Promise<string>;
@@ -136,14 +148,17 @@ function createAgent(connection: SeqPacketConnection, timers: Timers, answerMs: 
 
   return {
     hello: () => hello,
-    request(request, descriptors) {
-      const answered = queue.then(() => exchange(request, descriptors));
-      queue = answered.catch(() => {});
-      return answered;
-    },
+    request: (request, descriptors) => exclusively((send) => send(request, descriptors)),
+    exclusively,
     close,
     closed: closed.promise,
   };
+
+  function exclusively(task: (request: SendRequest) => Promise<void>): Promise<void> {
+    const done = queue.then(() => task(exchange));
+    queue = done.catch(() => {});
+    return done;
+  }
 
   async function exchange(request: WorkloadRequest, descriptors: readonly number[]): Promise<void> {
     if (gone !== null) throw connectionError(gone);

@@ -1,0 +1,113 @@
+import { CulvertError, messageOf } from '../../errors.ts';
+import { runCommand } from '../../netns/run.ts';
+import { type IpFamily, type IptablesPrograms, iptablesTables, reconcileIptables } from './iptables.ts';
+import { applyNft, nftRemovalScript, nftScript } from './nftables.ts';
+import type { PodRules } from './pod-rules.ts';
+import { addReturnRouting, kernelHasIpv6, removeReturnRouting } from './return-routing.ts';
+
+/** Puts rules into pods and takes them out, by one of the kernel's two interfaces. */
+export interface RulesBackend {
+  readonly name: 'nftables' | 'iptables';
+  /**
+   * Makes the rules of a pod what they should be, whatever was there. `netns` is a descriptor of its namespace.
+   * @throws CulvertError 'RULES_INVALID', 'RULES_FAILED'
+   */
+  apply(netns: number, rules: PodRules): Promise<void>;
+  /** Leaves nothing behind; a pod without rules is no error. @throws CulvertError 'RULES_FAILED' */
+  remove(netns: number): Promise<void>;
+}
+
+/**
+ * Chooses by what the machine has: nftables, or else iptables in the variant that can be used. A backend is chosen once
+ * and used for every pod.
+ * @throws CulvertError 'RULES_UNAVAILABLE' naming what is missing
+ */
+export async function chooseRulesBackend(only?: RulesBackend['name']): Promise<RulesBackend> {
+  const reasons: string[] = [];
+  if (only !== 'iptables') {
+    const reason = await unusable(['nft', 'list', 'tables']);
+    if (reason === null) return nftables;
+    reasons.push(reason);
+  }
+  if (only !== 'nftables') {
+    for (const variant of IPTABLES_VARIANTS) {
+      const reason = await unusable([`${variant}-save`]);
+      if (reason === null) return iptablesBackend(variant);
+      reasons.push(reason);
+    }
+  }
+  const packages = only ?? 'nftables or iptables';
+  throw new CulvertError(
+    'RULES_UNAVAILABLE',
+    `no way to set capture rules, install ${packages}: ${reasons.join('; ')}`,
+  );
+}
+
+const nftables: RulesBackend = {
+  name: 'nftables',
+  apply: (netns, rules) =>
+    explained('apply', async () => {
+      const effective = supported(rules);
+      // Answers must find their way before anything is captured.
+      await addReturnRouting(netns, effective.ipv6);
+      await applyNft(netns, nftScript(effective));
+    }),
+  remove: (netns) =>
+    explained('remove', async () => {
+      await applyNft(netns, nftRemovalScript());
+      await removeReturnRouting(netns);
+    }),
+};
+
+function iptablesBackend(variant: string): RulesBackend {
+  const programs: Record<IpFamily, IptablesPrograms> = {
+    ipv4: { restore: `${variant}-restore`, save: `${variant}-save` },
+    ipv6: {
+      restore: `${variant.replace('iptables', 'ip6tables')}-restore`,
+      save: `${variant.replace('iptables', 'ip6tables')}-save`,
+    },
+  };
+  return {
+    name: 'iptables',
+    apply: (netns, rules) =>
+      explained('apply', async () => {
+        const effective = supported(rules);
+        await addReturnRouting(netns, effective.ipv6);
+        await reconcileIptables(netns, programs.ipv4, iptablesTables(effective, 'ipv4'));
+        if (effective.ipv6) await reconcileIptables(netns, programs.ipv6, iptablesTables(effective, 'ipv6'));
+      }),
+    remove: (netns) =>
+      explained('remove', async () => {
+        await reconcileIptables(netns, programs.ipv4, []);
+        if (kernelHasIpv6()) await reconcileIptables(netns, programs.ipv6, []);
+        await removeReturnRouting(netns);
+      }),
+  };
+}
+
+/** In order of preference: `iptables` alone is whatever the distribution made of it. */
+const IPTABLES_VARIANTS = ['iptables-nft', 'iptables', 'iptables-legacy'];
+
+/** Why a program cannot be used, or null when it can. */
+async function unusable(argv: readonly string[]): Promise<string | null> {
+  try {
+    const { status, stderr } = await runCommand(argv);
+    return status === 0 ? null : `${argv[0]}: ${stderr.trim()}`;
+  } catch (error) {
+    return messageOf(error);
+  }
+}
+
+/** Rules for IPv6 only where there is IPv6. */
+function supported(rules: PodRules): PodRules {
+  return { ...rules, ipv6: rules.ipv6 && kernelHasIpv6() };
+}
+
+async function explained(what: string, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (cause) {
+    if (cause instanceof CulvertError && cause.code === 'RULES_INVALID') throw cause;
+    throw new CulvertError('RULES_FAILED', `cannot ${what} the capture rules of a pod: ${messageOf(cause)}`, { cause });
+  }
+}
