@@ -14,10 +14,34 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
+import { isBuiltin } from 'node:module';
 import { basename, join } from 'node:path';
 import { build } from 'esbuild';
 import { addonFile } from './setup/addon.mjs';
 import { cache, root } from './setup/layout.mjs';
+
+/**
+ * `await import('library')` of a CommonJS library gives its named exports in Node, but only `default` in a bundle with
+ * chunks. So each such import goes through a module that exports the names that Node gives.
+ */
+const lazyLibraries = {
+  name: 'lazy-libraries',
+  setup(bundle) {
+    bundle.onResolve({ filter: /^[^./]/ }, ({ path, kind }) =>
+      kind === 'dynamic-import' && !isBuiltin(path) ? { path, namespace: 'lazy' } : undefined,
+    );
+    bundle.onLoad({ filter: /.*/, namespace: 'lazy' }, async ({ path }) => {
+      const names = Object.keys(await import(path)).filter((name) => /^[\w$]+$/.test(name));
+      const library = JSON.stringify(path);
+      return {
+        contents: `import * as library from ${library};\nconst { ${names
+          .map((name) => `${name}: _${name}`)
+          .join(', ')} } = library;\nexport { ${names.map((name) => `_${name} as ${name}`).join(', ')} };`,
+        resolveDir: root,
+      };
+    });
+  },
+};
 
 const target = join(root, 'dist');
 // Built aside and moved into place, so that a reader never sees half a bundle.
@@ -48,6 +72,7 @@ try {
     banner: {
       js: "import{createRequire as bundleRequire}from'node:module';const require=bundleRequire(import.meta.url);",
     },
+    plugins: [lazyLibraries],
     logLevel: 'warning',
   });
   for (const { path, contents } of outputFiles) writeFileSync(join(staging, basename(path)), contents);
