@@ -1,0 +1,121 @@
+/**
+ * The metrics of the agent. Names, labels and texts of `istio_…`, `workload_manager_…` and `process_…` are the
+ * incumbent's (spec §12.2, §12.3), so that dashboards and alerts keep working; `culvert_…` are its own.
+ */
+import type { Family } from './family.ts';
+import { LEADING_LABELS, TRAILING_LABELS } from './traffic-labels.ts';
+
+export const PROCESS = {
+  openFds: gauge('process_open_fds', 'Number of open file descriptors'),
+  maxFds: gauge('process_max_fds', 'Maximum number of file descriptors'),
+  residentMemory: gauge('process_resident_memory_bytes', 'Resident memory of the process.', [], 'bytes'),
+  cpu: counter('process_cpu_seconds', 'CPU time the process has used, user and system.', [], 'seconds'),
+  startTime: gauge('process_start_time_seconds', 'When the process started, in seconds since 1970.', [], 'seconds'),
+} as const;
+
+export const BUILD = gauge('istio_build', 'Istio component build info.', ['component', 'tag']);
+
+const trafficLabels = [...LEADING_LABELS, 'response_flags', ...TRAILING_LABELS];
+
+export const TRAFFIC = {
+  opened: counter('istio_tcp_connections_opened', 'The total number of TCP connections opened.', trafficLabels),
+  closed: counter('istio_tcp_connections_closed', 'The total number of TCP connections closed.', trafficLabels),
+  received: counter(
+    'istio_tcp_received_bytes',
+    'The size of total bytes received during request in case of a TCP connection.',
+    trafficLabels,
+  ),
+  sent: counter(
+    'istio_tcp_sent_bytes',
+    'The size of total bytes sent during response in case of a TCP connection.',
+    trafficLabels,
+  ),
+  failed: counter(
+    'istio_tcp_connections_failed',
+    'The total number of TCP connections that failed to establish (unstable).',
+    trafficLabels,
+  ),
+} as const;
+
+/** Accepted connections, those in their TLS handshake included. `reporter` as in traffic: source, destination */
+export const SOCKETS_OPEN = gauge('istio_tcp_sockets_open', 'The current number of open TCP sockets (unstable).', [
+  'reporter',
+]);
+
+export const WORKLOAD_MANAGER = {
+  active: gauge(
+    'workload_manager_active_proxy_count',
+    'The total number current workloads with active proxies (unstable).',
+  ),
+  pending: gauge(
+    'workload_manager_pending_proxy_count',
+    'The total number current workloads with pending proxies (unstable).',
+  ),
+  started: counter('workload_manager_proxies_started', 'The total number of proxies that were started (unstable).'),
+  stopped: counter('workload_manager_proxies_stopped', 'The total number of proxies that were stopped (unstable).'),
+} as const;
+
+/** Connections and streams refused before their traffic was counted, which no istio_tcp_ metric shows. */
+export const EARLY_DENIES = counter(
+  'culvert_early_denies',
+  'Connections refused before they were counted (unstable).',
+  ['reporter', 'reason'],
+);
+
+/** `role`: client (this agent connected), server */
+export const TUNNELS_OPEN = gauge('culvert_tunnels_open', 'HBONE tunnels that are open (unstable).', ['role']);
+
+/** `result`: `ok` or the reason of the failure */
+export const TUNNEL_HANDSHAKES = counter(
+  'culvert_tunnel_handshakes',
+  'TLS and HTTP/2 handshakes of tunnels by how they ended (unstable).',
+  ['role', 'result'],
+);
+
+export const STREAMS_OPEN = gauge('culvert_streams_open', 'CONNECT streams that are open in tunnels (unstable).', [
+  'role',
+]);
+
+/** `result`: hit (a tunnel with room was there), miss (one had to be opened), … */
+export const POOL_REQUESTS = counter('culvert_pool_requests', 'Requests for a tunnel to the pool (unstable).', [
+  'result',
+]);
+
+export const FILTER_VERDICTS = counter(
+  'culvert_filter_verdicts',
+  'Connections judged by each filter of a listener (unstable).',
+  ['listener', 'filter', 'verdict'],
+);
+
+/** `statistic`: mean, max */
+export const LOOP_LAG = gauge(
+  'culvert_event_loop_lag_seconds',
+  'How late a thread got to what was due, since it was last asked (unstable).',
+  ['thread', 'statistic'],
+  'seconds',
+);
+
+export const ADMIN_REJECTS = counter(
+  'culvert_admin_rejects',
+  'Requests to the admin port that were refused because a web page could have sent them (unstable).',
+  ['reason'],
+);
+
+export const LOG_LINES_LOST = counter(
+  'culvert_log_lines_lost',
+  'Log lines that could not be written because the output failed (unstable).',
+  ['thread'],
+);
+
+export const SERIES_EVICTED = counter(
+  'culvert_metric_series_evicted',
+  'Traffic label sets dropped because nothing used them any more (unstable).',
+);
+
+function counter(name: string, help: string, labels: readonly string[] = [], unit?: string): Family {
+  return { name, type: 'counter', help, labels, ...(unit === undefined ? {} : { unit }) };
+}
+
+function gauge(name: string, help: string, labels: readonly string[] = [], unit?: string): Family {
+  return { ...counter(name, help, labels, unit), type: 'gauge' };
+}
