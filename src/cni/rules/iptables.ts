@@ -102,8 +102,9 @@ export function reconcileScript(saved: string, wanted: readonly IptablesTable[])
   function tableScript(name: string): string {
     const { chains, jumps, rules } = found.get(name) ?? NOTHING;
     const goal = wanted.find((table) => table.name === name);
-    if (goal !== undefined && sameLines(jumps, goal.jumps) && sameLines(rules, goal.rules)) return '';
     const stale = goal === undefined ? chains : chains.filter((chain) => !CHAINS.includes(chain));
+    const current = goal !== undefined && sameLines(jumps, goal.jumps) && sameLines(rules, goal.rules);
+    if (current && stale.length === 0) return '';
     const lines = [
       `*${name}`,
       // Declaring a chain makes it, or empties it when it is there.
