@@ -347,8 +347,8 @@ Endpoint ToEndpoint(const Napi::Value& ip, const Napi::Value& port) {
   size_t length = 0;
   napi_get_value_string_utf8(env, ip, text, sizeof text, &length);
   Endpoint endpoint;
-  // A text that fills the buffer was cut off, and is longer than any address.
-  if (length + 1 >= sizeof text || !ParseIp(text, &endpoint)) {
+  // A text that fills the buffer was cut off, and is longer than any address; one with a NUL inside is none either.
+  if (length + 1 >= sizeof text || strlen(text) != length || !ParseIp(text, &endpoint)) {
     ThrowWithCode(env, "EINVAL", "not an IP address: " + std::string(text, length));
   }
   const int32_t number = port.IsUndefined() ? 0 : ToInt(port, "port");

@@ -74,6 +74,8 @@ export async function createPodNetwork(): Promise<PodNetwork> {
       const netnsName = `${tag}-${name}`;
       const link = `v${name}`;
       await addNamespace(netnsName);
+      const netns = openNetnsHandle(netnsPath(netnsName));
+      await runChecked(['sh', '-c', POD_SYSCTLS], { netns: netns.fd });
       await ip(nodeName, [
         `link add ${link} type veth peer name eth0 netns ${netnsName}`,
         `link set ${link} master br0`,
@@ -91,8 +93,6 @@ export async function createPodNetwork(): Promise<PodNetwork> {
             ]
           : []),
       ]);
-      const netns = openNetnsHandle(netnsPath(netnsName));
-      await runChecked(['sh', '-c', POD_SYSCTLS], { netns: netns.fd });
       const pod: Pod = {
         name,
         netnsName,
@@ -133,10 +133,13 @@ const IPV6_PREFIX = 'fd00:244::';
 const FIRST_HOST = 10;
 const NETNS_FOLDER = '/run/netns';
 
-/** What container runtimes set for pods. Each process sees the settings of its own namespace here. */
+/**
+ * What container runtimes and network plugins set for pods. Each process sees the settings of its own namespace here.
+ * Without duplicate address detection an IPv6 address can be used at once.
+ */
 const POD_SYSCTLS = `
 echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start
-echo '0 0' > /proc/sys/net/ipv4/ping_group_range
+if [ -d /proc/sys/net/ipv6/conf/default ]; then echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad; fi
 `;
 
 function netnsPath(name: string): string {
