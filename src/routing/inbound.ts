@@ -51,9 +51,11 @@ export function planInboundHbone(
   // Behind a gateway the peer's address is the gateway's, or one that only means something on its own network.
   const isForeign = request.fromNetwork !== null && request.fromNetwork.toLowerCase() !== network.toLowerCase();
   const source = isForeign ? null : mesh.workloadByAddress(network, request.peerIp);
-  const services = resolved.service === null ? servicesOf(mesh, local) : [resolved.service];
+  const services = servicesOf(mesh, local);
   const service =
-    services.find(({ hostname }) => hostname === request.forwardedHost) ?? servicedBy(services, local, target.port);
+    resolved.service ??
+    services.find(({ hostname }) => hostname === request.forwardedHost) ??
+    servicedBy(services, local, target.port);
   return {
     kind: 'deliver',
     target,

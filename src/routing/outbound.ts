@@ -80,9 +80,10 @@ function findUpstreams({ mesh, source, target }: Query): readonly Upstream[] | n
 
 function toUpstream(query: Query, upstream: Upstream, serviceAddressed: boolean): Outcome[] {
   const { mesh, source, target, peerIp } = query;
-  const { workload, service } = upstream;
+  const { workload } = upstream;
   if (workload.network !== source.network) {
-    return [service === null ? noServiceForTarget(target) : beyondGateway(workload)];
+    // A tunnel through a gateway names the service addressed, so there has to be one.
+    return [serviceAddressed ? beyondGateway(workload) : noServiceForTarget(target)];
   }
   const { waypoint } = workload;
   if (!serviceAddressed && waypoint !== null && !isFromWaypoint(mesh, source, waypoint, peerIp)) {

@@ -1,0 +1,169 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import type { CulvertError } from '../../src/errors.ts';
+import { watchLocalFile } from '../../src/state/watch-local-file.ts';
+import { meshOf } from './mesh-builder.ts';
+
+const file = (...names: string[]) =>
+  `workloads:\n${names.map((name) => `- {uid: ${name}, namespace: n, workloadIps: [], services: {}}\n`).join('')}`;
+
+/** Follows `path` and hands out what the watcher reports, one report at a time. */
+async function follow(context: TestContext, path: string) {
+  const mesh = meshOf();
+  const reports: (number | CulvertError)[] = [];
+  let wake: () => void = () => {};
+  const report = (what: number | CulvertError) => {
+    reports.push(what);
+    wake();
+  };
+  const watch = await watchLocalFile(path, mesh, { applied: report, rejected: report });
+  context.after(() => watch.close());
+  return {
+    mesh,
+    uids: () => [...mesh.workloads()].map(({ uid }) => uid).sort(),
+    async next(): Promise<number | CulvertError> {
+      while (reports.length === 0) await new Promise<void>((resolve) => (wake = resolve));
+      return reports.shift()!;
+    },
+  };
+}
+
+async function folder(context: TestContext): Promise<string> {
+  const path = await mkdtemp(join(tmpdir(), 'culvert-local-file-'));
+  context.after(() => rm(path, { recursive: true, force: true }));
+  return path;
+}
+
+test('an edit is applied within a second, as a difference', { timeout: 10_000 }, async (context) => {
+  const path = join(await folder(context), 'mesh.yaml');
+  await writeFile(path, file('a', 'b'));
+  const followed = await follow(context, path);
+  assert.equal(await followed.next(), 2);
+  const changed: string[] = [];
+  followed.mesh.subscribe(({ workloads }) => changed.push(...workloads));
+  const start = performance.now();
+  await writeFile(path, file('a', 'c'));
+  assert.equal(await followed.next(), 2);
+  assert.ok(performance.now() - start < 1000);
+  assert.deepEqual(changed.sort(), ['b', 'c']);
+  assert.deepEqual(followed.uids(), ['a', 'c']);
+});
+
+test('a file replaced by a rename is seen', { timeout: 10_000 }, async (context) => {
+  const path = join(await folder(context), 'mesh.yaml');
+  await writeFile(path, file('a'));
+  const followed = await follow(context, path);
+  await followed.next();
+  for (const name of ['b', 'c']) {
+    await writeFile(`${path}.new`, file(name));
+    await rename(`${path}.new`, path);
+    await followed.next();
+    assert.deepEqual(followed.uids(), [name]);
+  }
+});
+
+test('a ConfigMap swapped by the kubelet is seen', { timeout: 10_000 }, async (context) => {
+  const mount = await folder(context);
+  const publish = async (generation: string, text: string) => {
+    await mkdir(join(mount, generation));
+    await writeFile(join(mount, generation, 'mesh.yaml'), text);
+    await symlink(generation, join(mount, '..data_tmp'));
+    await rename(join(mount, '..data_tmp'), join(mount, '..data'));
+  };
+  await publish('..1', file('a'));
+  await symlink('..data/mesh.yaml', join(mount, 'mesh.yaml'));
+  const followed = await follow(context, join(mount, 'mesh.yaml'));
+  await followed.next();
+  for (const [before, generation, name] of [
+    ['..1', '..2', 'b'],
+    ['..2', '..3', 'c'],
+  ] as const) {
+    await publish(generation, file(name));
+    await rm(join(mount, before), { recursive: true });
+    await followed.next();
+    assert.deepEqual(followed.uids(), [name]);
+  }
+});
+
+test('an edit of the file behind a link to another directory is seen', { timeout: 10_000 }, async (context) => {
+  const [here, there] = [await folder(context), await folder(context)];
+  await writeFile(join(there, 'real.yaml'), file('a'));
+  await symlink(join(there, 'real.yaml'), join(here, 'mesh.yaml'));
+  const followed = await follow(context, join(here, 'mesh.yaml'));
+  await followed.next();
+  await writeFile(join(there, 'real.yaml'), file('b'));
+  await followed.next();
+  assert.deepEqual(followed.uids(), ['b']);
+});
+
+test('an invalid file is reported and the last good state kept, until it is mended', {
+  timeout: 10_000,
+}, async (context) => {
+  const path = join(await folder(context), 'mesh.yaml');
+  await writeFile(path, file('a'));
+  const followed = await follow(context, path);
+  await followed.next();
+  await writeFile(path, `${file('a')}- {uid: b, namespace: 1}`);
+  const rejection = (await followed.next()) as CulvertError;
+  assert.equal(rejection.code, 'LOCAL_CONFIG_INVALID');
+  assert.match(rejection.message, /mesh\.yaml:3:23: workloads\[1\]\.namespace: 1 is given/);
+  assert.deepEqual(followed.uids(), ['a']);
+  await writeFile(path, file('a', 'b'));
+  assert.equal(await followed.next(), 1);
+  assert.deepEqual(followed.uids(), ['a', 'b']);
+});
+
+test('a file that goes away leaves the last good state, and is followed again when it comes back', {
+  timeout: 10_000,
+}, async (context) => {
+  const path = join(await folder(context), 'mesh.yaml');
+  await writeFile(path, file('a'));
+  const followed = await follow(context, path);
+  await followed.next();
+  await rm(path);
+  assert.equal(((await followed.next()) as CulvertError).code, 'LOCAL_CONFIG_UNREADABLE');
+  assert.deepEqual(followed.uids(), ['a']);
+  await writeFile(path, file('b'));
+  await followed.next();
+  assert.deepEqual(followed.uids(), ['b']);
+});
+
+test('a directory that is replaced is followed again', { timeout: 10_000 }, async (context) => {
+  const parent = await folder(context);
+  const path = join(parent, 'conf', 'mesh.yaml');
+  await mkdir(join(parent, 'conf'));
+  await writeFile(path, file('a'));
+  const followed = await follow(context, path);
+  await followed.next();
+  await rename(join(parent, 'conf'), join(parent, 'old'));
+  assert.equal(((await followed.next()) as CulvertError).code, 'LOCAL_CONFIG_UNREADABLE');
+  await mkdir(join(parent, 'conf'));
+  await writeFile(path, file('b'));
+  assert.equal(await followed.next(), 2);
+  assert.deepEqual(followed.uids(), ['b']);
+});
+
+test('other sources are left alone: only what the file itself no longer says is removed', {
+  timeout: 10_000,
+}, async (context) => {
+  const path = join(await folder(context), 'mesh.yaml');
+  await writeFile(path, file('a'));
+  const followed = await follow(context, path);
+  await followed.next();
+  const [existing] = [...followed.mesh.workloads()];
+  followed.mesh.apply({ workloads: [{ workload: { ...existing!, uid: 'elsewhere' }, services: {} }] });
+  await writeFile(path, file('b'));
+  await followed.next();
+  assert.deepEqual(followed.uids(), ['b', 'elsewhere']);
+});
+
+test('a first load that fails is the error of the call', async (context) => {
+  const path = join(await folder(context), 'mesh.yaml');
+  const observer = { applied: () => assert.fail(), rejected: () => assert.fail() };
+  await assert.rejects(watchLocalFile(path, meshOf(), observer), { code: 'LOCAL_CONFIG_UNREADABLE' });
+  await writeFile(path, 'nonsense');
+  await assert.rejects(watchLocalFile(path, meshOf(), observer), { code: 'LOCAL_CONFIG_INVALID' });
+});
