@@ -1,0 +1,45 @@
+/**
+ * The benchmarks: stock load generators, ratios within one run, one table.
+ *
+ *     npm run bench -- [relay] [pods] [memory] [--quick]
+ */
+
+import { mkdtempSync, rmSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Bench } from './harness/bench.ts';
+import { type Figure, formatTable, meets } from './harness/figures.ts';
+import { relay } from './relay.ts';
+
+const benches: Readonly<Record<string, Bench>> = { relay };
+
+const args = process.argv.slice(2);
+const quick = args.includes('--quick');
+const chosen = args.filter((argument) => argument !== '--quick');
+const unknown = chosen.find((name) => !(name in benches));
+if (unknown !== undefined) {
+  process.stderr.write(`no benchmark ${unknown}; there are: ${Object.keys(benches).join(', ')}\n`);
+  process.exit(2);
+}
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  // The exit handlers end what was started.
+  process.on(signal, () => process.exit(1));
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'culvert-bench-'));
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+const progress = (line: string) => process.stderr.write(`  ${line}\n`);
+const figures: Figure[] = [];
+for (const [name, bench] of Object.entries(benches)) {
+  if (chosen.length === 0 || chosen.includes(name)) figures.push(...(await bench({ folder, quick, progress })));
+}
+
+const processor = cpus();
+process.stdout.write(
+  `\n${processor.length} × ${processor[0]?.model.trim()}, Node ${process.versions.node}${quick ? ', --quick' : ''}\n\n`,
+);
+process.stdout.write(`${formatTable(figures)}\n`);
+if (!figures.every(({ value, bound }) => meets(value, bound))) {
+  process.stdout.write('\nA figure was missed. On a busy machine run it again before looking for the reason.\n');
+  process.exitCode = 1;
+}
