@@ -1,34 +1,14 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { dumpMesh } from '../../src/state/dump.ts';
 import { loadLocal } from '../../src/state/local-file.ts';
+import { capturedAsLocalFile, readCapturedMesh } from './captured-mesh.ts';
 import { byAddress, byHostname, meshOf, service, workload } from './mesh-builder.ts';
 
-type Json = Record<string, unknown>;
-interface Captured {
-  readonly workloads: (Json & { uid: string; services?: string[] })[];
-  readonly services: (Json & { endpoints: Record<string, { port: Json }> })[];
-  readonly policies: Json[];
-  readonly stagedServices: Json;
-}
-
-/** State of a real agent in a real cluster. It lists a workload's services in no particular order. */
-const captured = JSON.parse(readFileSync(new URL('captured-mesh.json', import.meta.url), 'utf8')) as Captured;
-for (const { services } of captured.workloads) services?.sort();
+const captured = readCapturedMesh();
 
 test('a mesh read from the local file is dumped as the incumbent dumps the same mesh', async () => {
-  const ports = (key: string, uid: string) =>
-    captured.services.find(({ namespace, hostname }) => `${namespace}/${hostname}` === key)?.endpoints[uid]?.port ?? {};
-  const file = {
-    workloads: captured.workloads.map((each) => ({
-      ...each,
-      services: Object.fromEntries((each.services ?? []).map((key) => [key, ports(key, each.uid)])),
-    })),
-    services: captured.services.map(({ endpoints: _, ...definition }) => definition),
-    policies: captured.policies,
-  };
-  const mesh = meshOf(await loadLocal(JSON.stringify(file), 'captured'));
+  const mesh = meshOf(await loadLocal(capturedAsLocalFile(captured), 'captured'));
   assert.deepEqual(JSON.parse(JSON.stringify(dumpMesh(mesh))), captured);
 });
 
