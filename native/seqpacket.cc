@@ -111,6 +111,18 @@ class SeqPacket : public Napi::ObjectWrap<SeqPacket> {
     }
   };
 
+  /// Lets TakeDescriptors find the packet that is being delivered.
+  class Delivery {
+   public:
+    Delivery(SeqPacket* owner, ReceivedDescriptors* descriptors) : owner_(owner) { owner->delivering_ = descriptors; }
+    Delivery(const Delivery&) = delete;
+    Delivery& operator=(const Delivery&) = delete;
+    ~Delivery() { owner_->delivering_ = nullptr; }
+
+   private:
+    SeqPacket* owner_;
+  };
+
   struct Poll {
     uv_poll_t handle;
     SeqPacket* owner;
@@ -281,26 +293,27 @@ class SeqPacket : public Napi::ObjectWrap<SeqPacket> {
     if (self == nullptr) return;
     Napi::Env env = self->Env();
     Napi::HandleScope scope(env);
-    Napi::AsyncContext context(env, "SeqPacket");
     // Keeps the object over the callbacks: each of them may close it.
     [[maybe_unused]] const Napi::Object alive = self->Value();
-    for (int i = 0; i < kBatch && self->poll_ != nullptr; i++) {
-      const bool more = status < 0 ? self->Report(-status, context)
-                        : self->listening_ ? self->AcceptNext(context)
-                                           : self->ReceiveNext(context);
-      if (!more) break;
+    try {
+      Napi::AsyncContext context(env, "SeqPacket");
+      for (int i = 0; i < kBatch && self->poll_ != nullptr; i++) {
+        const bool more = status < 0 ? self->Report(-status, context)
+                          : self->listening_ ? self->AcceptNext(context)
+                                             : self->ReceiveNext(context);
+        if (!more) break;
+      }
+    } catch (const Napi::Error& error) {
+      // An exception of a callback is its author's bug and becomes an uncaught one. In a thread that is being
+      // terminated every call fails, without an exception to report.
+      const napi_value exception = error.Value();
+      if (exception != nullptr) napi_fatal_exception(env, exception);
     }
   }
 
-  /// Calls into JavaScript. An exception there is the caller's bug and becomes an uncaught one, as for any callback.
   static void Call(const Napi::FunctionReference& callback, std::initializer_list<napi_value> arguments,
                    const Napi::AsyncContext& context) {
-    Napi::Env env = callback.Env();
-    try {
-      callback.MakeCallback(env.Global(), arguments, context);
-    } catch (const Napi::Error& error) {
-      napi_fatal_exception(env, error.Value());
-    }
+    callback.MakeCallback(callback.Env().Global(), arguments, context);
   }
 
   bool AcceptNext(const Napi::AsyncContext& context) {
@@ -346,12 +359,9 @@ class SeqPacket : public Napi::ObjectWrap<SeqPacket> {
     if (length == 0) return Report(0, context);
     const bool truncated = (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
     if (truncated) descriptors.CloseAll();
-    delivering_ = &descriptors;
-    Call(on_item_,
-         {Napi::Buffer<uint8_t>::Copy(env, buffer.data(), static_cast<size_t>(length)),
-          Napi::Boolean::New(env, truncated)},
-         context);
-    delivering_ = nullptr;
+    const auto payload = Napi::Buffer<uint8_t>::Copy(env, buffer.data(), static_cast<size_t>(length));
+    const Delivery delivery(this, &descriptors);
+    Call(on_item_, {payload, Napi::Boolean::New(env, truncated)}, context);
     return true;
   }
 

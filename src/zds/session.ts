@@ -93,9 +93,7 @@ export function createZdsSession({ pods, timers, log, onReadiness }: SessionOpti
   async function handle(request: WorkloadRequest, netns: NetnsHandle | CulvertError | null): Promise<Outcome> {
     switch (request.kind) {
       case 'add':
-        if (request.workload !== null && netns !== null) return add({ uid: request.uid, ...request.workload }, netns);
-        if (netns !== null && !(netns instanceof CulvertError)) netns.close();
-        return violation(`${request.workload === null ? 'workload_info' : 'namespace'} is required but not present`);
+        return addRequested(request, netns);
       case 'keep':
         if (snapshot === 'complete') return violation('pod keep received after snapshot');
         mentioned.add(request.uid);
@@ -107,6 +105,14 @@ export function createZdsSession({ pods, timers, log, onReadiness }: SessionOpti
         reconcile();
         return ACK;
     }
+  }
+
+  async function addRequested(request: AddRequest, netns: NetnsHandle | CulvertError | null): Promise<Outcome> {
+    const { uid, workload } = request;
+    if (uid !== '' && workload !== null && netns !== null) return add({ uid, ...workload }, netns);
+    if (netns !== null && !(netns instanceof CulvertError)) netns.close();
+    const missing = uid === '' ? 'uid' : workload === null ? 'workload_info' : 'namespace';
+    return violation(`${missing} is required but not present`);
   }
 
   async function add(pod: PodInfo, netns: NetnsHandle | CulvertError): Promise<Outcome> {
@@ -261,6 +267,8 @@ export function createZdsSession({ pods, timers, log, onReadiness }: SessionOpti
     onReadiness(now);
   }
 }
+
+type AddRequest = Extract<WorkloadRequest, { kind: 'add' }>;
 
 interface Waiting {
   readonly pod: PodInfo;
