@@ -142,7 +142,9 @@ function addressOf({ workload, service }: Upstream, familyTarget: string): strin
 }
 
 function identitiesOf({ workload, service }: Upstream): string[] {
-  return [...new Set([identityOf(workload), ...(service?.subjectAltNames ?? [])])].sort();
+  const own = identityOf(workload);
+  if (service === null || service.subjectAltNames.length === 0) return [own];
+  return [...new Set([own, ...service.subjectAltNames])].sort();
 }
 
 function forward({ source }: Query, service: Service | null, outcomes: readonly Outcome[]): OutboundPlan {

@@ -2,7 +2,6 @@ import { type Cidr, type IpWords, maskTo, parseCidr, parseIp } from '../netns/ad
 
 /** Finds, for an address, everything filed under a block that holds it. One map per prefix length in use. */
 export class CidrIndex<T> {
-  /** longest prefixes first */
   #levels: Level<T>[] = [];
 
   add(cidr: string, value: T): void {
@@ -29,7 +28,7 @@ export class CidrIndex<T> {
     return this.#levels.length === 0;
   }
 
-  /** Calls `visit` for every value whose block holds the address, longest prefix first, with the prefix length. */
+  /** Calls `visit` for every value whose block holds the address, with the length of its prefix, in no order. */
   match(ip: string, visit: (value: T, length: number) => void): void {
     const address = parseIp(ip);
     if (address === null) return;
@@ -47,7 +46,6 @@ export class CidrIndex<T> {
   #createLevel({ family, length }: Cidr): Level<T> {
     const level: Level<T> = { family, length, blocks: new Map() };
     this.#levels.push(level);
-    this.#levels.sort((a, b) => b.length - a.length);
     return level;
   }
 }
