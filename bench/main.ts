@@ -9,9 +9,11 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Bench } from './harness/bench.ts';
 import { type Figure, formatTable, meets } from './harness/figures.ts';
+import { memory } from './memory.ts';
+import { pods } from './pods.ts';
 import { relay } from './relay.ts';
 
-const benches: Readonly<Record<string, Bench>> = { relay };
+const benches: Readonly<Record<string, Bench>> = { relay, pods, memory };
 
 const args = process.argv.slice(2);
 const quick = args.includes('--quick');

@@ -9,6 +9,7 @@ import { makeCertificates } from './harness/certificates.ts';
 import { type Figure, gigabits, median, thousands } from './harness/figures.ts';
 import { type Load, runLoad, type Slice } from './harness/load.ts';
 import { startOrigin } from './harness/origin.ts';
+import { freePort } from './harness/ports.ts';
 import { cpuSeconds } from './harness/processes.ts';
 
 import type { Contender, RunningContender } from './relay/contender.ts';
@@ -58,7 +59,11 @@ export const relay: Bench = async ({ folder, quick, progress }) => {
   const seconds = quick ? 1 : 4;
   const rounds = quick ? 1 : 3;
   const certificates = await makeCertificates(folder);
-  const origin = await startOrigin(folder);
+  const origin = await startOrigin(folder, {
+    host: '127.0.0.1',
+    httpPort: await freePort(),
+    bulkPort: await freePort(),
+  });
   const stops = [() => origin.stop()];
   try {
     const started: { name: string; http: RunningContender; bulk: RunningContender }[] = [];

@@ -1,6 +1,6 @@
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { runProcess } from './processes.ts';
+import { runChecked } from '../../src/netns/run.ts';
 
 /** Files of one side: P-256 key, certificate with the SPIFFE identity, and the root that both sides trust. */
 export interface Side {
@@ -44,12 +44,12 @@ export async function makeCertificates(folder: string): Promise<{ near: Side; fa
       ...['-out', file('pem'), '-days', '1', '-extfile', extensions],
     ]);
     const bundle = file('bundle.pem');
-    writeFileSync(bundle, await runProcess('cat', [file('pem'), file('key')]));
+    writeFileSync(bundle, readFileSync(file('pem'), 'utf8') + readFileSync(file('key'), 'utf8'));
     return { identity, key: file('key'), chain: file('pem'), roots, bundle };
   };
   return { near: await sign('near'), far: await sign('far') };
 }
 
 function openssl(args: string[]): Promise<string> {
-  return runProcess('openssl', args);
+  return runChecked(['openssl', ...args]);
 }

@@ -1,4 +1,7 @@
-import { runProcess } from './processes.ts';
+import { runChecked } from '../../src/netns/run.ts';
+
+/** What a generator may need beyond its slice before it counts as hung. */
+const PATIENCE_MS = 10_000;
 
 /** A load that a stock generator makes. `seconds` is the length of one slice. */
 export type Load =
@@ -16,24 +19,29 @@ export interface Slice {
   p99: number | null;
 }
 
-/** A program and arguments in front of the generator, such as `ip netns exec <name>`; empty for this namespace. */
-export type Prefix = readonly string[];
+export interface Target {
+  readonly host: string;
+  readonly port: number;
+}
 
-/** Runs one slice of a load against an address. Throws when the generator saw errors, so that no figure hides them. */
+/**
+ * Runs one slice of a load against an address, from inside the namespace with that descriptor (null: this one's).
+ * Throws when the generator saw errors, so that no figure hides them.
+ */
 export async function runLoad(
   load: Load,
-  target: { host: string; port: number },
+  target: Target,
   seconds: number,
-  prefix: Prefix = [],
+  netns: number | null = null,
 ): Promise<Slice> {
-  return load.kind === 'bulk' ? iperf(target, seconds, prefix) : wrk(load, target, seconds, prefix);
+  return load.kind === 'bulk' ? iperf(target, seconds, netns) : wrk(load, target, seconds, netns);
 }
 
 async function wrk(
   load: { kind: 'requests' | 'new-connections'; connections: number },
-  { host, port }: { host: string; port: number },
+  { host, port }: Target,
   seconds: number,
-  prefix: Prefix,
+  netns: number | null,
 ): Promise<Slice> {
   const authority = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
   const close = load.kind === 'new-connections' ? ['-H', 'Connection: close'] : [];
@@ -46,7 +54,7 @@ async function wrk(
     ...close,
     `http://${authority}/`,
   ];
-  const output = await run([...prefix, ...command]);
+  const output = await run(command, seconds, netns);
   const failure = /Socket errors:.*|Non-2xx.*/.exec(output)?.[0];
   if (failure !== undefined) throw new Error(`${command.join(' ')}: ${failure}`);
   return {
@@ -56,17 +64,17 @@ async function wrk(
   };
 }
 
-async function iperf(target: { host: string; port: number }, seconds: number, prefix: Prefix): Promise<Slice> {
-  const output = await run([
-    ...prefix,
-    ...['iperf3', '-c', target.host, '-p', String(target.port), '-t', String(seconds), '-J'],
-  ]);
-  const received = JSON.parse(output).end.sum_received as { bytes: number; bits_per_second: number };
+async function iperf({ host, port }: Target, seconds: number, netns: number | null): Promise<Slice> {
+  const command = ['iperf3', '-c', host, '-p', String(port), '-t', String(seconds), '-J'];
+  const received = JSON.parse(await run(command, seconds, netns)).end.sum_received as {
+    bytes: number;
+    bits_per_second: number;
+  };
   return { rate: received.bits_per_second / 8, amount: received.bytes, p99: null };
 }
 
-function run([command, ...args]: string[]): Promise<string> {
-  return runProcess(command ?? '', args);
+function run(argv: readonly string[], seconds: number, netns: number | null): Promise<string> {
+  return runChecked(argv, { netns, timeoutMs: seconds * 1000 + PATIENCE_MS });
 }
 
 function number(text: string, pattern: RegExp): number {

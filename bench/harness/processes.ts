@@ -1,6 +1,5 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { createOwnedProcesses, end } from '../../src/demo/processes.ts';
 
 /** USER_HZ: the unit of the times in /proc/<pid>/stat on every Linux architecture that culvert runs on. */
 const TICKS_PER_SECOND = 100;
@@ -8,9 +7,12 @@ const START_TIMEOUT_MS = 15_000;
 const STOP_TIMEOUT_MS = 5_000;
 
 export interface StartOptions {
-  env?: NodeJS.ProcessEnv;
+  /** Descriptor of the network namespace to run in; this one's when left out. */
+  readonly netns?: number;
+  /** Added to the environment. */
+  readonly env?: Readonly<Record<string, string>>;
   /** What tells that the program serves: a TCP port that it listens on, or a line that it prints. */
-  ready: { port: number } | { line: RegExp };
+  readonly ready: { port: number } | { line: RegExp };
 }
 
 export interface Running {
@@ -19,21 +21,12 @@ export interface Running {
   stop(): Promise<void>;
 }
 
-const running = new Set<ChildProcess>();
-process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL');
-});
+const processes = createOwnedProcesses();
 
-/** Starts a program and waits until it serves. Its output is shown when it fails. */
-export async function startProcess(command: string, args: readonly string[], options: StartOptions): Promise<Running> {
-  const child = spawn(command, args, { env: options.env ?? process.env, stdio: ['ignore', 'pipe', 'pipe'] });
-  running.add(child);
-  const exited = new Promise<void>((resolve) => {
-    child.once('close', () => {
-      running.delete(child);
-      resolve();
-    });
-  });
+/** Starts a program that ends with this one at the latest, and waits until it serves. */
+export async function startProcess(argv: readonly string[], options: StartOptions): Promise<Running> {
+  const child = processes.start(argv, { netns: options.netns ?? null, env: options.env ?? {} });
+  const command = argv.join(' ');
   let output = '';
   const { promise: serves, resolve: serve, reject: fail } = Promise.withResolvers<void>();
   const read = (chunk: Buffer) => {
@@ -41,8 +34,8 @@ export async function startProcess(command: string, args: readonly string[], opt
     if (output.length < 20_000) output += chunk.toString();
     if ('line' in options.ready && options.ready.line.test(output)) serve();
   };
-  child.stdout.on('data', read);
-  child.stderr.on('data', read);
+  child.stdout?.on('data', read);
+  child.stderr?.on('data', read);
   child.once('error', fail);
   child.once('close', (code, signal) =>
     fail(new Error(`${command} ended (${code ?? signal}) before it served\n${output}`)),
@@ -59,33 +52,7 @@ export async function startProcess(command: string, args: readonly string[], opt
     clearTimeout(timer);
     clearInterval(poll);
   }
-  return {
-    pid: child.pid ?? 0,
-    async stop() {
-      child.kill('SIGTERM');
-      const kill = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS);
-      await exited;
-      clearTimeout(kill);
-    },
-  };
-}
-
-/** Runs a program to its end and returns its standard output. */
-export async function runProcess(command: string, args: readonly string[]): Promise<string> {
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-  running.add(child);
-  let stdout = '';
-  let stderr = '';
-  child.stdout.on('data', (chunk: Buffer) => {
-    stdout += chunk.toString();
-  });
-  child.stderr.on('data', (chunk: Buffer) => {
-    stderr += chunk.toString();
-  });
-  const [code] = (await once(child, 'close')) as [number | null];
-  running.delete(child);
-  if (code !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${code}\n${stderr}${stdout.slice(0, 2000)}`);
-  return stdout;
+  return { pid: child.pid ?? 0, stop: () => end(child, STOP_TIMEOUT_MS) };
 }
 
 /** CPU seconds, user and system, that processes have used with all their threads so far. Resolution 10 ms. */
@@ -109,11 +76,20 @@ export function residentBytes(pid: number): number {
 function isListening(pid: number | undefined, port: number): boolean {
   const wanted = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
   return ['tcp', 'tcp6'].some((table) =>
-    readFileSync(`/proc/${pid}/net/${table}`, 'utf8')
+    socketTable(pid, table)
       .split('\n')
       .some((line) => {
         const [, local, , state] = line.trim().split(/\s+/);
         return state === '0A' && local?.endsWith(wanted);
       }),
   );
+}
+
+/** Empty when the process is gone or the kernel has no such protocol. */
+function socketTable(pid: number | undefined, table: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/net/${table}`, 'utf8');
+  } catch {
+    return '';
+  }
 }

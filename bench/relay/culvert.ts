@@ -15,7 +15,7 @@ export const culvert: Contender = {
       const own = certificates[role];
       const other = certificates[role === 'near' ? 'far' : 'near'];
       const args = [role, String(listen), String(to), own.key, own.chain, own.roots, own.identity, other.identity];
-      return startProcess(process.execPath, [peer, ...args], { ready: { port: listen } });
+      return startProcess([process.execPath, peer, ...args], { ready: { port: listen } });
     };
     const farProcess = await start('far', farPort, originPort);
     const nearProcess = await start('near', nearPort, farPort);

@@ -38,8 +38,8 @@ export const haproxy: Contender = {
   server origin 127.0.0.1:${originPort}
 `,
     );
-    const farProcess = await startProcess('haproxy', ['-db', '-f', farConfig], { ready: { port: farPort } });
-    const nearProcess = await startProcess('haproxy', ['-db', '-f', nearConfig], { ready: { port: nearPort } });
+    const farProcess = await startProcess(['haproxy', '-db', '-f', farConfig], { ready: { port: farPort } });
+    const nearProcess = await startProcess(['haproxy', '-db', '-f', nearConfig], { ready: { port: nearPort } });
     return {
       port: nearPort,
       nearPids: [nearProcess.pid],

@@ -14,7 +14,7 @@ export const nodeHttp2: Contender = {
     const start = (role: 'near' | 'far', listen: number, to: number) => {
       const { key, chain, roots } = role === 'near' ? near : far;
       const args = [peer, role, String(listen), String(to), key, chain, roots];
-      return startProcess(process.execPath, args, { ready: { port: listen } });
+      return startProcess([process.execPath, ...args], { ready: { port: listen } });
     };
     const farProcess = await start('far', farPort, originPort);
     const nearProcess = await start('near', nearPort, farPort);

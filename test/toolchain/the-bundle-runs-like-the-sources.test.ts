@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { cpSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { makeScratchCheckout, run } from './scratch-checkout.ts';
 
@@ -34,6 +34,7 @@ test('the bundle prints what the sources print, in every thread, with nothing be
   const source = await run(process.execPath, [join(checkout, 'src/cli.ts')]);
   assert.match(source.stdout, /worker object\nworker ended 0/);
   const image = join(checkout, 'image');
-  await run('cp', ['-r', join(checkout, 'dist'), image]);
-  assert.deepEqual(await run(process.execPath, [join(image, 'culvert.mjs')]), source);
+  for (const part of ['bin', 'dist']) cpSync(join(checkout, part), join(image, part), { recursive: true });
+  const env = { ...process.env, PATH: `${dirname(process.execPath)}:${process.env.PATH}` };
+  assert.deepEqual(await run(join(image, 'bin/culvert'), [], env), source);
 });
