@@ -3,7 +3,7 @@ import { connectionError } from '../http-error.ts';
 import { DynamicTable, fieldSize } from './dynamic-table.ts';
 import { readHuffman } from './huffman.ts';
 import { type Cursor, readInteger } from './integer.ts';
-import { latin1 } from './latin1.ts';
+import { readLatin1 } from './latin1.ts';
 import { type HeaderField, STATIC_TABLE, STATIC_TABLE_LENGTH } from './static-table.ts';
 
 export interface HpackDecoderOptions {
@@ -116,7 +116,7 @@ function readString(): string {
   const end = start + length;
   if (end > cursor.end) throw connectionError('COMPRESSION_ERROR', 'header block ends inside a string');
   cursor.position = end;
-  return huffman ? readHuffman(cursor.bytes, start, end) : latin1(cursor.bytes, start, end);
+  return huffman ? readHuffman(cursor.bytes, start, end) : readLatin1(cursor.bytes, start, end);
 }
 
 const NO_REDUCTION = Number.MAX_SAFE_INTEGER;

@@ -4,6 +4,7 @@ import { DEFAULT_HEADER_TABLE_SIZE } from '../frames.ts';
 import { DynamicTable, fieldSize } from './dynamic-table.ts';
 import { huffmanLength, writeHuffman } from './huffman.ts';
 import { writeInteger } from './integer.ts';
+import { writeLatin1 } from './latin1.ts';
 import { type HeaderField, STATIC_TABLE, STATIC_TABLE_LENGTH } from './static-table.ts';
 
 export interface HpackEncoderOptions {
@@ -76,9 +77,10 @@ export class HpackEncoder {
     const nameIndex = staticIndex > 0 || match === 0 ? staticIndex : STATIC_TABLE_LENGTH - match;
     const indexing = known === undefined ? 'value' : known.indexing;
     if (indexing === 'never') return writeLiteral(out, offset, 4, 0x10, nameIndex, name, value);
+    // Huffman code would save a third of these octets and cost both ends more than all the rest of the block.
+    if (indexing === 'name' && nameIndex > 0) return writePlain(out, writeInteger(out, offset, 4, 0, nameIndex), value);
     // An entry that would push most others out is worth less than they are.
-    const worthAnEntry = fieldSize(field) <= this.table.maxSize * (3 / 4);
-    if (!worthAnEntry || (indexing === 'name' && nameIndex > 0)) {
+    if (fieldSize(field) > this.table.maxSize * (3 / 4)) {
       return writeLiteral(out, offset, 4, 0, nameIndex, name, value);
     }
     this.table.add(field);
@@ -113,9 +115,13 @@ function writeLiteral(
 /** A string literal, Huffman-coded when that is shorter (RFC 7541 §5.2). */
 function writeString(out: Uint8Array, offset: number, text: string): number {
   const coded = huffmanLength(text);
-  if (coded < text.length) return writeHuffman(out, writeInteger(out, offset, 7, 0x80, coded), text);
+  if (coded >= text.length) return writePlain(out, offset, text);
+  return writeHuffman(out, writeInteger(out, offset, 7, 0x80, coded), text);
+}
+
+function writePlain(out: Uint8Array, offset: number, text: string): number {
   const at = writeInteger(out, offset, 7, 0, text.length);
-  for (let i = 0; i < text.length; i++) out[at + i] = text.charCodeAt(i);
+  writeLatin1(out, at, text);
   return at + text.length;
 }
 
