@@ -1,0 +1,81 @@
+import { createHash, generateKeyPair, type KeyObject, X509Certificate } from 'node:crypto';
+import { promisify } from 'node:util';
+import { type CaFiles, openCaFolder } from './ca-folder.ts';
+import { checkValidity, readCaMaterial } from './ca-material.ts';
+import { type CertificateAuthorityClient, workloadCertificate } from './certificate.ts';
+import { certificateToPem } from './pem.ts';
+import { organizationName, signRootCertificate, signWorkloadCertificate } from './signing.ts';
+import { parseSpiffeId } from './spiffe.ts';
+
+export interface EmbeddedCaOptions {
+  /** A folder in the layout of istio's plugged-in CA; made, and filled with a new root, when it is empty. */
+  readonly dir: string;
+  /** Validity of workload certificates from now on, in ms; less when the CA itself ends sooner. */
+  readonly ttl: number;
+  /** Time in ms since 1970. */
+  readonly now: () => number;
+}
+
+/**
+ * The CA of agents without a control plane. Agents that are given the same folder trust each other.
+ * @throws CulvertError CA_FOLDER_UNUSABLE, CA_FOLDER_INCOMPLETE, CA_INVALID, CA_EXPIRED or CA_NOT_YET_VALID; `sign`
+ * rejects with the last two as well, and with IDENTITY_INVALID
+ */
+export async function openEmbeddedCa({ dir, ttl, now }: EmbeddedCaOptions): Promise<CertificateAuthorityClient> {
+  const material = readCaMaterial(await openCaFolder(dir, () => createRoot(now())), dir);
+  checkValidity(material, now(), dir);
+  return {
+    name: `embedded CA in ${dir}`,
+    async sign(identity) {
+      parseSpiffeId(identity);
+      const at = now();
+      checkValidity(material, at, dir);
+      const notBefore = toSeconds(Math.max(at - BACKDATED_MS, material.validity.notBefore));
+      const notAfter = toSeconds(Math.min(at + ttl, material.validity.notAfter));
+      const { publicKey, privateKey } = await generateKeyPairAsync('ec', { namedCurve: 'P-256' });
+      const der = await signWorkloadCertificate(material.issuer, identity, spki(publicKey), { notBefore, notAfter });
+      const leaf = new X509Certificate(der);
+      return workloadCertificate({
+        identity,
+        privateKeyPem: pkcs8(privateKey),
+        chainPem: certificateToPem(der) + material.intermediatesPem,
+        rootsPem: material.rootsPem,
+        notBefore,
+        notAfter,
+        serial: BigInt(`0x${leaf.serialNumber}`).toString(),
+      });
+    },
+  };
+}
+
+// A peer whose clock is a little behind must accept a certificate made just now; istio's CA allows the same.
+const BACKDATED_MS = 2 * 60_000;
+// Agents that share the folder may disagree by more about the time at which the root was made.
+const ROOT_BACKDATED_MS = 60 * 60_000;
+const ROOT_LIFE_MS = 3650 * 86_400_000;
+
+const generateKeyPairAsync = promisify(generateKeyPair);
+
+/** A self-signed root on P-256 that signs workload certificates itself. */
+async function createRoot(now: number): Promise<CaFiles> {
+  const { publicKey, privateKey } = await generateKeyPairAsync('ec', { namedCurve: 'P-256' });
+  const key = spki(publicKey);
+  const keyIdentifier = createHash('sha256').update(key).digest().subarray(0, 20);
+  const issuer = { key: privateKey, name: organizationName('culvert'), keyIdentifier };
+  const root = certificateToPem(
+    await signRootCertificate(issuer, key, { notBefore: now - ROOT_BACKDATED_MS, notAfter: now + ROOT_LIFE_MS }),
+  );
+  return { cert: root, key: pkcs8(privateKey), chain: root, roots: root };
+}
+
+function spki(key: KeyObject): Buffer {
+  return key.export({ type: 'spki', format: 'der' });
+}
+
+function pkcs8(key: KeyObject): string {
+  return key.export({ type: 'pkcs8', format: 'pem' }).toString();
+}
+
+function toSeconds(ms: number): number {
+  return Math.floor(ms / 1000) * 1000;
+}

@@ -1,0 +1,253 @@
+import { CulvertError, messageOf } from '../errors.ts';
+import type { CertificateAuthorityClient, WorkloadCertificate } from './certificate.ts';
+import {
+  type CertificateState,
+  describe,
+  type Entry,
+  hasten,
+  mostUrgent,
+  newEntry,
+  nextWake,
+  type Priority,
+  validCertificate,
+} from './certificate-entry.ts';
+import { createRenewalPolicy } from './renewal.ts';
+import { parseSpiffeId } from './spiffe.ts';
+
+export type { CertificateState, Priority } from './certificate-entry.ts';
+
+/** Told of every new certificate, and with null when an identity's certificate is dropped. */
+export type CertificateListener = (identity: string, certificate: WorkloadCertificate | null) => void;
+
+/** Keeps a valid certificate for every identity that somebody asked for (§8.5). */
+export interface CertificateManager {
+  /**
+   * The certificate of an identity; waits for the first one. Without a valid one every call leads to an attempt, so a CA
+   * that is back is used at once, but one identity is not attempted twice within a second.
+   * Rejects with CulvertError IDENTITY_INVALID, CERTIFICATE_UNAVAILABLE, IDENTITY_FORGOTTEN or CERTIFICATES_CLOSED.
+   */
+  get(identity: string): Promise<WorkloadCertificate>;
+  /** Has the certificate fetched before it is needed. @throws CulvertError IDENTITY_INVALID */
+  prefetch(identity: string): void;
+  /** Calls the listener for every change from now on; returns what ends that. */
+  watch(listener: CertificateListener): () => void;
+  /** Drops the certificate unless it is wanted again within the grace period: pods of one identity come and go. */
+  forget(identity: string): void;
+  /** Every identity, sorted. */
+  list(): CertificateState[];
+  /** Ends everything; waiting calls are rejected. */
+  close(): void;
+}
+
+/** Time and timers; `schedule` returns what cancels it. */
+export interface Clock {
+  /** ms since 1970. */
+  now(): number;
+  schedule(delayMs: number, action: () => void): () => void;
+}
+
+export interface CertificateManagerOptions {
+  readonly authority: CertificateAuthorityClient;
+  readonly log: ManagerLog;
+  readonly clock?: Clock;
+  /** From 0 up to, not including, 1. */
+  readonly random?: () => number;
+}
+
+/** The part of the logger that is used. */
+export interface ManagerLog {
+  warn(target: string, message: string, fields: { identity: string }): void;
+  debug(target: string, message: string, fields: { identity: string }): void;
+}
+
+/** The incumbent's limit; keeps a node with hundreds of pods from flooding the CA. */
+export const CONCURRENT_REQUESTS = 8;
+/** A request that a CA has not answered by then counts as failed, so that connections do not wait for ever. */
+export const ATTEMPT_TIMEOUT_MS = 10_000;
+/** Long enough for a rollout to bring the same identity back. */
+export const FORGET_GRACE_MS = 5 * 60_000;
+
+export function createCertificateManager({
+  authority,
+  log,
+  clock = systemClock,
+  random = Math.random,
+}: CertificateManagerOptions): CertificateManager {
+  const entries = new Map<string, Entry>();
+  const listeners = new Set<CertificateListener>();
+  const renewal = createRenewalPolicy(random);
+  let running = 0;
+  let closed = false;
+  let cancelTimer = () => {};
+
+  function want(identity: string, priority: Priority, now: number): Entry {
+    if (closed) throw closedError();
+    parseSpiffeId(identity);
+    let entry = entries.get(identity);
+    if (entry === undefined) {
+      entry = newEntry(identity, priority, now);
+      entries.set(identity, entry);
+    }
+    if (entry.dropAt !== Number.POSITIVE_INFINITY) {
+      entry.dropAt = Number.POSITIVE_INFINITY;
+      turn(); // its renewal may be due since it was forgotten
+    }
+    return entry;
+  }
+
+  /** Starts what is due, as far as there is room, and sets the one timer for what comes next. */
+  function turn(): void {
+    cancelTimer();
+    if (closed) return;
+    const now = clock.now();
+    for (const entry of entries.values()) if (entry.dropAt <= now) drop(entry);
+    while (running < CONCURRENT_REQUESTS) {
+      const next = mostUrgent(entries.values(), now);
+      if (next === null) break;
+      start(next);
+    }
+    const wake = nextWake(entries.values(), running < CONCURRENT_REQUESTS);
+    // A timer of Node waits at most 2^31-1 ms; waking early only leads back here.
+    if (wake !== null) cancelTimer = clock.schedule(Math.min(Math.max(wake - now, 0), 0x7fff_ffff), turn);
+  }
+
+  function start(entry: Entry): void {
+    const { identity } = entry;
+    const { priority } = entry.attempt;
+    let settled = false;
+    const settle = (outcome: () => void) => {
+      if (settled) return;
+      settled = true;
+      cancelTimeout();
+      running--;
+      if (!closed && entries.get(entry.identity) === entry) outcome();
+      turn();
+    };
+    const cancelTimeout = clock.schedule(ATTEMPT_TIMEOUT_MS, () =>
+      settle(() => failed(entry, new Error(`no answer within ${ATTEMPT_TIMEOUT_MS / 1000} s`))),
+    );
+    running++;
+    entry.attempt = { kind: 'running', priority };
+    log.debug(TARGET, `requesting a certificate (${priority})`, { identity });
+    Promise.try(() => authority.sign(entry.identity)).then(
+      (certificate) => settle(() => received(entry, certificate)),
+      (error: unknown) => settle(() => failed(entry, error)),
+    );
+  }
+
+  function received(entry: Entry, certificate: WorkloadCertificate): void {
+    const now = clock.now();
+    const fault = unusable(certificate, entry.identity, now);
+    if (fault !== null) {
+      failed(entry, new Error(fault));
+      return;
+    }
+    entry.certificate = certificate;
+    entry.failures = 0;
+    entry.error = null;
+    entry.earliestRetry = now;
+    entry.attempt = { kind: 'scheduled', priority: 'background', at: renewal.renewAt(certificate, now) };
+    for (const { resolve } of entry.waiters.splice(0)) resolve(certificate);
+    for (const listener of listeners) listener(entry.identity, certificate);
+  }
+
+  function failed(entry: Entry, cause: unknown): void {
+    const now = clock.now();
+    const reason = messageOf(cause);
+    entry.failures++;
+    entry.error = reason;
+    entry.earliestRetry = now + MIN_SPACING_MS;
+    let at = now + renewal.backOff(entry.failures);
+    const current = validCertificate(entry, now);
+    if (current !== null) at = Math.min(at, current.notAfter);
+    const kept =
+      current === null
+        ? `no certificate from ${authority.name} (${reason})`
+        : `certificate renewal failed (${reason}); retaining existing valid certificate until ${iso(current.notAfter)}`;
+    log.warn(TARGET, `${kept}; next retry at ${iso(at)}`, { identity: entry.identity });
+    entry.attempt = { kind: 'scheduled', priority: 'background', at };
+    const error = unavailable(entry.identity, authority.name, reason, cause);
+    for (const { reject } of entry.waiters.splice(0)) reject(error);
+  }
+
+  function drop(entry: Entry): void {
+    entries.delete(entry.identity);
+    const error = new CulvertError('IDENTITY_FORGOTTEN', `${entry.identity}: the identity is no longer needed`);
+    for (const { reject } of entry.waiters.splice(0)) reject(error);
+    if (entry.certificate !== null) for (const listener of listeners) listener(entry.identity, null);
+  }
+
+  return {
+    async get(identity) {
+      const now = clock.now();
+      const entry = want(identity, 'realtime', now);
+      const certificate = validCertificate(entry, now);
+      if (certificate !== null) return certificate;
+      hasten(entry, 'realtime', now);
+      const { promise, resolve, reject } = Promise.withResolvers<WorkloadCertificate>();
+      entry.waiters.push({ resolve, reject });
+      turn();
+      return promise;
+    },
+    prefetch(identity) {
+      const now = clock.now();
+      const entry = want(identity, 'warmup', now);
+      if (entry.certificate === null && entry.failures === 0) hasten(entry, 'warmup', now);
+      turn();
+    },
+    watch(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    forget(identity) {
+      const entry = entries.get(identity);
+      if (entry === undefined) return;
+      entry.dropAt = clock.now() + FORGET_GRACE_MS;
+      turn();
+    },
+    list: () =>
+      [...entries.values()]
+        .sort((a, b) => (a.identity < b.identity ? -1 : 1))
+        .map((entry) => describe(entry, clock.now())),
+    close() {
+      closed = true;
+      cancelTimer();
+      for (const entry of entries.values()) for (const { reject } of entry.waiters.splice(0)) reject(closedError());
+      entries.clear();
+      listeners.clear();
+    },
+  };
+}
+
+const TARGET = 'identity::manager';
+/** Least time between the end of a failed attempt and the next for the same identity, however many connections ask. */
+const MIN_SPACING_MS = 1000;
+function unusable(certificate: WorkloadCertificate, identity: string, now: number): string | null {
+  if (certificate.identity !== identity) return `the certificate is for ${certificate.identity}`;
+  const clock = `this node's clock says ${iso(now)}`;
+  if (now < certificate.notBefore) return `certificate not valid before ${iso(certificate.notBefore)}; ${clock}`;
+  return now < certificate.notAfter ? null : `certificate expired at ${iso(certificate.notAfter)}; ${clock}`;
+}
+
+function unavailable(identity: string, authority: string, reason: string, cause: unknown): CulvertError {
+  return new CulvertError('CERTIFICATE_UNAVAILABLE', `no certificate for ${identity} from ${authority}: ${reason}`, {
+    cause,
+  });
+}
+
+function closedError(): CulvertError {
+  return new CulvertError('CERTIFICATES_CLOSED', 'the agent is stopping and issues no more certificates');
+}
+
+function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}
+
+const systemClock: Clock = {
+  now: Date.now,
+  schedule(delayMs, action) {
+    // Unreferenced: a renewal that is due tomorrow must not keep a process that has nothing else to do.
+    const timer = setTimeout(action, delayMs).unref();
+    return () => clearTimeout(timer);
+  },
+};

@@ -1,0 +1,14 @@
+/** The certificates of a PEM text, each as its own block ending in one newline; anything between them is left out. */
+export function splitCertificates(pem: string): string[] {
+  return (pem.match(BLOCK) ?? []).map((block) => `${block.replace(/\r\n/g, '\n')}\n`);
+}
+
+/** A certificate as PEM, lines of `width` characters (64 is RFC 7468's). */
+export function certificateToPem(der: Uint8Array, width = 64): string {
+  const lines = Buffer.from(der)
+    .toString('base64')
+    .match(new RegExp(`.{1,${width}}`, 'g'));
+  return `-----BEGIN CERTIFICATE-----\n${(lines ?? []).join('\n')}\n-----END CERTIFICATE-----\n`;
+}
+
+const BLOCK = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
