@@ -1,0 +1,293 @@
+/** Composition root of the agent: builds the parts, connects them, and ends them in order (spec §16). */
+import { checkCapabilities, raiseNofileLimit } from '../native/netns.ts';
+import { configDumpRoute, loggingRoute, quitRoute } from './admin/admin-routes.ts';
+import { serveAdmin } from './admin/admin-server.ts';
+import { buildConfigDump, describeVersion, type PodState } from './admin/config-dump.ts';
+import { serveMetrics } from './admin/metrics-server.ts';
+import { createReadiness, serveReadiness } from './admin/readiness.ts';
+import { type Config, type Environment, loadConfig } from './config/config.ts';
+import { dumpConfig } from './config/dump.ts';
+import { CulvertError, messageOf } from './errors.ts';
+import { dumpCertificates } from './identity/dump.ts';
+import { openEmbeddedCa } from './identity/embedded-ca.ts';
+import { createCertificateManager } from './identity/manager.ts';
+import { createLineWriter } from './log/line-writer.ts';
+import { createLogger, type Logger } from './log/logger.ts';
+import { ADMIN_REJECTS, WORKLOAD_MANAGER } from './metrics/families.ts';
+import { createMetricsHub } from './metrics/hub.ts';
+import { registerProcessMetrics } from './metrics/process-metrics.ts';
+import { createRegistry } from './metrics/registry.ts';
+import { dumpMesh } from './state/dump.ts';
+import { loadLocal } from './state/local-file.ts';
+import type { MeshStore } from './state/mesh-state.ts';
+import { createMeshState } from './state/store.ts';
+import { watchLocalFile } from './state/watch-local-file.ts';
+import { VERSION } from './version.ts';
+import { createPlanner } from './worker/planner.ts';
+import { PodDirector } from './worker/pod-director.ts';
+import { planeSettings } from './worker/settings.ts';
+import { Supervisor } from './worker/supervisor.ts';
+import { startZdsClient } from './zds/client.ts';
+import { createZdsSession, type Readiness as ZdsReadiness } from './zds/session.ts';
+import { type PodInfo, realTimers } from './zds/types.ts';
+
+/** How often metrics are collected when nobody scrapes, in ms. */
+const METRICS_REFRESH = 60_000;
+
+/**
+ * Runs the agent until it is told to stop (SIGTERM, SIGINT, /quitquitquit). Resolves with the exit code.
+ * @throws CulvertError when it cannot start; the message says what to change
+ */
+export async function runAgent(env: Environment, argv: readonly string[]): Promise<number> {
+  const config = await loadConfig(env, argv);
+  const writer = createLineWriter();
+  const log = createLogger({ format: config.logFormat, level: config.logFilter, write: writer.write });
+  const stopped = Promise.withResolvers<string>();
+  onSignals((signal) => stopped.resolve(signal));
+  const end: (() => Promise<void> | void)[] = [];
+  try {
+    await start(config, log, (reason) => stopped.resolve(reason), end);
+    const reason = await stopped.promise;
+    log.info('app', 'shutting down', { reason });
+    for (const step of end.reverse()) await step();
+    log.info('app', 'shutdown complete');
+    return 0;
+  } finally {
+    writer.close();
+  }
+}
+
+/** Starts every part; what each needs at the end is pushed to `end`, to be done in reverse. */
+async function start(
+  config: Config,
+  log: Logger,
+  shutDown: (reason: string) => void,
+  end: (() => Promise<void> | void)[],
+): Promise<void> {
+  raiseDescriptorLimit(log);
+  requireSources(config);
+  const readiness = createReadiness();
+  const stateReady = readiness.wait('state manager');
+  const proxyReady = readiness.wait('proxy');
+  let podsReady = readiness.wait('workload proxy manager');
+  const everywhere = [{ ip: config.ipv6Enabled ? '::' : '0.0.0.0', port: config.readinessPort }];
+  const readinessServer = await serveReadiness({ readiness, addresses: everywhere, log });
+  end.push(() => readinessServer.close());
+
+  const registry = createRegistry();
+  registerProcessMetrics(registry, config.metadata.ISTIO_VERSION ?? '');
+
+  const mesh = createMeshState({ localNode: config.localNode ?? '' });
+  end.push(await followLocalConfig(config, mesh, log));
+  stateReady();
+
+  checkCapabilities(config.packetMark);
+  const authority = await openEmbeddedCa({ dir: config.caDir!, ttl: config.secretTtl, now: Date.now });
+  const certificates = createCertificateManager({ authority, log });
+  end.push(() => certificates.close());
+  if (config.tlsKeylog !== null) {
+    log.warn(
+      'app',
+      'TLS session secrets are written to a file: whoever reads it can decrypt all traffic of this node',
+      {
+        file: config.tlsKeylog,
+      },
+    );
+  }
+
+  const started = registry.counter(WORKLOAD_MANAGER.started);
+  const stopped = registry.counter(WORKLOAD_MANAGER.stopped);
+  started.add(0);
+  stopped.add(0);
+  const podsByUid = new Map<string, PodInfo>();
+  let director: PodDirector | null = null;
+  const supervisor = new Supervisor({
+    threads: config.workerThreads,
+    settings: planeSettings(config),
+    log,
+    logFormat: config.logFormat,
+    plan: createPlanner(mesh, config.network, (uid) => podsByUid.get(uid) ?? null),
+    certificate: (identity) => certificates.get(identity),
+    onPods({ kind, pod }) {
+      if (kind === 'started') {
+        podsByUid.set(pod.uid, pod);
+        started.add(1);
+        director?.podStarted(pod);
+      } else {
+        podsByUid.delete(pod.uid);
+        stopped.add(1);
+        director?.podStopped(pod);
+      }
+    },
+    onThreadGone: (name) => hub.forget(name),
+  });
+  const hub = createMetricsHub({
+    registry,
+    threads: () => supervisor.threads(),
+    onError: (thread, error) => log.warn('metrics', 'a thread gave no metrics', { thread, error: messageOf(error) }),
+  });
+  await supervisor.launch();
+  const podDirector = new PodDirector(mesh, supervisor, certificates);
+  director = podDirector;
+  certificates.watch((identity, certificate) => {
+    if (certificate !== null) supervisor.renew(identity, certificate);
+  });
+  end.push(async () => {
+    podDirector.close();
+    await supervisor.drain(config.terminationDeadline);
+  });
+
+  const session = createZdsSession({
+    pods: supervisor,
+    timers: realTimers,
+    log,
+    onReadiness(state: ZdsReadiness) {
+      log.info('zds', 'state of the pods changed', { state });
+      podsReady();
+      if (state !== 'ready') podsReady = readiness.wait('workload proxy manager');
+    },
+  });
+  registry.computed(WORKLOAD_MANAGER.active, () => [{ labels: [], value: supervisor.running().size }]);
+  registry.computed(WORKLOAD_MANAGER.pending, () => [{ labels: [], value: session.pending().length }]);
+
+  const startupLevel = log.level();
+  const admin = await serveAdmin({
+    port: config.adminPort,
+    log,
+    rejects: registry.counter(ADMIN_REJECTS),
+    routes: [
+      configDumpRoute(async () =>
+        buildConfigDump({
+          mesh: dumpMesh(mesh),
+          staticConfig: staticConfig(config, mesh),
+          version: describeVersion({
+            version: VERSION,
+            gitRevision: 'unknown',
+            buildProfile: 'release',
+            buildStatus: 'Clean',
+            istioVersion: config.metadata.ISTIO_VERSION ?? 'unknown',
+          }),
+          config: dumpConfig(config),
+          certificates: dumpCertificates(certificates.list()),
+          pods: await podStates(supervisor, session.pending()),
+        }),
+      ),
+      loggingRoute({
+        startup: startupLevel,
+        current: () => log.level(),
+        set(filter) {
+          log.setLevel(filter);
+          supervisor.setLogLevel(filter);
+        },
+      }),
+      quitRoute(() => shutDown('/quitquitquit')),
+    ],
+  });
+  end.push(() => admin.close());
+  const metricsServer = await serveMetrics({
+    scrape: () => hub.scrape(),
+    addresses: [{ ip: config.ipv6Enabled ? '::' : '0.0.0.0', port: config.statsPort }],
+    log,
+  });
+  end.push(() => metricsServer.close());
+  const refresh = setInterval(() => void hub.refresh(), METRICS_REFRESH);
+  refresh.unref();
+  end.push(() => clearInterval(refresh));
+
+  const zds = startZdsClient({ path: config.inpodUds, session, timers: realTimers, random: Math.random, log });
+  // First of all at the end: no pod is added while connections finish.
+  end.push(() => {
+    zds.close();
+    session.close();
+  });
+  proxyReady();
+  log.info('app', 'culvert agent started', {
+    version: VERSION,
+    workers: config.workerThreads,
+    admin: config.adminPort,
+    metrics: config.statsPort,
+    readiness: config.readinessPort,
+    zds: config.inpodUds,
+  });
+}
+
+/** Mesh state and certificates need a source each; this version has the local file and the embedded CA. */
+function requireSources(config: Config): void {
+  const missing: string[] = [];
+  if (config.xdsAddress !== null) {
+    missing.push(
+      `mesh state cannot come from XDS_ADDRESS (${config.xdsAddress}) in this version: set XDS_ADDRESS="" and LOCAL_XDS_PATH to a file with workloads, services and policies`,
+    );
+  }
+  if (config.caDir === null) {
+    missing.push(
+      'certificates cannot come from CA_ADDRESS in this version: set CULVERT_CA_DIR to a folder for the embedded CA (it is created when it is empty)',
+    );
+  }
+  if (missing.length > 0) throw new CulvertError('CONFIG_INVALID', missing.join('\n'));
+}
+
+async function followLocalConfig(config: Config, mesh: MeshStore, log: Logger): Promise<() => void> {
+  const { localConfig } = config;
+  if (localConfig === null) {
+    log.warn('state', 'no LOCAL_XDS_PATH: the mesh is empty, so every enrolled pod is refused');
+    return () => {};
+  }
+  if (localConfig.kind === 'inline') {
+    mesh.apply(await loadLocal(localConfig.text, 'LOCAL_XDS'));
+    return () => {};
+  }
+  const watch = await watchLocalFile(localConfig.path, mesh, {
+    applied: (changed) => log.info('state', 'local file applied', { file: localConfig.path, changed }),
+    rejected: (error) => log.error('state', 'local file rejected, the last good state stays', { error: error.message }),
+  });
+  return () => watch.close();
+}
+
+function raiseDescriptorLimit(log: Logger): void {
+  log.info('app', 'raised the limit of open file descriptors', { limit: raiseNofileLimit() });
+}
+
+function staticConfig(config: Config, mesh: MeshStore) {
+  if (config.localConfig === null) return { workloads: [], policies: [], services: [] };
+  const { workloads, policies, services } = dumpMesh(mesh);
+  return { workloads, policies, services };
+}
+
+async function podStates(supervisor: Supervisor, pending: readonly PodInfo[]): Promise<PodState[]> {
+  const snapshots = await supervisor.snapshots();
+  const states: PodState[] = supervisor.pods().map((pod) => {
+    const views = [...snapshots].flatMap(([worker, pods]) =>
+      pods.filter(({ uid }) => uid === pod.uid).map((view) => ({ worker, view })),
+    );
+    const connections = views.flatMap(({ view }) => view.connections);
+    return {
+      uid: pod.uid,
+      info: pod,
+      serving: {
+        kind: 'up',
+        inbound: connections.flatMap(({ direction, src, originalDst, actualDst, protocol }) =>
+          direction === 'inbound' && protocol !== 'DOUBLEHBONE' ? [{ src, originalDst, actualDst, protocol }] : [],
+        ),
+        outbound: connections.flatMap(({ direction, src, originalDst, actualDst, protocol }) =>
+          direction === 'outbound' ? [{ src, originalDst: originalDst ?? '', actualDst, protocol }] : [],
+        ),
+        listeners: views.flatMap(({ worker, view }) =>
+          view.listeners.map(({ address, port, filters }) => ({ address, port, worker, filters })),
+        ),
+      },
+    };
+  });
+  return [...states, ...pending.map((pod): PodState => ({ uid: pod.uid, info: pod, serving: { kind: 'pending' } }))];
+}
+
+/** SIGTERM and SIGINT end the agent in order; a second SIGINT at once (spec §16.2). */
+function onSignals(stop: (signal: string) => void): void {
+  let interrupted = false;
+  process.on('SIGTERM', () => stop('SIGTERM'));
+  process.on('SIGINT', () => {
+    if (interrupted) process.exit(0);
+    interrupted = true;
+    stop('SIGINT');
+  });
+}

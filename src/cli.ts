@@ -1,0 +1,57 @@
+/** The `culvert` command. */
+import { CulvertError, messageOf } from './errors.ts';
+import { VERSION } from './version.ts';
+
+const HELP = `culvert ${VERSION}: a node-local tunnel agent for Kubernetes
+
+usage: culvert <command>
+
+  agent            run the agent of this node (settings: environment variables, docs/configuration.md)
+  proxy [ztunnel]  the same, under the name that ztunnel's container arguments use
+  demo [--once]    pods in network namespaces on this machine, talking through the tunnels
+  version          print the version
+  help             print this
+`;
+
+/** Runs a command; resolves with the exit code. */
+async function main(argv: readonly string[]): Promise<number> {
+  // The incumbent's image runs `proxy` when it is given nothing (spec §0).
+  const [command = 'proxy', ...rest] = argv;
+  switch (command) {
+    case 'agent':
+    case 'proxy': {
+      const { runAgent } = await import('./agent.ts');
+      return runAgent(process.env, [command, ...rest]);
+    }
+    case 'demo': {
+      const { runDemo } = await import('./demo/demo.ts');
+      return runDemo(rest);
+    }
+    case 'version':
+    case '--version':
+      process.stdout.write(`culvert ${VERSION} (node ${process.versions.node}, openssl ${process.versions.openssl})\n`);
+      return 0;
+    case 'help':
+    case '--help':
+    case '-h':
+      process.stdout.write(HELP);
+      return 0;
+    default:
+      process.stderr.write(`unknown command: ${command}\n\n${HELP}`);
+      return 1;
+  }
+}
+
+main(process.argv.slice(2)).then(
+  (code) => {
+    process.exitCode = code;
+    // Whatever is still open (a keep-alive connection of a scraper) must not hold the process.
+    setTimeout(() => process.exit(code), 500).unref();
+  },
+  (error) => {
+    process.stderr.write(
+      `culvert: ${error instanceof CulvertError ? error.message : ((error as Error).stack ?? messageOf(error))}\n`,
+    );
+    process.exit(1);
+  },
+);

@@ -1,0 +1,91 @@
+import type { AccessRecord, ConnectionSides } from '../log/access.ts';
+import type { Logger } from '../log/logger.ts';
+import { formatSocketAddress } from '../netns/address.ts';
+import type { Filter } from './chain.ts';
+import type { ConnectionContext, ProxiedConnection } from './connection.ts';
+import { CONTINUE, type Refusal } from './verdict.ts';
+
+/** Writes the access log (spec §13.4). */
+export function accessLog(log: Logger, now: () => number): Filter<ProxiedConnection> {
+  return {
+    name: 'access-log',
+    check: () => CONTINUE,
+    opened(connection) {
+      if (!log.logs('debug', 'access')) return;
+      log.access({ kind: 'opened', ...sides(connection, connection.context!) });
+    },
+    completed(connection, refusal) {
+      const record = recordOf(connection, refusal, now());
+      log.access(record);
+    },
+  };
+}
+
+/** Counts connections and bytes (spec §12.2). */
+export function stats(): Filter<ProxiedConnection> {
+  return {
+    name: 'stats',
+    check: () => CONTINUE,
+    opened(connection) {
+      const { source, destination, service, sourceIdentity, mutualTls, sourceApp } = connection.context!;
+      connection.traffic = connection.home.traffic.open({
+        reporter: connection.listener === 'outbound' ? 'source' : 'destination',
+        source,
+        destination,
+        service,
+        sourcePrincipal: sourceIdentity,
+        mutualTls,
+        ...(sourceApp === null ? {} : { sourceApp }),
+      });
+    },
+    completed(connection, refusal) {
+      if (connection.traffic >= 0) connection.home.traffic.close(connection.traffic, refusal?.flag ?? '-');
+    },
+  };
+}
+
+function recordOf(connection: ProxiedConnection, refusal: Refusal | null, now: number): AccessRecord {
+  const { context } = connection;
+  const isOutbound = connection.listener === 'outbound';
+  if (context === null) {
+    return {
+      kind: 'failed',
+      sourceAddress: address(connection.peerIp, connection.peerPort),
+      destinationAddress: address(connection.destinationIp, connection.destinationPort),
+      direction: isOutbound ? 'outbound' : 'inbound',
+      error: refusal?.message ?? 'connection closed by the client',
+    };
+  }
+  return {
+    kind: 'complete',
+    ...sides(connection, context),
+    // As this agent's sockets see it: sent is what went on towards the peer of the other agent.
+    bytesSent: isOutbound ? connection.bytesFromClient : connection.bytesFromServer,
+    bytesReceived: isOutbound ? connection.bytesFromServer : connection.bytesFromClient,
+    durationMs: now - connection.startedAt,
+    error: refusal?.message ?? '',
+  };
+}
+
+function sides(connection: ProxiedConnection, context: ConnectionContext): ConnectionSides {
+  const { source, destination, service } = context;
+  return {
+    sourceAddress: address(connection.peerIp, connection.peerPort),
+    sourceWorkload: source === null ? '' : source.name || source.canonicalName,
+    sourceNamespace: source?.namespace ?? '',
+    sourceIdentity: context.sourceIdentity,
+    sourceCluster: source?.clusterId ?? '',
+    destinationAddress: context.destinationAddress,
+    hboneAddress: context.hboneAddress,
+    destinationService: service?.hostname ?? '',
+    destinationWorkload: destination === null ? '' : destination.name || destination.canonicalName,
+    destinationNamespace: destination?.namespace ?? '',
+    destinationIdentity: context.destinationIdentity,
+    destinationCluster: destination?.clusterId ?? '',
+    direction: connection.listener === 'outbound' ? 'outbound' : 'inbound',
+  };
+}
+
+function address(ip: string, port: number): string {
+  return formatSocketAddress({ ip, port });
+}

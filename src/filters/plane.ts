@@ -1,0 +1,105 @@
+import type { ChannelLoop } from '../../native/channel.ts';
+import type { Deadlines } from '../deadlines.ts';
+import type { CulvertError } from '../errors.ts';
+import type { Http2Options } from '../hbone/connection.ts';
+import type { TunnelPool } from '../hbone/pool.ts';
+import type { Logger } from '../log/logger.ts';
+import type { ThreadMetrics } from '../metrics/thread-metrics.ts';
+import type { SocketAddress } from '../netns/address.ts';
+import type { CompiledPolicies } from '../policy/types.ts';
+import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
+import type { PodInfo } from '../zds/types.ts';
+import type { ConnectionHome } from './connection.ts';
+
+/** What a listener's connections need of their thread. */
+export interface Plane {
+  readonly loop: ChannelLoop;
+  readonly settings: PlaneSettings;
+  readonly log: Logger;
+  readonly metrics: ThreadMetrics;
+  readonly pool: TunnelPool;
+  /** Milliseconds, monotonic. */
+  readonly now: () => number;
+  /** Uniform in [0, 1). */
+  readonly random: () => number;
+  readonly deadlines: PlaneDeadlines;
+  readonly plans: Plans;
+  readonly identities: TlsIdentities;
+  /** Options of a new HTTP/2 connection. */
+  http2(role: 'client' | 'server'): Http2Options;
+}
+
+/** How long the steps of a connection may take. */
+export interface PlaneDeadlines {
+  readonly connect: Deadlines;
+  readonly handshake: Deadlines;
+  readonly response: Deadlines;
+}
+
+/** Settings of the data plane; plain data, given to every thread. */
+export interface PlaneSettings {
+  readonly mark: number;
+  readonly reusePort: boolean;
+  readonly ipv6: boolean;
+  /** Whether the application sees the client's address (spec §2.1); null is best effort. */
+  readonly originalSource: boolean | null;
+  readonly keepalive: { readonly time: number; readonly interval: number; readonly retries: number } | null;
+  readonly userTimeoutMs: number;
+  readonly localhostAppTunnel: boolean;
+  readonly responseBaggage: boolean;
+  readonly maxConnectionsPerPod: number;
+  /** All in ms. */
+  readonly connectTimeout: number;
+  readonly handshakeTimeout: number;
+  readonly responseTimeout: number;
+  readonly maxStreamsPerTunnel: number;
+  readonly tunnelIdleTimeout: number;
+  readonly tunnelMaxAge: number;
+  readonly streamWindow: number;
+  readonly connectionWindow: number;
+  readonly frameSize: number;
+  /** Bytes that the receive windows of this thread may grow into. */
+  readonly windowBudget: number;
+  readonly tlsGroups: string;
+  /** '' for none */
+  readonly keyLogPath: string;
+  readonly policyInfoLogging: boolean;
+}
+
+export interface Plans {
+  /** The plan, when it is cached; otherwise null, and `done` is called once it is there. */
+  outbound(pod: Pod, target: SocketAddress, peerIp: string, done: (plan: OutboundPlan) => void): OutboundPlan | null;
+  inbound(pod: Pod, query: InboundQuery, done: (plan: InboundPlan) => void): InboundPlan | null;
+}
+
+/** What an inbound connection asks the control thread. */
+export type InboundQuery =
+  | {
+      readonly kind: 'hbone';
+      readonly localIp: string;
+      readonly peerIp: string;
+      readonly authority: string;
+      readonly forwardedHost: string | null;
+      readonly fromNetwork: string | null;
+    }
+  | { readonly kind: 'plaintext'; readonly peerIp: string; readonly originalDestination: SocketAddress };
+
+export interface TlsIdentities {
+  /** The TLS context of an identity, now when it is there; otherwise null, and `done` is called later. */
+  context(identity: string, done: (context: number | CulvertError) => void): number | null;
+}
+
+/** An enrolled pod as one thread knows it. */
+export interface Pod extends ConnectionHome {
+  readonly info: PodInfo;
+  /** Descriptor of its network namespace; -1 for the own one. */
+  readonly netns: number;
+  /** Connections to the application can carry the client's address. */
+  readonly canSpoof: boolean;
+  /** SPIFFE id of the workload; null until the mesh state knows it. */
+  readonly identity: string | null;
+  readonly policies: CompiledPolicies | null;
+  readonly stopped: boolean;
+  /** Calls back once the identity is known, with null when that takes longer than allowed. */
+  whenIdentified(done: (identity: string | null) => void): void;
+}

@@ -1,0 +1,229 @@
+import { CulvertError } from '../errors.ts';
+import type { Http2Connection } from './connection.ts';
+
+/** Which tunnels may serve a stream: all of it must be equal (spec §6.1). */
+export interface TunnelKey {
+  /** SPIFFE id of the source workload, whose certificate is shown. */
+  readonly source: string;
+  /** SPIFFE ids of which the peer must show one; sorted. */
+  readonly expected: readonly string[];
+  readonly ip: string;
+  readonly port: number;
+  /** The pod whose namespace, and so whose address, the tunnel starts from. */
+  readonly pod: string;
+}
+
+export interface TunnelPoolOptions {
+  /** Streams at the same time in one tunnel, 1..65535. */
+  readonly maxStreams: number;
+  /** A tunnel without streams is closed after this time, in ms. */
+  readonly idleTimeout: number;
+  /** A tunnel takes no new streams after this time, in ms; 0 for no limit. */
+  readonly maxAge: number;
+  readonly now: () => number;
+  /** Opens a tunnel. `opened` or `failed` is called once, later. */
+  readonly dial: (key: TunnelKey, events: DialEvents) => void;
+  /** Told for each request: whether a tunnel was there, one was being opened, or one had to be opened. */
+  readonly count: (result: 'hit' | 'wait' | 'miss') => void;
+}
+
+export interface DialEvents {
+  opened(connection: Http2Connection): void;
+  failed(error: CulvertError): void;
+}
+
+/** Gets a tunnel with room for a stream, which must be opened before returning; or why there is none. */
+export interface TunnelRequest {
+  tunnel(connection: Http2Connection): void;
+  noTunnel(error: CulvertError): void;
+}
+
+/**
+ * The tunnels of one thread. Concurrent first uses share one handshake; a full tunnel is used again when streams end; a
+ * failed handshake fails exactly those who waited for it.
+ */
+export class TunnelPool {
+  readonly #options: TunnelPoolOptions;
+  readonly #groups = new Map<string, Group>();
+  readonly #tunnels = new Map<Http2Connection, Tunnel>();
+
+  constructor(options: TunnelPoolOptions) {
+    this.#options = options;
+  }
+
+  get size(): number {
+    return this.#tunnels.size;
+  }
+
+  request(key: TunnelKey, request: TunnelRequest): void {
+    const name = nameOf(key);
+    let group = this.#groups.get(name);
+    if (group === undefined) {
+      group = { key, name, tunnels: [], dialling: 0, waiting: [], closed: false };
+      this.#groups.set(name, group);
+    }
+    const tunnel = this.#withRoom(group);
+    if (tunnel !== null) {
+      this.#options.count('hit');
+      tunnel.idleSince = 0;
+      request.tunnel(tunnel.connection);
+      return;
+    }
+    group.waiting.push(request);
+    if (group.waiting.length <= group.dialling * this.#options.maxStreams) {
+      this.#options.count('wait');
+      return;
+    }
+    this.#options.count('miss');
+    this.#dial(group);
+  }
+
+  /** A stream of this tunnel ended. */
+  streamClosed(connection: Http2Connection): void {
+    const tunnel = this.#tunnels.get(connection);
+    if (tunnel === undefined) return;
+    if (connection.streamCount === 0) tunnel.idleSince = this.#options.now();
+    if (tunnel.group.waiting.length > 0) this.#serve(tunnel.group);
+  }
+
+  /** The tunnel takes no more streams, or is gone. */
+  retired(connection: Http2Connection): void {
+    const tunnel = this.#tunnels.get(connection);
+    if (tunnel === undefined) return;
+    this.#tunnels.delete(connection);
+    const { tunnels } = tunnel.group;
+    tunnels.splice(tunnels.indexOf(tunnel), 1);
+    this.#dropIfEmpty(tunnel.group);
+  }
+
+  /** Tunnels of this source take no new streams: its certificate changed, or it is gone. Existing streams go on. */
+  retireSource(identity: string): void {
+    this.#retire((group) => group.key.source === identity);
+  }
+
+  /** Closes the tunnels that start in this pod, at once. */
+  closePod(pod: string, code: number): void {
+    for (const group of [...this.#groups.values()]) {
+      if (group.key.pod !== pod) continue;
+      group.closed = true;
+      this.#groups.delete(group.name);
+      for (const { connection } of [...group.tunnels]) {
+        this.#tunnels.delete(connection);
+        connection.abort(code, 'the pod is gone');
+      }
+      const error = new CulvertError('POOL_DRAINING', 'pool draining');
+      for (const request of group.waiting.splice(0)) request.noTunnel(error);
+    }
+  }
+
+  /** Every tunnel takes no new streams and closes after its last one. */
+  drain(): void {
+    this.#retire(() => true);
+  }
+
+  /** Closes idle tunnels and retires old ones. Called every second or so. */
+  tick(): void {
+    const { now, idleTimeout, maxAge } = this.#options;
+    const time = now();
+    for (const group of [...this.#groups.values()]) {
+      for (const tunnel of [...group.tunnels]) {
+        const isOld = maxAge > 0 && time - tunnel.openedAt >= maxAge;
+        const isIdle =
+          tunnel.idleSince > 0 && time - tunnel.idleSince >= idleTimeout && tunnel.connection.streamCount === 0;
+        if (isOld || isIdle) this.#drainTunnel(tunnel.connection);
+      }
+    }
+  }
+
+  /** Every tunnel that takes new streams. */
+  connections(): IterableIterator<Http2Connection> {
+    return this.#tunnels.keys();
+  }
+
+  #dial(group: Group): void {
+    group.dialling++;
+    this.#options.dial(group.key, {
+      opened: (connection) => {
+        group.dialling--;
+        if (group.closed) {
+          connection.drain();
+          return;
+        }
+        const now = this.#options.now();
+        const tunnel = { group, connection, openedAt: now, idleSince: now };
+        group.tunnels.push(tunnel);
+        this.#tunnels.set(connection, tunnel);
+        this.#serve(group);
+      },
+      failed: (error) => {
+        group.dialling--;
+        // As many as this tunnel would have served; the others wait for tunnels that are still being opened.
+        const refused = group.waiting.splice(0, group.dialling === 0 ? group.waiting.length : this.#options.maxStreams);
+        this.#dropIfEmpty(group);
+        for (const request of refused) request.noTunnel(error);
+      },
+    });
+  }
+
+  #serve(group: Group): void {
+    while (group.waiting.length > 0) {
+      const tunnel = this.#withRoom(group);
+      if (tunnel === null) break;
+      tunnel.idleSince = 0;
+      group.waiting.shift()!.tunnel(tunnel.connection);
+    }
+    // The peer may allow fewer streams than were expected to fit.
+    if (group.waiting.length > group.dialling * this.#options.maxStreams) this.#dial(group);
+  }
+
+  /** The fullest tunnel with room, so that the others can become idle and go. */
+  #withRoom(group: Group): Tunnel | null {
+    let best: Tunnel | null = null;
+    for (const tunnel of group.tunnels) {
+      const { connection } = tunnel;
+      if (connection.room === 0 || connection.streamCount >= this.#options.maxStreams) continue;
+      if (best === null || connection.streamCount > best.connection.streamCount) best = tunnel;
+    }
+    return best;
+  }
+
+  #retire(matches: (group: Group) => boolean): void {
+    for (const group of [...this.#groups.values()]) {
+      if (!matches(group)) continue;
+      for (const tunnel of [...group.tunnels]) this.#drainTunnel(tunnel.connection);
+    }
+  }
+
+  #drainTunnel(connection: Http2Connection): void {
+    this.retired(connection);
+    connection.drain();
+  }
+
+  #dropIfEmpty(group: Group): void {
+    const isEmpty = group.tunnels.length === 0 && group.dialling === 0 && group.waiting.length === 0;
+    if (isEmpty && this.#groups.get(group.name) === group) this.#groups.delete(group.name);
+  }
+}
+
+interface Tunnel {
+  readonly group: Group;
+  readonly connection: Http2Connection;
+  readonly openedAt: number;
+  /** 0 while it has streams. */
+  idleSince: number;
+}
+
+interface Group {
+  readonly key: TunnelKey;
+  readonly name: string;
+  readonly tunnels: Tunnel[];
+  /** Tunnels that are being opened. */
+  dialling: number;
+  readonly waiting: TunnelRequest[];
+  /** The pod is gone; a tunnel that is still being opened is not wanted any more. */
+  closed: boolean;
+}
+
+function nameOf(key: TunnelKey): string {
+  return `${key.pod}\0${key.ip}\0${key.port}\0${key.source}\0${key.expected.join('\0')}`;
+}

@@ -1,0 +1,82 @@
+import type { Accepted } from '../../native/channel.ts';
+import { type Filter, FilterChain } from '../filters/chain.ts';
+import { limits } from '../filters/limits.ts';
+import { isIllegalPort, loopGuard } from '../filters/loop-guard.ts';
+import { accessLog, stats } from '../filters/observers.ts';
+import type { Plane, Pod } from '../filters/plane.ts';
+import { policy } from '../filters/policy.ts';
+import { CONTINUE, close } from '../filters/verdict.ts';
+import { formatSocketAddress } from '../netns/address.ts';
+import type { PolicyObserver } from '../policy/evaluate.ts';
+import { connect, planVerdict } from './filters.ts';
+import { PlaintextConnection } from './plaintext-connection.ts';
+
+/** The plain inbound listener of a thread. */
+export interface PlaintextListener {
+  readonly filters: readonly string[];
+  accept(pod: Pod, accepted: Accepted): void;
+}
+
+export function createPlaintextListener(plane: Plane, observe: PolicyObserver | null): PlaintextListener {
+  const chain = new FilterChain<PlaintextConnection>(
+    'inbound-plaintext',
+    [
+      originalDestination(),
+      loopGuard(({ destinationPort }) => isIllegalPort(destinationPort)),
+      limits(plane.settings.maxConnectionsPerPod),
+      workload(),
+      policy(observe),
+      connect(),
+      accessLog(plane.log, plane.now),
+      stats(),
+    ],
+    plane.metrics,
+  );
+  return {
+    filters: chain.names,
+    accept: (pod, accepted) => new PlaintextConnection(plane, pod, accepted, chain).proceed(),
+  };
+}
+
+function originalDestination(): Filter<PlaintextConnection> {
+  return {
+    name: 'original-destination',
+    check: ({ destinationIp, destinationPort }) =>
+      destinationIp !== '' && destinationPort > 0
+        ? CONTINUE
+        : close('no-destination', 'the original destination of the connection is not known'),
+  };
+}
+
+/** Who talks to whom, from the mesh state. */
+function workload(): Filter<PlaintextConnection> {
+  return {
+    name: 'workload',
+    check(connection) {
+      const { plane, pod, peerIp, target } = connection;
+      connection.plan ??= plane.plans.inbound(
+        pod,
+        { kind: 'plaintext', peerIp, originalDestination: target },
+        (plan) => {
+          connection.plan = plan;
+          connection.proceed();
+        },
+      );
+      const { plan } = connection;
+      if (plan?.kind === 'deliver') {
+        connection.context = {
+          source: plan.source,
+          destination: plan.destination,
+          service: plan.service,
+          sourceIdentity: '',
+          destinationIdentity: '',
+          destinationAddress: formatSocketAddress(target),
+          hboneAddress: '',
+          mutualTls: false,
+          sourceApp: null,
+        };
+      }
+      return planVerdict(plan);
+    },
+  };
+}

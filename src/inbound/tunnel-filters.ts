@@ -1,0 +1,76 @@
+import type { Filter } from '../filters/chain.ts';
+import { CONTINUE } from '../filters/verdict.ts';
+import { parseBaggage } from '../hbone/baggage.ts';
+import { fieldValue, readForwardedNetwork } from '../hbone/connect-headers.ts';
+import { parseForwarded } from '../hbone/forwarded.ts';
+import { formatSocketAddress } from '../netns/address.ts';
+import type { InboundPlan, WorkloadLabels } from '../routing/plan.ts';
+import { planVerdict } from './filters.ts';
+import { baggageOf, type TunnelStream } from './tunnel-stream.ts';
+
+/** Whether the authority is one this pod serves, and who talks to whom (spec §4.2, steps 2 to 6). */
+export function authority(): Filter<TunnelStream> {
+  return {
+    name: 'authority',
+    check(stream) {
+      const { plane, pod, headers } = stream;
+      if (stream.plan === null) {
+        const forwarded = fieldValue(headers, 'forwarded');
+        stream.plan = plane.plans.inbound(
+          pod,
+          {
+            kind: 'hbone',
+            localIp: stream.destinationIp,
+            peerIp: stream.peerIp,
+            authority: stream.authority,
+            forwardedHost: forwarded === null ? null : parseForwarded(forwarded).host,
+            fromNetwork: readForwardedNetwork(headers),
+          },
+          (plan) => {
+            stream.plan = plan;
+            stream.proceed();
+          },
+        );
+      }
+      if (stream.plan?.kind === 'deliver') stream.context = contextOf(stream, stream.plan);
+      return planVerdict(stream.plan);
+    },
+  };
+}
+
+/** Tells the client who serves it (spec §4.2, step 9). */
+export function metadata(): Filter<TunnelStream> {
+  return {
+    name: 'metadata',
+    check(stream) {
+      if (stream.plane.settings.responseBaggage && stream.plan?.kind === 'deliver') {
+        stream.responseBaggage = baggageOf(stream.plan.destination);
+      }
+      return CONTINUE;
+    },
+  };
+}
+
+function contextOf(stream: TunnelStream, plan: Extract<InboundPlan, { kind: 'deliver' }>) {
+  const told = plan.source === null ? sourceFromBaggage(stream) : null;
+  return {
+    source: plan.source ?? told,
+    destination: plan.destination,
+    service: plan.service,
+    sourceIdentity: stream.peerIdentity,
+    destinationIdentity: plan.destination.identity,
+    destinationAddress: formatSocketAddress({ ip: stream.destinationIp, port: stream.destinationPort }),
+    hboneAddress: stream.authority,
+    mutualTls: true,
+    // The incumbent takes the application's name from the workload then (spec §12.2).
+    sourceApp: told?.workloadName ?? null,
+  };
+}
+
+/** A source that the mesh state does not know is described by its own words, for telemetry only. */
+function sourceFromBaggage(stream: TunnelStream): WorkloadLabels | null {
+  if (!stream.plane.settings.responseBaggage) return null;
+  const header = fieldValue(stream.headers, 'baggage');
+  if (header === null || header === '') return null;
+  return { uid: '', name: '', identity: stream.peerIdentity, ...parseBaggage(header) };
+}

@@ -1,0 +1,212 @@
+import type { Accepted, ChannelError, ChannelHandler, ChannelId } from '../../native/channel.ts';
+import type { Deadline } from '../deadlines.ts';
+import type { CulvertError } from '../errors.ts';
+import { FilterChain } from '../filters/chain.ts';
+import { limits } from '../filters/limits.ts';
+import { isIllegalPort, loopGuard } from '../filters/loop-guard.ts';
+import { accessLog, stats } from '../filters/observers.ts';
+import type { Plane, Pod } from '../filters/plane.ts';
+import { policy } from '../filters/policy.ts';
+import type { RequestHead } from '../hbone/connect-headers.ts';
+import { responseHeaders } from '../hbone/connect-headers.ts';
+import type { Http2Connection } from '../hbone/connection.ts';
+import { ErrorCode } from '../hbone/http-error.ts';
+import type { Http2Stream, StreamHandler } from '../hbone/stream.ts';
+import { tunnelOnChannel } from '../hbone/tunnel.ts';
+import { parseSpiffeId } from '../identity/spiffe.ts';
+import { EARLY_DENIES, TUNNEL_HANDSHAKES } from '../metrics/families.ts';
+import { formatSocketAddress } from '../netns/address.ts';
+import type { PolicyObserver } from '../policy/evaluate.ts';
+import { connect } from './filters.ts';
+import { authority, metadata } from './tunnel-filters.ts';
+import { TunnelStream } from './tunnel-stream.ts';
+
+/** The HBONE listener of a thread: tunnels from other agents, on 15008 (spec §4). */
+export interface TunnelListener {
+  readonly filters: readonly string[];
+  accept(pod: Pod, accepted: Accepted): void;
+  /** Tunnels that are open in a pod. */
+  tunnels(pod: Pod): ReadonlySet<Http2Connection>;
+  /** Every tunnel that is open. */
+  all(): Iterable<Http2Connection>;
+}
+
+export function createTunnelListener(plane: Plane, observe: PolicyObserver | null): TunnelListener {
+  const chain = new FilterChain<TunnelStream>(
+    'inbound-hbone',
+    [
+      authority(),
+      loopGuard(({ plan }) => plan?.kind === 'deliver' && isIllegalPort(plan.target.port)),
+      limits(plane.settings.maxConnectionsPerPod),
+      policy(observe),
+      connect(),
+      metadata(),
+      accessLog(plane.log, plane.now),
+      stats(),
+    ],
+    plane.metrics,
+  );
+  const open = new Map<Pod, Set<Http2Connection>>();
+  return {
+    filters: ['tls-identity', ...chain.names],
+    accept(pod, accepted) {
+      let tunnels = open.get(pod);
+      if (tunnels === undefined) {
+        tunnels = new Set();
+        open.set(pod, tunnels);
+      }
+      const ours = tunnels;
+      new InboundTunnel(plane, pod, accepted, chain, {
+        opened: (connection) => ours.add(connection),
+        closed(connection) {
+          ours.delete(connection);
+          if (ours.size === 0 && open.get(pod) === ours) open.delete(pod);
+        },
+      }).start();
+    },
+    tunnels: (pod) => open.get(pod) ?? NONE,
+    *all() {
+      for (const tunnels of open.values()) yield* tunnels;
+    },
+  };
+}
+
+const NONE: ReadonlySet<Http2Connection> = new Set();
+
+/** One connection to 15008, from TCP to the end of its streams. */
+class InboundTunnel implements ChannelHandler {
+  readonly #plane: Plane;
+  readonly #pod: Pod;
+  readonly #accepted: Accepted;
+  readonly #channel: ChannelId;
+  readonly #chain: FilterChain<TunnelStream>;
+  readonly #events: { opened(connection: Http2Connection): void; closed(connection: Http2Connection): void };
+  #deadline: Deadline | null = null;
+  #over = false;
+
+  constructor(
+    plane: Plane,
+    pod: Pod,
+    accepted: Accepted,
+    chain: FilterChain<TunnelStream>,
+    events: { opened(connection: Http2Connection): void; closed(connection: Http2Connection): void },
+  ) {
+    this.#plane = plane;
+    this.#pod = pod;
+    this.#accepted = accepted;
+    this.#channel = accepted.channel;
+    this.#chain = chain;
+    this.#events = events;
+  }
+
+  /** The certificate of the pod and its trust domain are needed first. */
+  start(): void {
+    const { loop, deadlines } = this.#plane;
+    loop.adopt(this.#channel, this);
+    this.#deadline = deadlines.handshake.set(() => this.#refuse('TLS', 'tls handshake error: the peer took too long'));
+    this.#pod.whenIdentified((identity) => {
+      if (this.#over) return;
+      const { info } = this.#pod;
+      if (identity === null) {
+        const name = `${info.serviceAccount}.${info.namespace} (${info.name})`;
+        this.#refuse('unknown-local-workload', `failed to fetch information about local workload: ${name}`);
+        return;
+      }
+      const secure = (context: number | CulvertError) => this.#secure(identity, context);
+      const context = this.#plane.identities.context(identity, secure);
+      if (context !== null) secure(context);
+    });
+  }
+
+  secured(): void {
+    this.#deadline?.clear();
+    this.#over = true;
+    const { loop, metrics } = this.#plane;
+    const { peerIp, peerPort, destinationIp, destinationPort } = this.#accepted;
+    const side = {
+      pod: this.#pod,
+      peerIp,
+      peerPort,
+      localIp: destinationIp,
+      localPort: destinationPort,
+      peerIdentity: loop.peer(this.#channel)?.identity ?? '',
+    };
+    const connection: Http2Connection = tunnelOnChannel(loop, this.#channel, this.#plane.http2('server'), {
+      request: (stream, head) => this.#request(side, stream, head),
+      goingAway() {},
+      streamClosed() {},
+      closed: () => this.#events.closed(connection),
+    });
+    metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'server', 'ok'), 1);
+    this.#events.opened(connection);
+  }
+
+  failed(error: ChannelError): void {
+    this.#refuse(error.code, error.message);
+  }
+
+  ended(): void {
+    this.#refuse('TLS', 'tls handshake error: the peer closed the connection during the handshake');
+  }
+
+  data(): number {
+    return 0;
+  }
+
+  connected(): void {}
+  drained(): void {}
+  closed(): void {}
+
+  #secure(identity: string, context: number | CulvertError): void {
+    if (this.#over) return;
+    if (typeof context !== 'number') {
+      this.#refuse('no-certificate', `identity error: ${context.message}`);
+      return;
+    }
+    try {
+      this.#plane.loop.startTls(this.#channel, context, 'server', [], parseSpiffeId(identity)?.trustDomain ?? '');
+    } catch (error) {
+      this.#refuse('TLS', (error as CulvertError).message);
+    }
+  }
+
+  #refuse(reason: string, message: string): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#deadline?.clear();
+    const { loop, metrics } = this.#plane;
+    loop.close(this.#channel);
+    metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'server', reason), 1);
+    metrics.add(metrics.slot(EARLY_DENIES, 'destination', reason), 1);
+    this.#logFailed(message);
+  }
+
+  #request(side: ConstructorParameters<typeof TunnelStream>[1], stream: Http2Stream, head: RequestHead): StreamHandler {
+    if (head.kind === 'connect') {
+      const connection = new TunnelStream(this.#plane, side, stream, head, this.#chain);
+      // Only once the stream has its handler: the first filters may answer at once.
+      stream.handler = connection;
+      connection.proceed();
+      return stream.handler;
+    }
+    const { metrics } = this.#plane;
+    metrics.add(metrics.slot(EARLY_DENIES, 'destination', 'not-connect'), 1);
+    this.#logFailed(
+      `expected method CONNECT, got ${head.kind === 'other-method' ? head.method : 'a malformed request'}`,
+    );
+    stream.respond(responseHeaders(400, null), true);
+    stream.reset(ErrorCode.NO_ERROR);
+    return stream.handler;
+  }
+
+  #logFailed(error: string): void {
+    const { peerIp, peerPort, destinationIp, destinationPort } = this.#accepted;
+    this.#plane.log.access({
+      kind: 'failed',
+      sourceAddress: formatSocketAddress({ ip: peerIp, port: peerPort }),
+      destinationAddress: formatSocketAddress({ ip: destinationIp, port: destinationPort }),
+      direction: 'inbound',
+      error,
+    });
+  }
+}

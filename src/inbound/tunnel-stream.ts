@@ -1,0 +1,176 @@
+import type { ChannelId } from '../../native/channel.ts';
+import type { FilterChain } from '../filters/chain.ts';
+import { type ConnectionDump, ProxiedConnection } from '../filters/connection.ts';
+import type { Plane, Pod } from '../filters/plane.ts';
+import type { JudgedConnection } from '../filters/policy.ts';
+import { close, type Refusal } from '../filters/verdict.ts';
+import { buildBaggage } from '../hbone/baggage.ts';
+import { responseHeaders } from '../hbone/connect-headers.ts';
+import type { HeaderField } from '../hbone/hpack.ts';
+import { ErrorCode } from '../hbone/http-error.ts';
+import { buildProxyHeader } from '../hbone/proxy-protocol.ts';
+import type { Http2Stream, StreamHandler, StreamReset } from '../hbone/stream.ts';
+import { formatSocketAddress } from '../netns/address.ts';
+import type { CompiledPolicies, PolicyConnection } from '../policy/types.ts';
+import { TunnelRelay } from '../relay/tunnel-relay.ts';
+import type { InboundPlan, WorkloadLabels } from '../routing/plan.ts';
+
+/** The tunnel that a stream came in by. */
+export interface TunnelSide {
+  readonly pod: Pod;
+  readonly peerIp: string;
+  readonly peerPort: number;
+  /** The pod's address that the tunnel was opened to. */
+  readonly localIp: string;
+  readonly localPort: number;
+  /** SPIFFE id that the peer has proved. */
+  readonly peerIdentity: string;
+}
+
+/** One CONNECT stream of a tunnel on 15008 (spec §4.2). */
+export class TunnelStream extends ProxiedConnection implements StreamHandler, JudgedConnection {
+  readonly plane: Plane;
+  readonly pod: Pod;
+  readonly peerIdentity: string;
+  readonly authority: string;
+  readonly headers: readonly HeaderField[];
+  plan: InboundPlan | null = null;
+  application: ChannelId = 0;
+  giveUp: (() => void) | null = null;
+  connectError: Refusal | null = null;
+  /** The answer's baggage, from the metadata filter. */
+  responseBaggage: string | null = null;
+  readonly #chain: FilterChain<TunnelStream>;
+  readonly #stream: Http2Stream;
+  #relay: TunnelRelay | null = null;
+  /** What the client sent before it was answered; bounded by the stream's window. */
+  #early: Uint8Array[] = [];
+  #earlyEnd = false;
+
+  constructor(
+    plane: Plane,
+    tunnel: TunnelSide,
+    stream: Http2Stream,
+    request: { authority: string; headers: readonly HeaderField[] },
+    chain: FilterChain<TunnelStream>,
+  ) {
+    super(
+      tunnel.pod,
+      'inbound-hbone',
+      { ip: tunnel.peerIp, port: tunnel.peerPort },
+      { ip: tunnel.localIp, port: tunnel.localPort },
+      plane.now(),
+    );
+    this.plane = plane;
+    this.pod = tunnel.pod;
+    this.peerIdentity = tunnel.peerIdentity;
+    this.authority = request.authority;
+    this.headers = request.headers;
+    this.#stream = stream;
+    this.#chain = chain;
+    tunnel.pod.connections.add(this);
+  }
+
+  chain(): FilterChain<this> {
+    return this.#chain as unknown as FilterChain<this>;
+  }
+
+  policies(): CompiledPolicies | null {
+    return this.pod.policies;
+  }
+
+  policyFacts(): PolicyConnection {
+    const target = this.plan?.kind === 'deliver' ? this.plan.target : { ip: this.destinationIp, port: 0 };
+    return {
+      sourceIp: this.peerIp,
+      sourceIdentity: this.peerIdentity,
+      destinationIp: target.ip,
+      destinationPort: target.port,
+    };
+  }
+
+  pass(): void {
+    const { plan, plane } = this;
+    if (plan?.kind !== 'deliver') return;
+    const { loop } = plane;
+    const application = this.application;
+    this.application = 0;
+    this.#stream.respond(responseHeaders(200, this.responseBaggage), false);
+    const relay = new TunnelRelay(loop, application, this.#stream, 'server', this);
+    this.#relay = relay;
+    relay.start();
+    if (plan.appTunnel !== null) {
+      const source = { ip: this.peerIp, port: this.peerPort };
+      const header = buildProxyHeader(source, plan.appTunnel.destination, this.peerIdentity);
+      loop.memory.set(header, 0);
+      loop.write(application, 0, header.length);
+    }
+    for (const bytes of this.#early) relay.streamBytes(bytes);
+    this.#early = [];
+    if (this.#earlyEnd) relay.streamEnded();
+  }
+
+  dismiss(refusal: Refusal): void {
+    this.#release();
+    this.#stream.respond(responseHeaders(refusal.status, null), true);
+    // RFC 9113 §8.1: the answer is complete, the rest of the request is not wanted.
+    this.#stream.reset(ErrorCode.NO_ERROR);
+  }
+
+  cut(refusal: Refusal): void {
+    if (this.isOver) return;
+    if (this.#relay !== null) this.#relay.cut();
+    else this.dismiss(refusal);
+    this.finish(refusal);
+  }
+
+  describe(): ConnectionDump {
+    const target = this.plan?.kind === 'deliver' ? formatSocketAddress(this.plan.target) : this.authority;
+    return {
+      direction: 'inbound',
+      src: formatSocketAddress({ ip: this.peerIp, port: this.peerPort }),
+      originalDst: this.context?.service?.hostname ?? null,
+      actualDst: target,
+      protocol: 'HBONE',
+    };
+  }
+
+  // The stream, until the relay takes over.
+
+  streamHeaders(): void {}
+
+  streamData(offset: number, length: number): void {
+    this.#early.push(this.plane.loop.memory.slice(offset, offset + length));
+  }
+
+  streamEnded(): void {
+    this.#earlyEnd = true;
+  }
+
+  streamReset(reset: StreamReset): void {
+    this.#release();
+    this.finish(close('client-gone', `client disconnected before the connection was made: ${reset.detail}`));
+  }
+
+  streamWritable(): void {}
+
+  #release(): void {
+    this.giveUp?.();
+    this.giveUp = null;
+    if (this.application !== 0) this.plane.loop.reset(this.application);
+    this.application = 0;
+    this.#early = [];
+  }
+}
+
+const baggages = new WeakMap<WorkloadLabels, string>();
+
+/** `baggage` of the answer: who served it. Built once per plan. */
+export function baggageOf(labels: WorkloadLabels): string {
+  let baggage = baggages.get(labels);
+  if (baggage === undefined) {
+    baggage = buildBaggage(labels);
+    baggages.set(labels, baggage);
+  }
+  return baggage;
+}

@@ -1,0 +1,58 @@
+import type { Filter } from '../filters/chain.ts';
+import { CONTINUE, close, PENDING } from '../filters/verdict.ts';
+import { formatSocketAddress } from '../netns/address.ts';
+import { pickEndpoint } from '../routing/pick.ts';
+import type { OutboundPlan, PlannedEndpoint } from '../routing/plan.ts';
+import type { OutboundConnection } from './outbound-connection.ts';
+
+/** Where the application wanted to go: recorded by the kernel when it redirected the connection (spec §2.2). */
+export function originalDestination(): Filter<OutboundConnection> {
+  return {
+    name: 'original-destination',
+    check: ({ destinationIp, destinationPort }) =>
+      destinationIp !== '' && destinationPort > 0
+        ? CONTINUE
+        : close('no-destination', 'the original destination of the connection is not known'),
+  };
+}
+
+/** Asks for the plan and picks an endpoint of it (spec §3.2). */
+export function route(): Filter<OutboundConnection> {
+  return {
+    name: 'route',
+    check(connection) {
+      const { plane, pod, destinationIp, destinationPort } = connection;
+      connection.plan ??= plane.plans.outbound(
+        pod,
+        { ip: destinationIp, port: destinationPort },
+        connection.peerIp,
+        (plan) => {
+          connection.plan = plan;
+          connection.proceed();
+        },
+      );
+      const { plan } = connection;
+      if (plan === null) return PENDING;
+      if (plan.kind === 'reject') return close(plan.reason.tag, plan.reason.message);
+      const endpoint = pickEndpoint(plan.endpoints, plane.random);
+      connection.endpoint = endpoint;
+      connection.context = contextOf(plan, endpoint);
+      return CONTINUE;
+    },
+  };
+}
+
+function contextOf(plan: Extract<OutboundPlan, { kind: 'forward' }>, endpoint: PlannedEndpoint) {
+  const isTunnel = endpoint.protocol === 'hbone';
+  return {
+    source: plan.source,
+    destination: endpoint.destination,
+    service: plan.service,
+    sourceIdentity: isTunnel ? plan.source.identity : '',
+    destinationIdentity: isTunnel ? (endpoint.destination?.identity ?? '') : '',
+    destinationAddress: formatSocketAddress(endpoint.address),
+    hboneAddress: endpoint.authority,
+    mutualTls: isTunnel,
+    sourceApp: null,
+  };
+}

@@ -1,0 +1,127 @@
+import type { ChannelError, ChannelHandler, ChannelId } from '../../native/channel.ts';
+import type { Deadline } from '../deadlines.ts';
+import { CulvertError } from '../errors.ts';
+import type { Plane, Pod } from '../filters/plane.ts';
+import type { Http2Connection } from '../hbone/connection.ts';
+import type { DialEvents, TunnelKey } from '../hbone/pool.ts';
+import { tunnelOnChannel } from '../hbone/tunnel.ts';
+import { TUNNEL_HANDSHAKES } from '../metrics/families.ts';
+
+/** Opens tunnels for the pool: TCP from the pod's namespace, TLS with the pod's certificate, HTTP/2. */
+export function createTunnelDialer(
+  plane: Plane,
+  podOf: (uid: string) => Pod | null,
+): (key: TunnelKey, events: DialEvents) => void {
+  return (key, events) => {
+    const pod = podOf(key.pod);
+    if (pod === null) {
+      events.failed(new CulvertError('POOL_DRAINING', 'pool draining'));
+      return;
+    }
+    const start = (context: number | CulvertError) => {
+      if (typeof context === 'number') new Dial(plane, pod, key, context, events).start();
+      else events.failed(context);
+    };
+    const context = plane.identities.context(key.source, start);
+    if (context !== null) start(context);
+  };
+}
+
+class Dial implements ChannelHandler {
+  readonly #plane: Plane;
+  readonly #pod: Pod;
+  readonly #key: TunnelKey;
+  readonly #context: number;
+  readonly #events: DialEvents;
+  #channel: ChannelId = 0;
+  #deadline: Deadline | null = null;
+  #step: 'connect' | 'handshake' | 'done' = 'connect';
+
+  constructor(plane: Plane, pod: Pod, key: TunnelKey, context: number, events: DialEvents) {
+    this.#plane = plane;
+    this.#pod = pod;
+    this.#key = key;
+    this.#context = context;
+    this.#events = events;
+  }
+
+  start(): void {
+    const { loop, deadlines } = this.#plane;
+    try {
+      this.#channel = loop.connect(this.#pod.netns, this.#key.ip, this.#key.port, null, this);
+    } catch (error) {
+      this.#fail(connectError(error as CulvertError));
+      return;
+    }
+    this.#deadline = deadlines.connect.set(() => this.#fail(connectError(TIMED_OUT)));
+  }
+
+  connected(): void {
+    const { loop, deadlines } = this.#plane;
+    this.#deadline?.clear();
+    this.#step = 'handshake';
+    this.#deadline = deadlines.handshake.set(() =>
+      this.#fail(new CulvertError('TLS', 'tls handshake error: the peer took too long')),
+    );
+    try {
+      loop.startTls(this.#channel, this.#context, 'client', this.#key.expected, '');
+    } catch (error) {
+      this.#fail(error as CulvertError);
+    }
+  }
+
+  secured(): void {
+    this.#deadline?.clear();
+    this.#step = 'done';
+    const { loop, pool, metrics } = this.#plane;
+    const connection: Http2Connection = tunnelOnChannel(loop, this.#channel, this.#plane.http2('client'), {
+      request: () => {
+        // Unreachable: the connection refuses requests in the client role.
+        throw new CulvertError('INTERNAL', 'request on a client connection');
+      },
+      goingAway: () => pool.retired(connection),
+      streamClosed: () => pool.streamClosed(connection),
+      closed: () => pool.retired(connection),
+    });
+    metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'client', 'ok'), 1);
+    this.#events.opened(connection);
+  }
+
+  failed(error: ChannelError): void {
+    this.#fail(this.#step === 'connect' ? connectError(error) : error);
+  }
+
+  ended(): void {
+    this.#fail(new CulvertError('TLS', 'tls handshake error: the peer closed the connection during the handshake'));
+  }
+
+  data(): number {
+    return 0;
+  }
+
+  drained(): void {}
+  closed(): void {}
+
+  #fail(error: CulvertError): void {
+    if (this.#step === 'done') return;
+    this.#step = 'done';
+    this.#deadline?.clear();
+    if (this.#channel !== 0) this.#plane.loop.close(this.#channel);
+    const { metrics } = this.#plane;
+    metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'client', error.code), 1);
+    this.#events.failed(error);
+  }
+}
+
+const TIMED_OUT = new CulvertError('ETIMEDOUT', 'deadline has elapsed');
+
+function connectError(error: CulvertError): CulvertError {
+  if (error.code === 'ETIMEDOUT') {
+    return new CulvertError(
+      'ETIMEDOUT',
+      `connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: ${error.message}`,
+      { cause: error },
+    );
+  }
+  return new CulvertError(error.code, `connection failed: ${error.message}`, { cause: error });
+}

@@ -1,0 +1,204 @@
+// Hot path (bench/: relay, pods): called per read of the application and per DATA frame.
+import {
+  type ChannelError,
+  type ChannelHandler,
+  type ChannelId,
+  type ChannelLoop,
+  NO_LIMIT,
+} from '../../native/channel.ts';
+import { FRAME_HEADER_SIZE } from '../hbone/frames.ts';
+import { ErrorCode } from '../hbone/http-error.ts';
+import type { Http2Stream, StreamHandler, StreamReset } from '../hbone/stream.ts';
+import { COMPLETE, type RelayEnd, type RelayOwner } from './byte-counter.ts';
+
+/** Which end of the stream the application is at. */
+export type ApplicationRole = 'client' | 'server';
+
+/**
+ * Carries bytes between an application's connection and a CONNECT stream. TCP semantics survive: a FIN becomes END_STREAM
+ * and back, a RST becomes RST_STREAM(CONNECT_ERROR) and back (RFC 9113 §8.5). Either side is read only as fast as the
+ * other one takes it.
+ */
+export class TunnelRelay implements ChannelHandler, StreamHandler {
+  readonly #loop: ChannelLoop;
+  readonly #channel: ChannelId;
+  readonly #stream: Http2Stream;
+  readonly #fromClient: boolean;
+  readonly #owner: RelayOwner;
+  /** Read from the application, but more than the windows allowed: several streams share the connection's. */
+  #backlog: Uint8Array | null = null;
+  /** Written to the application and not returned as credit. */
+  #untaken = 0;
+  #blocked = false;
+  #applicationEnded = false;
+  #streamEnded = false;
+  #done = false;
+
+  constructor(loop: ChannelLoop, channel: ChannelId, stream: Http2Stream, role: ApplicationRole, owner: RelayOwner) {
+    this.#loop = loop;
+    this.#channel = channel;
+    this.#stream = stream;
+    this.#fromClient = role === 'client';
+    this.#owner = owner;
+  }
+
+  /** Takes over channel and stream. */
+  start(): void {
+    this.#stream.handler = this;
+    this.#loop.adopt(this.#channel, this);
+    this.#resume();
+  }
+
+  /** Ends both sides with resets: the connection is not allowed to go on. */
+  cut(): void {
+    if (this.#done) return;
+    this.#done = true;
+    this.#stream.reset(ErrorCode.CONNECT_ERROR);
+    this.#loop.reset(this.#channel);
+  }
+
+  // The application's side.
+
+  data(offset: number, length: number): number {
+    if (this.#fromClient) this.#owner.received(length);
+    else this.#owner.sent(length);
+    const stream = this.#stream;
+    const sendable = stream.sendable();
+    if (length <= sendable) {
+      stream.send(offset, length);
+    } else {
+      if (sendable > 0) stream.send(offset, sendable);
+      this.#backlog = this.#loop.memory.slice(offset + sendable, offset + length);
+    }
+    return this.#limit();
+  }
+
+  ended(): void {
+    this.#applicationEnded = true;
+    if (this.#backlog === null) this.#stream.end();
+    this.#finishIfBothEnded();
+  }
+
+  drained(queued: number): void {
+    const taken = this.#untaken - queued;
+    if (taken > 0) {
+      this.#untaken = queued;
+      this.#stream.credit(taken);
+    }
+    if (queued === 0) this.#blocked = false;
+  }
+
+  failed(error: ChannelError): void {
+    if (this.#done) return;
+    this.#done = true;
+    this.#stream.reset(ErrorCode.CONNECT_ERROR);
+    this.#loop.close(this.#channel);
+    this.#owner.relayEnded(broken(error.message));
+  }
+
+  connected(): void {}
+  secured(): void {}
+  closed(): void {}
+
+  // The stream's side.
+
+  streamHeaders(): void {
+    // Trailers carry nothing for a byte stream.
+  }
+
+  streamData(offset: number, length: number): void {
+    if (this.#fromClient) this.#owner.sent(length);
+    else this.#owner.received(length);
+    this.#loop.write(this.#channel, offset, length);
+    this.#untaken += length;
+    if (this.#blocked || this.#untaken < this.#stream.creditThreshold) return;
+    const queued = this.#loop.flush(this.#channel);
+    if (queued > 0) {
+      this.#blocked = true;
+      this.drained(queued);
+    } else if (this.#untaken > 0) {
+      this.drained(0);
+    }
+  }
+
+  /** The same for bytes that came before the relay did. */
+  streamBytes(bytes: Uint8Array): void {
+    const { memory, scratchSize } = this.#loop;
+    for (let at = 0; at < bytes.length; at += scratchSize) {
+      const part = bytes.subarray(at, at + scratchSize);
+      memory.set(part, 0);
+      this.streamData(0, part.length);
+    }
+  }
+
+  streamEnded(): void {
+    this.#streamEnded = true;
+    this.#finishIfBothEnded();
+    if (!this.#done) this.#loop.shutdown(this.#channel);
+  }
+
+  streamReset(reset: StreamReset): void {
+    if (this.#done) return;
+    this.#done = true;
+    // RFC 9113 §8.1: NO_ERROR after a complete answer only says that the rest of the request is not wanted.
+    if (this.#streamEnded && reset.code === ErrorCode.NO_ERROR) {
+      this.#loop.close(this.#channel);
+      this.#owner.relayEnded(COMPLETE);
+      return;
+    }
+    this.#loop.reset(this.#channel);
+    this.#owner.relayEnded(broken(reset.detail));
+  }
+
+  streamWritable(): void {
+    const backlog = this.#backlog;
+    if (backlog !== null && !this.#sendBacklog(backlog)) return;
+    if (this.#applicationEnded) this.#stream.end();
+    else this.#resume();
+    this.#finishIfBothEnded();
+  }
+
+  /** Sends through the scratch space, in its portions. False when something is left. */
+  #sendBacklog(backlog: Uint8Array): boolean {
+    const stream = this.#stream;
+    const portion = this.#loop.scratchSize - FRAME_HEADER_SIZE;
+    let at = 0;
+    while (at < backlog.length) {
+      const length = Math.min(stream.sendable(), backlog.length - at, portion);
+      if (length === 0) {
+        this.#backlog = backlog.subarray(at);
+        stream.waitForWindow();
+        return false;
+      }
+      this.#loop.memory.set(backlog.subarray(at, at + length), FRAME_HEADER_SIZE);
+      stream.send(FRAME_HEADER_SIZE, length);
+      at += length;
+    }
+    this.#backlog = null;
+    return true;
+  }
+
+  /** What the next read may bring; 0 and a place in the queue when nothing may be sent. */
+  #limit(): number {
+    const sendable = this.#backlog === null ? this.#stream.sendable() : 0;
+    if (sendable > 0) return Math.min(sendable, NO_LIMIT);
+    this.#stream.waitForWindow();
+    return 0;
+  }
+
+  #resume(): void {
+    const limit = this.#limit();
+    if (limit > 0) this.#loop.resume(this.#channel, limit);
+  }
+
+  #finishIfBothEnded(): void {
+    if (this.#done || !this.#applicationEnded || !this.#streamEnded || this.#backlog !== null) return;
+    this.#done = true;
+    this.#loop.close(this.#channel);
+    this.#owner.relayEnded(COMPLETE);
+  }
+}
+
+function broken(detail: string): RelayEnd {
+  return { kind: 'broken', detail };
+}

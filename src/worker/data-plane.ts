@@ -1,0 +1,308 @@
+import { type Accepted, ChannelLoop, type ListenerHandler } from '../../native/channel.ts';
+import { INBOUND_HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from '../config/ports.ts';
+import { Deadlines } from '../deadlines.ts';
+import { messageOf } from '../errors.ts';
+import type { Plane, PlaneDeadlines, PlaneSettings, Pod } from '../filters/plane.ts';
+import { type JudgedConnection, judge } from '../filters/policy.ts';
+import { close, deny } from '../filters/verdict.ts';
+import type { Http2Options } from '../hbone/connection.ts';
+import { ErrorCode } from '../hbone/http-error.ts';
+import { TunnelPool } from '../hbone/pool.ts';
+import { WindowBudget } from '../hbone/window-budget.ts';
+import type { WorkloadCertificate } from '../identity/certificate.ts';
+import { createPlaintextListener, type PlaintextListener } from '../inbound/plaintext-listener.ts';
+import { createTunnelListener, type TunnelListener } from '../inbound/tunnel-listener.ts';
+import type { Logger } from '../log/logger.ts';
+import { POOL_REQUESTS, SOCKETS_OPEN, STREAMS_OPEN, TUNNELS_OPEN } from '../metrics/families.ts';
+import type { ThreadMetrics } from '../metrics/thread-metrics.ts';
+import { createOutboundListener, type OutboundListener } from '../outbound/listener.ts';
+import { createTunnelDialer } from '../outbound/tunnel-dialer.ts';
+import type { CompiledPolicies } from '../policy/types.ts';
+import type { PodInfo } from '../zds/types.ts';
+import type { PodSnapshot } from './messages.ts';
+import { type AskControl, PlanCache } from './plan-cache.ts';
+import { type ListenerInfo, PodRuntime } from './pod-runtime.ts';
+import { TlsContexts } from './tls-identities.ts';
+
+export interface DataPlaneOptions {
+  readonly settings: PlaneSettings;
+  readonly log: Logger;
+  readonly metrics: ThreadMetrics;
+  readonly askPlan: AskControl;
+  readonly askCertificate: (identity: string) => void;
+  /** Where a pod's traffic arrives; the standard ports unless a test wants others. */
+  readonly ports?: Ports;
+}
+
+export interface Ports {
+  readonly outbound: number;
+  readonly plaintext: number;
+  readonly hbone: number;
+}
+
+const STANDARD_PORTS: Ports = {
+  outbound: OUTBOUND_PORT,
+  plaintext: INBOUND_PLAINTEXT_PORT,
+  hbone: INBOUND_HBONE_PORT,
+};
+
+/** How often deadlines are looked at, and how often tunnels are. */
+const TICK = 100;
+const TUNNEL_TICK = 1000;
+
+/** Keep-alive of tunnels (spec §6.3): PING after this time without any frame, given up after that. */
+const PING_IDLE = 10_000;
+const PING_TIMEOUT = 20_000;
+
+/** First receive window of a stream: enough for a local network, little enough for thousands of stalled readers. */
+const INITIAL_WINDOW = 256 * 1024;
+
+const MAX_SERVER_STREAMS = 200;
+const CLIENT_HEADER_LIST = 16_384;
+const SERVER_HEADER_LIST = 65_536;
+
+/** A listener out of descriptors rests this long. */
+const ACCEPT_REST = 100;
+
+/** The data plane of one thread: the listeners of every pod, their connections, the tunnels. */
+export class DataPlane implements Plane {
+  readonly loop: ChannelLoop;
+  readonly settings: PlaneSettings;
+  readonly log: Logger;
+  readonly metrics: ThreadMetrics;
+  readonly pool: TunnelPool;
+  readonly now = () => performance.now();
+  readonly random = Math.random;
+  readonly deadlines: PlaneDeadlines;
+  readonly plans: PlanCache;
+  readonly identities: TlsContexts;
+  readonly #ports: Ports;
+  readonly #budget: WindowBudget;
+  readonly #pods = new Map<string, PodRuntime>();
+  readonly #outbound: OutboundListener;
+  readonly #plaintext: PlaintextListener;
+  readonly #hbone: TunnelListener;
+  readonly #observe: (message: string, policy: string | null) => void;
+  readonly #timer: NodeJS.Timeout;
+  #lastTunnelTick = 0;
+  #draining: { readonly until: number; readonly done: () => void } | null = null;
+
+  constructor(options: DataPlaneOptions) {
+    const { settings, log, metrics } = options;
+    this.settings = settings;
+    this.log = log;
+    this.metrics = metrics;
+    this.#ports = options.ports ?? STANDARD_PORTS;
+    this.loop = new ChannelLoop((error) =>
+      log.error('proxy', 'a connection was dropped because of an error in the agent', {
+        error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+      }),
+    );
+    this.loop.setStreamOptions(settings);
+    this.deadlines = {
+      connect: new Deadlines(settings.connectTimeout, this.now),
+      handshake: new Deadlines(settings.handshakeTimeout, this.now),
+      response: new Deadlines(settings.responseTimeout, this.now),
+    };
+    this.#budget = new WindowBudget(settings.windowBudget);
+    this.plans = new PlanCache(options.askPlan);
+    this.identities = new TlsContexts(this.loop, settings, options.askCertificate);
+    const poolRequests = {
+      hit: metrics.slot(POOL_REQUESTS, 'hit'),
+      wait: metrics.slot(POOL_REQUESTS, 'wait'),
+      miss: metrics.slot(POOL_REQUESTS, 'miss'),
+    };
+    this.pool = new TunnelPool({
+      maxStreams: settings.maxStreamsPerTunnel,
+      idleTimeout: settings.tunnelIdleTimeout,
+      maxAge: settings.tunnelMaxAge,
+      now: this.now,
+      dial: createTunnelDialer(this, (uid) => this.#pods.get(uid) ?? null),
+      count: (result) => metrics.add(poolRequests[result], 1),
+    });
+    const policyLevel = settings.policyInfoLogging ? 'info' : 'debug';
+    this.#observe = (message, policy) => log[policyLevel]('rbac', message, policy === null ? {} : { policy });
+    this.#outbound = createOutboundListener(this);
+    this.#plaintext = createPlaintextListener(this, this.#observe);
+    this.#hbone = createTunnelListener(this, this.#observe);
+    this.#reportGauges();
+    this.#timer = setInterval(() => this.#tick(), TICK);
+  }
+
+  http2(role: 'client' | 'server'): Http2Options {
+    const { streamWindow, connectionWindow, frameSize, maxStreamsPerTunnel } = this.settings;
+    return {
+      role,
+      initialWindow: Math.min(INITIAL_WINDOW, streamWindow),
+      maxWindow: streamWindow,
+      connectionWindow,
+      maxFrameSize: frameSize,
+      maxHeaderListSize: role === 'client' ? CLIENT_HEADER_LIST : SERVER_HEADER_LIST,
+      maxConcurrentStreams: MAX_SERVER_STREAMS,
+      assumedPeerStreams: maxStreamsPerTunnel,
+      budget: this.#budget,
+      now: this.now,
+    };
+  }
+
+  /**
+   * Binds the listeners of a pod: HBONE, plain inbound, outbound (spec §1.7). All or nothing.
+   * @throws Error with the errno's name as `code`
+   */
+  startPod(info: PodInfo, netns: number): void {
+    const pod = new PodRuntime(info, netns, this.loop, this.settings, this.metrics.traffic);
+    const { hbone, plaintext, outbound } = this.#ports;
+    try {
+      pod.listen('inbound-hbone', hbone, false, this.#acceptor(pod, this.#hbone));
+      pod.listen('inbound-plaintext', plaintext, true, this.#acceptor(pod, this.#plaintext));
+      pod.listen('outbound', outbound, true, this.#acceptor(pod, this.#outbound));
+    } catch (error) {
+      pod.closeListeners();
+      throw error;
+    }
+    this.#pods.set(info.uid, pod);
+  }
+
+  /** The pod is gone: its listeners, connections and tunnels end at once (spec §16.4). */
+  stopPod(uid: string): void {
+    const pod = this.#pods.get(uid);
+    if (pod === undefined) return;
+    this.#pods.delete(uid);
+    pod.stopped = true;
+    pod.closeListeners();
+    pod.identify(null);
+    const refusal = close('pod-stopped', 'connection closed due to connection drain');
+    for (const connection of [...pod.connections]) connection.cut(refusal);
+    for (const tunnel of [...this.#hbone.tunnels(pod)]) tunnel.abort(ErrorCode.NO_ERROR, 'the pod is gone');
+    this.pool.closePod(uid, ErrorCode.NO_ERROR);
+    this.plans.invalidate(uid);
+  }
+
+  /** What the mesh state says of the pod. Live connections that are now denied end at once (spec §5.4). */
+  updatePod(uid: string, identity: string | null, policies: CompiledPolicies | null): void {
+    const pod = this.#pods.get(uid);
+    if (pod === undefined) return;
+    pod.policies = policies;
+    pod.identify(identity);
+    for (const connection of [...pod.connections]) {
+      if (connection.listener === 'outbound' || connection.context === null) continue;
+      if (judge(connection as JudgedConnection, null) === null) continue;
+      connection.cut(deny('policy-change', 'connection closed due to policy change'));
+    }
+  }
+
+  setCertificate(identity: string, certificate: WorkloadCertificate): void {
+    // New tunnels use the new certificate; the old ones finish what they carry.
+    if (this.identities.set(identity, certificate)) this.pool.retireSource(identity);
+  }
+
+  /** Takes no new connections; `done` is called after the last one has ended or was cut at the deadline (spec §16.3). */
+  drain(deadlineMs: number, done: () => void): void {
+    for (const pod of this.#pods.values()) pod.closeListeners();
+    for (const tunnel of [...this.#hbone.all()]) tunnel.drain();
+    this.#draining = { until: this.now() + deadlineMs, done };
+    this.#checkDrained();
+  }
+
+  snapshot(): PodSnapshot[] {
+    const filters: Record<ListenerInfo['name'], readonly string[]> = {
+      outbound: this.#outbound.filters,
+      'inbound-plaintext': this.#plaintext.filters,
+      'inbound-hbone': this.#hbone.filters,
+    };
+    return [...this.#pods].map(([uid, pod]) => ({
+      uid,
+      listeners: pod.listeners.map((listener) => ({ ...listener, filters: filters[listener.name] })),
+      connections: [...pod.connections].map((connection) => connection.describe()),
+    }));
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    this.loop.stop();
+  }
+
+  #acceptor(pod: PodRuntime, listener: { accept(pod: Pod, accepted: Accepted): void }): ListenerHandler {
+    return {
+      accepted: (accepted) => listener.accept(pod, accepted),
+      failed: (error, id) => {
+        this.log.warn('proxy', 'a listener rests because connections cannot be accepted', {
+          pod: pod.info.uid,
+          error: messageOf(error),
+        });
+        setTimeout(() => this.loop.resumeListener(id), ACCEPT_REST);
+      },
+    };
+  }
+
+  #tick(): void {
+    const { connect, handshake, response } = this.deadlines;
+    connect.tick();
+    handshake.tick();
+    response.tick();
+    const now = this.now();
+    if (now - this.#lastTunnelTick >= TUNNEL_TICK) {
+      this.#lastTunnelTick = now;
+      this.pool.tick();
+      for (const tunnel of [...this.pool.connections(), ...this.#hbone.all()])
+        tunnel.keepAlive(PING_IDLE, PING_TIMEOUT);
+    }
+    this.#checkDrained();
+  }
+
+  #checkDrained(): void {
+    const draining = this.#draining;
+    if (draining === null) return;
+    let live = 0;
+    for (const pod of this.#pods.values()) live += pod.connections.size;
+    if (live > 0 && this.now() < draining.until) return;
+    if (live > 0) {
+      this.log.warn('proxy', 'drain duration expired with pending connections, forcefully shutting down', {
+        connections: live,
+      });
+    }
+    this.#draining = null;
+    for (const uid of [...this.#pods.keys()]) this.stopPod(uid);
+    draining.done();
+  }
+
+  #reportGauges(): void {
+    const { metrics } = this;
+    const slots = {
+      outboundSockets: metrics.slot(SOCKETS_OPEN, 'source'),
+      inboundSockets: metrics.slot(SOCKETS_OPEN, 'destination'),
+      clientTunnels: metrics.slot(TUNNELS_OPEN, 'client'),
+      serverTunnels: metrics.slot(TUNNELS_OPEN, 'server'),
+      clientStreams: metrics.slot(STREAMS_OPEN, 'client'),
+      serverStreams: metrics.slot(STREAMS_OPEN, 'server'),
+    };
+    metrics.beforeReport(() => {
+      let outbound = 0;
+      let plaintext = 0;
+      for (const pod of this.#pods.values()) {
+        for (const { listener } of pod.connections) {
+          if (listener === 'outbound') outbound++;
+          else if (listener === 'inbound-plaintext') plaintext++;
+        }
+      }
+      const server = countStreams(this.#hbone.all());
+      const client = countStreams(this.pool.connections());
+      metrics.set(slots.outboundSockets, outbound);
+      metrics.set(slots.inboundSockets, plaintext + server.tunnels);
+      metrics.set(slots.clientTunnels, client.tunnels);
+      metrics.set(slots.serverTunnels, server.tunnels);
+      metrics.set(slots.clientStreams, client.streams);
+      metrics.set(slots.serverStreams, server.streams);
+    });
+  }
+}
+
+function countStreams(connections: Iterable<{ readonly streamCount: number }>) {
+  let tunnels = 0;
+  let streams = 0;
+  for (const { streamCount } of connections) {
+    tunnels++;
+    streams += streamCount;
+  }
+  return { tunnels, streams };
+}

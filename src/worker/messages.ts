@@ -1,0 +1,61 @@
+/** What the control thread and the data-plane threads say to each other. Plain data, structured-clonable. */
+import type { ConnectionDump } from '../filters/connection.ts';
+import type { InboundQuery, PlaneSettings } from '../filters/plane.ts';
+import type { WorkloadCertificate } from '../identity/certificate.ts';
+import type { LogFormat } from '../log/line.ts';
+import type { ThreadReport } from '../metrics/thread-metrics.ts';
+import type { SocketAddress } from '../netns/address.ts';
+import type { CompiledPolicies } from '../policy/types.ts';
+import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
+import type { PodInfo } from '../zds/types.ts';
+import type { ListenerInfo } from './pod-runtime.ts';
+
+/** What a thread is started with. */
+export interface WorkerData {
+  readonly name: string;
+  readonly settings: PlaneSettings;
+  readonly logLevel: string;
+  readonly logFormat: LogFormat;
+}
+
+export type ToWorker =
+  /** `netns` is a descriptor of this process; it stays open until `pod-stopped`. */
+  | { readonly kind: 'start-pod'; readonly id: number; readonly pod: PodInfo; readonly netns: number }
+  | { readonly kind: 'stop-pod'; readonly id: number; readonly uid: string }
+  | {
+      readonly kind: 'pod-state';
+      readonly uid: string;
+      readonly identity: string | null;
+      readonly policies: CompiledPolicies | null;
+    }
+  | { readonly kind: 'certificate'; readonly identity: string; readonly certificate: WorkloadCertificate }
+  | { readonly kind: 'no-certificate'; readonly identity: string; readonly error: string }
+  | { readonly kind: 'plan'; readonly id: number; readonly plan: OutboundPlan | InboundPlan }
+  /** Plans of these pods may have changed; null for all. */
+  | { readonly kind: 'invalidate'; readonly uids: readonly string[] | null }
+  | { readonly kind: 'report'; readonly id: number }
+  | { readonly kind: 'connections'; readonly id: number }
+  | { readonly kind: 'log-level'; readonly spec: string }
+  /** Take no new connections; end when the last one has, at the latest after `deadlineMs`. */
+  | { readonly kind: 'drain'; readonly deadlineMs: number };
+
+export type FromWorker =
+  | { readonly kind: 'ready' }
+  /** Answers `start-pod` and `stop-pod`; `error` is '' when it went well. */
+  | { readonly kind: 'done'; readonly id: number; readonly error: string }
+  | { readonly kind: 'ask-plan'; readonly id: number; readonly query: PlanQuery }
+  | { readonly kind: 'ask-certificate'; readonly identity: string }
+  | { readonly kind: 'report'; readonly id: number; readonly report: ThreadReport }
+  | { readonly kind: 'connections'; readonly id: number; readonly pods: readonly PodSnapshot[] }
+  | { readonly kind: 'drained' };
+
+export type PlanQuery =
+  | { readonly kind: 'outbound'; readonly uid: string; readonly target: SocketAddress; readonly peerIp: string }
+  | { readonly kind: 'inbound'; readonly uid: string; readonly query: InboundQuery };
+
+/** A pod as one thread sees it, for the config dump. */
+export interface PodSnapshot {
+  readonly uid: string;
+  readonly listeners: readonly (ListenerInfo & { readonly filters: readonly string[] })[];
+  readonly connections: readonly ConnectionDump[];
+}

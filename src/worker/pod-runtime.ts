@@ -1,0 +1,102 @@
+import type { ChannelLoop } from '../../native/channel.ts';
+import { listenTcp } from '../../native/netns.ts';
+import type { ProxiedConnection } from '../filters/connection.ts';
+import type { PlaneSettings, Pod } from '../filters/plane.ts';
+import type { TrafficCounters } from '../metrics/traffic.ts';
+import type { CompiledPolicies } from '../policy/types.ts';
+import type { PodInfo } from '../zds/types.ts';
+
+/** A listening socket of a pod, for the config dump. */
+export interface ListenerInfo {
+  readonly name: 'outbound' | 'inbound-plaintext' | 'inbound-hbone';
+  readonly address: string;
+  readonly port: number;
+}
+
+/** How long a connection waits until the mesh state knows its pod (spec §3.1), in ms. */
+const IDENTITY_WAIT = 5000;
+
+/** An enrolled pod in one thread: its listeners, its connections, and what the control thread has told about it. */
+export class PodRuntime implements Pod {
+  readonly info: PodInfo;
+  readonly netns: number;
+  readonly connections = new Set<ProxiedConnection>();
+  readonly traffic: TrafficCounters;
+  readonly listeners: ListenerInfo[] = [];
+  canSpoof = false;
+  identity: string | null = null;
+  policies: CompiledPolicies | null = null;
+  stopped = false;
+  readonly #loop: ChannelLoop;
+  readonly #settings: PlaneSettings;
+  #listenerIds: number[] = [];
+  #waiting: { done: (identity: string | null) => void; timer: NodeJS.Timeout }[] = [];
+
+  constructor(info: PodInfo, netns: number, loop: ChannelLoop, settings: PlaneSettings, traffic: TrafficCounters) {
+    this.info = info;
+    this.netns = netns;
+    this.traffic = traffic;
+    this.#loop = loop;
+    this.#settings = settings;
+  }
+
+  /**
+   * Binds one listener in the pod's namespace. `original` asks for the address the client dialled.
+   * @throws Error with the errno's name as `code`
+   */
+  listen(
+    name: ListenerInfo['name'],
+    port: number,
+    original: boolean,
+    handler: Parameters<ChannelLoop['listen']>[2],
+  ): void {
+    const { mark, keepalive, userTimeoutMs, reusePort, ipv6, originalSource } = this.#settings;
+    const address = ipv6 ? '::' : '0.0.0.0';
+    const { fd, transparent } = listenTcp(this.netns, address, port, {
+      mark,
+      keepalive,
+      userTimeoutMs,
+      reusePort,
+      transparent: originalSource === null ? 'try' : originalSource ? 'must' : 'no',
+      backlog: BACKLOG,
+      dualStack: true,
+    });
+    if (transparent) this.canSpoof = true;
+    this.#listenerIds.push(this.#loop.listen(fd, original, handler));
+    this.listeners.push({ name, address, port });
+  }
+
+  closeListeners(): void {
+    for (const id of this.#listenerIds) this.#loop.closeListener(id);
+    this.#listenerIds = [];
+    this.listeners.length = 0;
+  }
+
+  whenIdentified(done: (identity: string | null) => void): void {
+    if (this.identity !== null || this.stopped) {
+      done(this.identity);
+      return;
+    }
+    const entry = {
+      done,
+      timer: setTimeout(() => {
+        this.#waiting.splice(this.#waiting.indexOf(entry), 1);
+        done(null);
+      }, IDENTITY_WAIT),
+    };
+    this.#waiting.push(entry);
+  }
+
+  identify(identity: string | null): void {
+    this.identity = identity;
+    if (identity !== null || this.stopped) {
+      for (const { done, timer } of this.#waiting.splice(0)) {
+        clearTimeout(timer);
+        done(identity);
+      }
+    }
+  }
+}
+
+/** The incumbent's (spec §2.1); the kernel's somaxconn bounds it as well. */
+const BACKLOG = 128;

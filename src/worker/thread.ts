@@ -1,0 +1,94 @@
+/** Entry of a data-plane thread: carries out what the control thread says. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { messageOf } from '../errors.ts';
+import { createLineWriter } from '../log/line-writer.ts';
+import { createLogger } from '../log/logger.ts';
+import { createThreadMetrics, transferListOf } from '../metrics/thread-metrics.ts';
+import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
+import { DataPlane } from './data-plane.ts';
+import type { FromWorker, ToWorker, WorkerData } from './messages.ts';
+
+const { name, settings, logLevel, logFormat } = workerData as WorkerData;
+const port = parentPort!;
+const writer = createLineWriter();
+const log = createLogger({ format: logFormat, level: logLevel, write: writer.write });
+const metrics = createThreadMetrics(name);
+const asked = new Map<number, (plan: OutboundPlan | InboundPlan) => void>();
+let nextQuestion = 1;
+
+const plane = new DataPlane({
+  settings,
+  log,
+  metrics,
+  askPlan(query, done) {
+    const id = nextQuestion++;
+    asked.set(id, done);
+    send({ kind: 'ask-plan', id, query });
+  },
+  askCertificate: (identity) => send({ kind: 'ask-certificate', identity }),
+});
+
+port.on('message', (message: ToWorker) => {
+  switch (message.kind) {
+    case 'start-pod':
+      answer(message.id, () => plane.startPod(message.pod, message.netns));
+      break;
+    case 'stop-pod':
+      answer(message.id, () => plane.stopPod(message.uid));
+      break;
+    case 'pod-state':
+      plane.updatePod(message.uid, message.identity, message.policies);
+      break;
+    case 'certificate':
+      plane.setCertificate(message.identity, message.certificate);
+      break;
+    case 'no-certificate':
+      plane.identities.fail(message.identity, message.error);
+      break;
+    case 'plan': {
+      const done = asked.get(message.id);
+      asked.delete(message.id);
+      done?.(message.plan);
+      break;
+    }
+    case 'invalidate':
+      if (message.uids === null) plane.plans.invalidate(null);
+      else for (const uid of message.uids) plane.plans.invalidate(uid);
+      break;
+    case 'report': {
+      const report = metrics.report();
+      port.postMessage({ kind: 'report', id: message.id, report } satisfies FromWorker, transferListOf(report));
+      break;
+    }
+    case 'connections':
+      send({ kind: 'connections', id: message.id, pods: plane.snapshot() });
+      break;
+    case 'log-level':
+      log.setLevel(message.spec);
+      break;
+    case 'drain':
+      plane.drain(message.deadlineMs, () => {
+        plane.stop();
+        metrics.close();
+        writer.close();
+        send({ kind: 'drained' });
+        port.close();
+      });
+      break;
+  }
+});
+
+send({ kind: 'ready' });
+
+function send(message: FromWorker): void {
+  port.postMessage(message);
+}
+
+function answer(id: number, act: () => void): void {
+  try {
+    act();
+    send({ kind: 'done', id, error: '' });
+  } catch (error) {
+    send({ kind: 'done', id, error: messageOf(error) });
+  }
+}

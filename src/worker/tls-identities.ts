@@ -1,0 +1,66 @@
+import type { ChannelLoop } from '../../native/channel.ts';
+import { CulvertError, messageOf } from '../errors.ts';
+import type { PlaneSettings, TlsIdentities } from '../filters/plane.ts';
+import type { WorkloadCertificate } from '../identity/certificate.ts';
+
+/** The TLS contexts of one thread, one per identity. Keys live in the addon only, and are freed on rotation. */
+export class TlsContexts implements TlsIdentities {
+  readonly #loop: ChannelLoop;
+  readonly #settings: PlaneSettings;
+  readonly #ask: (identity: string) => void;
+  readonly #contexts = new Map<string, number>();
+  readonly #waiting = new Map<string, ((context: number | CulvertError) => void)[]>();
+
+  /** `ask` requests a certificate from the control thread; `set` or `fail` follows. */
+  constructor(loop: ChannelLoop, settings: PlaneSettings, ask: (identity: string) => void) {
+    this.#loop = loop;
+    this.#settings = settings;
+    this.#ask = ask;
+  }
+
+  context(identity: string, done: (context: number | CulvertError) => void): number | null {
+    const context = this.#contexts.get(identity);
+    if (context !== undefined) return context;
+    const waiting = this.#waiting.get(identity);
+    if (waiting !== undefined) {
+      waiting.push(done);
+    } else {
+      this.#waiting.set(identity, [done]);
+      this.#ask(identity);
+    }
+    return null;
+  }
+
+  /** A new certificate. Returns true when it replaces one: tunnels that used it should be retired. */
+  set(identity: string, certificate: WorkloadCertificate): boolean {
+    let context: number;
+    try {
+      context = this.#loop.newTlsContext({
+        chainPem: certificate.chainPem,
+        keyPem: certificate.privateKeyPem,
+        rootsPem: certificate.rootsPem,
+        groups: this.#settings.tlsGroups,
+        keyLogPath: this.#settings.keyLogPath,
+      });
+    } catch (error) {
+      this.fail(identity, `the certificate cannot be used: ${messageOf(error)}`);
+      return false;
+    }
+    const previous = this.#contexts.get(identity);
+    if (previous !== undefined) this.#loop.freeTlsContext(previous);
+    this.#contexts.set(identity, context);
+    this.#settle(identity, context);
+    return previous !== undefined;
+  }
+
+  /** No certificate is to be had now; who waits is told, and the next one asks again. */
+  fail(identity: string, error: string): void {
+    this.#settle(identity, new CulvertError('NO_CERTIFICATE', error));
+  }
+
+  #settle(identity: string, outcome: number | CulvertError): void {
+    const waiting = this.#waiting.get(identity) ?? [];
+    this.#waiting.delete(identity);
+    for (const done of waiting) done(outcome);
+  }
+}
