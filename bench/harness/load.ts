@@ -1,7 +1,10 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { messageOf } from '../../src/errors.ts';
 import { runChecked } from '../../src/netns/run.ts';
 
 /** What a generator may need beyond its slice before it counts as hung. */
 const PATIENCE_MS = 10_000;
+const BUSY_ATTEMPTS = 6;
 
 /** A load that a stock generator makes. `seconds` is the length of one slice. */
 export type Load =
@@ -64,13 +67,18 @@ async function wrk(
   };
 }
 
-async function iperf({ host, port }: Target, seconds: number, netns: number | null): Promise<Slice> {
-  const command = ['iperf3', '-c', host, '-p', String(port), '-t', String(seconds), '-J'];
-  const received = JSON.parse(await run(command, seconds, netns)).end.sum_received as {
-    bytes: number;
-    bits_per_second: number;
-  };
-  return { rate: received.bits_per_second / 8, amount: received.bytes, p99: null };
+async function iperf(target: Target, seconds: number, netns: number | null): Promise<Slice> {
+  const command = ['iperf3', '-c', target.host, '-p', String(target.port), '-t', String(seconds), '-J'];
+  for (let attempt = 1; ; attempt++) {
+    try {
+      const { bytes, bits_per_second } = JSON.parse(await run(command, seconds, netns)).end.sum_received;
+      return { rate: bits_per_second / 8, amount: bytes, p99: null };
+    } catch (error) {
+      // The server serves one test at a time and may still be busy with the end of the one before.
+      if (attempt === BUSY_ATTEMPTS || !/busy|control (message|socket)/.test(messageOf(error))) throw error;
+      await delay(500);
+    }
+  }
 }
 
 function run(argv: readonly string[], seconds: number, netns: number | null): Promise<string> {
