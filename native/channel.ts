@@ -74,8 +74,8 @@ export interface Accepted {
 
 export interface ListenerHandler {
   accepted(connection: Accepted): void;
-  /** accept(2) failed (out of descriptors or memory): the listener rests until `resumeListener`. */
-  failed(error: ChannelError): void;
+  /** accept(2) failed (out of descriptors or memory): the listener rests until `resumeListener(listener)`. */
+  failed(error: ChannelError, listener: number): void;
 }
 
 /** An errno name such as ECONNRESET, or TLS. */
@@ -184,7 +184,7 @@ export class ChannelLoop {
       },
       accept: (listener, channel, peerIp, peerPort, destinationIp, destinationPort, original) => {
         try {
-          if (channel < 0) this.#listeners[listener]?.failed(errnoError(-channel, 'accept'));
+          if (channel < 0) this.#listeners[listener]?.failed(errnoError(-channel, 'accept'), listener);
           else
             this.#listeners[listener]?.accepted({
               channel,

@@ -474,7 +474,7 @@ export class Http2Connection {
     if (payload > 0) {
       if (stream !== undefined && !stream.remoteEnded) {
         stream.uncredited += payload;
-        stream.handler.data(at, payload);
+        stream.handler.streamData(at, payload);
       }
       at += payload;
       this.#dataLeft -= payload;
@@ -603,7 +603,7 @@ export class Http2Connection {
       return;
     }
     if (!trailers && !isInterim(fields)) stream.headersReceived = true;
-    stream.handler.headers(fields, trailers);
+    stream.handler.streamHeaders(fields, trailers);
     if (ends && this.#streams.get(streamId) === stream) this.#remoteEnd(stream);
   }
 
@@ -692,7 +692,7 @@ export class Http2Connection {
     if (stream.waiting && stream.sendable() > 0) {
       this.#waiting.splice(this.#waiting.indexOf(stream), 1);
       stream.waiting = false;
-      stream.handler.writable();
+      stream.handler.streamWritable();
     }
   }
 
@@ -704,7 +704,7 @@ export class Http2Connection {
     for (const stream of waiting) {
       stream.waiting = false;
       if (this.#streams.get(stream.id) !== stream) continue;
-      if (stream.sendable() > 0) stream.handler.writable();
+      if (stream.sendable() > 0) stream.handler.streamWritable();
       else this.waitForWindow(stream);
     }
   }
@@ -718,7 +718,7 @@ export class Http2Connection {
     if (stream === undefined) return;
     const code = readUint32(bytes, at);
     this.#forget(stream);
-    stream.handler.reset({
+    stream.handler.streamReset({
       code,
       unprocessed: code === ErrorCode.REFUSED_STREAM,
       detail: `stream reset by the peer: ${errorCodeName(code)}`,
@@ -745,7 +745,7 @@ export class Http2Connection {
       for (const stream of [...this.#streams.values()]) {
         if (stream.id <= last) continue;
         this.#forget(stream);
-        stream.handler.reset({ code: ErrorCode.REFUSED_STREAM, unprocessed: true, detail });
+        stream.handler.streamReset({ code: ErrorCode.REFUSED_STREAM, unprocessed: true, detail });
       }
     }
     this.#closeWhenIdle();
@@ -761,7 +761,7 @@ export class Http2Connection {
   #remoteEnd(stream: Http2Stream): void {
     stream.remoteEnded = true;
     if (stream.localEnded) this.#forget(stream);
-    stream.handler.ended();
+    stream.handler.streamEnded();
   }
 
   #forget(stream: Http2Stream): void {
@@ -787,7 +787,7 @@ export class Http2Connection {
   #streamFault(stream: Http2Stream, fault: Http2Error): void {
     this.#guard.count(this.#options.now(), 'stream error');
     this.resetStream(stream, fault.http2Code);
-    stream.handler.reset({ code: fault.http2Code, unprocessed: false, detail: fault.message });
+    stream.handler.streamReset({ code: fault.http2Code, unprocessed: false, detail: fault.message });
   }
 
   #fail(error: Http2Error): void {
@@ -806,7 +806,7 @@ export class Http2Connection {
     this.#block = null;
     for (const stream of streams) {
       this.#options.budget.giveBack(stream.windowSize - this.#options.initialWindow);
-      stream.handler.reset(reset);
+      stream.handler.streamReset(reset);
     }
     this.#events.closed(error);
   }
@@ -858,9 +858,9 @@ const ORDERLY: StreamReset = { code: ErrorCode.NO_ERROR, unprocessed: false, det
 
 // Stands in while `request` is being answered.
 const NO_HANDLER: StreamHandler = {
-  headers() {},
-  data() {},
-  ended() {},
-  reset() {},
-  writable() {},
+  streamHeaders() {},
+  streamData() {},
+  streamEnded() {},
+  streamReset() {},
+  streamWritable() {},
 };

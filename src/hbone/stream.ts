@@ -15,14 +15,14 @@ export interface StreamReset {
 /** Who carries the bytes of a stream. Called while a frame is parsed; memory is valid until the call returns. */
 export interface StreamHandler {
   /** A response head (client) or trailers. */
-  headers(fields: readonly HeaderField[], trailers: boolean): void;
-  data(offset: number, length: number): void;
+  streamHeaders(fields: readonly HeaderField[], trailers: boolean): void;
+  streamData(offset: number, length: number): void;
   /** END_STREAM: the peer sends no more. */
-  ended(): void;
+  streamEnded(): void;
   /** The stream is gone; nothing follows. */
-  reset(reset: StreamReset): void;
+  streamReset(reset: StreamReset): void;
   /** `sendable()` has become greater than 0 again. */
-  writable(): void;
+  streamWritable(): void;
 }
 
 export class Http2Stream {
