@@ -1,4 +1,4 @@
-// The bundle that an image ships: dist/culvert.mjs, run by the pinned Node for the command and for every worker thread.
+// The bundle that an image ships, run by the pinned Node: dist/culvert.mjs for the command, dist/worker.mjs for threads.
 //
 //   node scripts/bundle.mjs [--quiet]
 //
@@ -51,7 +51,7 @@ const staging = mkdtempSync(join(cache, 'dist-'));
 try {
   const { outputFiles } = await build({
     absWorkingDir: root,
-    entryPoints: { culvert: 'src/cli.ts' },
+    entryPoints: { culvert: 'src/cli.ts', worker: 'src/worker/thread.ts' },
     outdir: target,
     write: false,
     outExtension: { '.js': '.mjs' },
