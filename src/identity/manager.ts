@@ -186,14 +186,14 @@ export function createCertificateManager({
       hasten(entry, 'realtime', now);
       const { promise, resolve, reject } = Promise.withResolvers<WorkloadCertificate>();
       entry.waiters.push({ resolve, reject });
-      turn();
+      if (running < CONCURRENT_REQUESTS) turn();
       return promise;
     },
     prefetch(identity) {
       const now = clock.now();
       const entry = want(identity, 'warmup', now);
       if (entry.certificate === null && entry.failures === 0) hasten(entry, 'warmup', now);
-      turn();
+      if (running < CONCURRENT_REQUESTS) turn();
     },
     watch(listener) {
       listeners.add(listener);

@@ -2,7 +2,7 @@
 export interface RenewalPolicy {
   /** The time, in ms since 1970, at which a certificate that is new at `now` should be renewed. */
   renewAt(certificate: { readonly notBefore: number; readonly notAfter: number }, now: number): number;
-  /** ms to wait after the given number of failures in a row, which is at least 1. */
+  /** Whole ms to wait after the given number of failures in a row, which is at least 1. */
   backOff(failures: number): number;
 }
 
@@ -14,9 +14,10 @@ export function createRenewalPolicy(random: () => number): RenewalPolicy {
     renewAt({ notBefore, notAfter }, now) {
       // Half of what is left, not of all of it: a certificate dated back by more than it is valid for would always be due.
       const start = Math.max(notBefore, now);
-      return Math.max(start + (notAfter - start) * HALF_LIFE * around(RENEWAL_JITTER), now + MIN_RENEWAL_MS);
+      const half = (notAfter - start) * HALF_LIFE;
+      return Math.max(start + Math.round(half * around(RENEWAL_JITTER)), now + MIN_RENEWAL_MS);
     },
-    backOff: (failures) => Math.min(FIRST_MS * 2 ** (failures - 1) * around(BACK_OFF_JITTER), LAST_MS),
+    backOff: (failures) => Math.min(Math.round(FIRST_MS * 2 ** (failures - 1) * around(BACK_OFF_JITTER)), LAST_MS),
   };
 }
 
