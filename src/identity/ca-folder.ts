@@ -76,9 +76,7 @@ async function offer(dir: string, files: CaFiles): Promise<void> {
       const mode = file === 'key' ? 0o600 : 0o644;
       await writeFile(join(stage, name), files[file as keyof CaFiles], { mode, flag: 'wx', flush: true });
     }
-    const won = await linkUnlessPresent(stage, dir, CA_FILE_NAMES.key);
-    if (won) await linkRest(stage, dir);
-    else await finish(dir);
+    if (await linkUnlessPresent(stage, dir, CA_FILE_NAMES.key)) await linkRest(stage, dir);
   } finally {
     await rm(stage, { recursive: true, force: true });
   }
