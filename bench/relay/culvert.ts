@@ -5,7 +5,7 @@ import type { Contender } from './contender.ts';
 
 const peer = fileURLToPath(new URL('../relay-peer.ts', import.meta.url));
 
-/** The data path of the agent, both ends. */
+/** The data path of the agent, both ends, under the flags of bin/culvert. */
 export const culvert: Contender = {
   name: 'culvert',
   async start({ certificates, originPort }) {
@@ -15,7 +15,7 @@ export const culvert: Contender = {
       const own = certificates[role];
       const other = certificates[role === 'near' ? 'far' : 'near'];
       const args = [role, String(listen), String(to), own.key, own.chain, own.roots, own.identity, other.identity];
-      return startProcess([process.execPath, peer, ...args], { ready: { port: listen } });
+      return startProcess([process.execPath, '--max-semi-space-size=1', peer, ...args], { ready: { port: listen } });
     };
     const farProcess = await start('far', farPort, originPort);
     const nearProcess = await start('near', nearPort, farPort);
