@@ -25,7 +25,7 @@ const REFUSED: readonly Case[] = [
   { rule: '§5.1: an index that ends in a continuation octet', block: 'ff 80' },
   { rule: '§5.1: an integer beyond 2^28', block: 'ff ff ff ff ff 01' },
   { rule: '§5.1: an integer beyond 2^32', block: 'ff ff ff ff ff ff ff ff ff 01' },
-  { rule: '§5.1: an integer padded with continuation octets', block: 'ff 80 80 80 80 00' },
+  { rule: '§5.1: an integer padded with continuation octets', block: '3f 80 80 80 80 00 82' },
   { rule: '§5.1: a string length beyond 2^28', block: '00 7f ff ff ff ff 01' },
   { rule: '§5.1: a table size update beyond 2^28', block: '3f ff ff ff ff 01' },
   { rule: '§5.2: a name that is cut off', block: '40 05 61 62' },
@@ -79,7 +79,7 @@ const ACCEPTED: readonly Case[] = [
     announced: [200],
     block: '82',
   },
-  { rule: '§5.1: an integer with some padding', block: '3f 80 00 82' },
+  { rule: '§5.1: an integer padded to four continuation octets', block: '3f 80 80 80 00 82' },
   { rule: '§5.2: Huffman padding of seven bits', block: '41 84 00 00 00 7f' },
 ];
 
