@@ -2,6 +2,8 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/magic.h>
 #include <linux/nsfs.h>
 #include <net/if.h>
@@ -318,6 +320,9 @@ int AcceptOne(int listen_fd, Destination destination, AcceptedSocket* out) {
 
 namespace {
 
+/// Room for what passes a link while its reader does something else, in bytes.
+constexpr int kCaptureBuffer = 8 << 20;
+
 [[noreturn]] void ThrowWithCode(Napi::Env env, const char* code, const std::string& message) {
   Napi::Error error = Napi::Error::New(env, message);
   error.Set("code", Napi::String::New(env, code));
@@ -497,6 +502,33 @@ void CheckCapabilities(const Napi::CallbackInfo& info) {
   }
 }
 
+/// openPacketSocket(netns, interface): every frame that passes the interface, both ways. Not for the agent: the demo and
+/// the tests look at links with it.
+Napi::Value OpenPacketSocket(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const std::string interface = info[1].As<Napi::String>();
+  SocketError error;
+  // Without a protocol nothing arrives until the socket is bound to the interface.
+  UniqueFd fd(SocketIn(ToInt(info[0], "netns"), AF_PACKET, SOCK_RAW, 0, &error));
+  if (fd.get() < 0) ThrowErrno(env, error.error, std::string("cannot capture packets: ") + error.step);
+  ifreq request = {};
+  if (interface.size() >= sizeof request.ifr_name) ThrowErrno(env, ENODEV, "no interface " + interface);
+  memcpy(request.ifr_name, interface.data(), interface.size());
+  if (ioctl(fd.get(), SIOCGIFINDEX, &request) != 0) ThrowErrno(env, errno, "no interface " + interface);
+  // More than the system's limit where that is allowed; what does not fit is lost.
+  if (SetInt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, kCaptureBuffer) != 0) {
+    SetInt(fd.get(), SOL_SOCKET, SO_RCVBUF, kCaptureBuffer);
+  }
+  sockaddr_ll address = {};
+  address.sll_family = AF_PACKET;
+  address.sll_protocol = htons(ETH_P_ALL);
+  address.sll_ifindex = request.ifr_ifindex;
+  if (bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
+    ThrowErrno(env, errno, "cannot capture packets of " + interface);
+  }
+  return Napi::Number::New(env, fd.Release());
+}
+
 void SetSoLinger0(const Napi::CallbackInfo& info) {
   const linger reset = {1, 0};
   if (setsockopt(ToInt(info[0], "fd"), SOL_SOCKET, SO_LINGER, &reset, sizeof reset) != 0) {
@@ -538,6 +570,7 @@ void InitNetns(Napi::Env env, Napi::Object exports) {
   exports.Set("connectTcp", Napi::Function::New<ConnectTcpJs>(env, "connectTcp"));
   exports.Set("acceptTcp", Napi::Function::New<AcceptTcpJs>(env, "acceptTcp"));
   exports.Set("bindUdp", Napi::Function::New<BindUdpJs>(env, "bindUdp"));
+  exports.Set("openPacketSocket", Napi::Function::New<OpenPacketSocket>(env, "openPacketSocket"));
   exports.Set("setSoLinger0", Napi::Function::New<SetSoLinger0>(env, "setSoLinger0"));
   exports.Set("closeFd", Napi::Function::New<CloseFd>(env, "closeFd"));
   exports.Set("dupFd", Napi::Function::New<DupFd>(env, "dupFd"));

@@ -136,6 +136,12 @@ export const acceptTcp: (listenFd: number, original: boolean) => AcceptedSocket 
 export const bindUdp: (netns: number, ip: string, port: number, mark: number, reusePort: boolean) => number =
   native('bindUdp');
 
+/**
+ * A non-blocking socket on which each read returns one Ethernet frame that passed the interface, in either direction.
+ * Frames that nobody reads in time are lost. @throws 'ENODEV', 'EPERM'
+ */
+export const openPacketSocket: (netns: number, networkInterface: string) => number = native('openPacketSocket');
+
 /** Makes closing the descriptor send RST and drop what is unsent. */
 export const setSoLinger0: (fd: number) => void = native('setSoLinger0');
 

@@ -1,12 +1,11 @@
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type NetnsHandle, openNetnsHandle } from '../netns/handle.ts';
 import { type CommandOptions, type CommandResult, runChecked, runCommand, toolPath } from '../netns/run.ts';
 import { createOwnedProcesses, type StartOptions } from './processes.ts';
-import { leftoversIn, runTag } from './run-tag.ts';
+import { leftoversIn, runTag, scratchRoot } from './run-tag.ts';
 
 /**
  * A node's pod network on one machine: pods are named network namespaces, joined by veth pairs to a bridge in a
@@ -48,7 +47,7 @@ export interface Pod {
 export async function createPodNetwork(): Promise<PodNetwork> {
   await removeLeftovers();
   const tag = `${runTag}-${++networks}`;
-  const folder = mkdtempSync(join(tmpdir(), `${tag}-`));
+  const folder = mkdtempSync(join(scratchRoot, `${tag}-`));
   const stopReaper = startReaper(tag, folder);
   const withIpv6 = existsSync('/proc/net/if_inet6');
   const processes = createOwnedProcesses();
@@ -164,7 +163,13 @@ async function ip(netnsName: string, commands: readonly string[]): Promise<void>
 async function removeLeftovers(): Promise<void> {
   const names = leftoversIn(NETNS_FOLDER);
   if (names.length > 0) await deleteNamespaces(names);
-  for (const name of leftoversIn(tmpdir())) rmSync(join(tmpdir(), name), { recursive: true, force: true });
+  for (const name of leftoversIn(scratchRoot)) {
+    try {
+      rmSync(join(scratchRoot, name), { recursive: true, force: true });
+    } catch {
+      // Another user's.
+    }
+  }
 }
 
 /**

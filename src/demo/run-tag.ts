@@ -1,10 +1,17 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 
 /**
  * Names what a run makes on the machine, so that a later run can tell the leftovers of a dead one from what is in use:
  * `culvert-<pid>-<start of that process>-…`. The start time makes a recycled pid harmless.
  */
 export const runTag = `culvert-${process.pid}-${startOf(process.pid)}`;
+
+/**
+ * Where runs make their folders. Socket paths may have 107 bytes, and an own /run hides what lies there (see
+ * inUserNamespace), so a temporary folder that is long or in there is passed over.
+ */
+export const scratchRoot = tmpdir().length <= 40 && !tmpdir().startsWith('/run') ? tmpdir() : '/tmp';
 
 /** Names in a folder that belong to runs whose process is gone. Empty when there is no such folder. */
 export function leftoversIn(folder: string): string[] {
