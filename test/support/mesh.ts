@@ -1,5 +1,6 @@
+/** Agents under test: child processes with a node agent, a mesh file and a CA folder of their own. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readlinkSync, renameSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -10,109 +11,159 @@ import { defaultPodRules } from '../../src/cni/rules/pod-rules.ts';
 import type { Logger } from '../../src/log/logger.ts';
 import { startZdsServer, type ZdsServer } from '../../src/zds/server.ts';
 import type { PodInfo } from '../../src/zds/types.ts';
+import { type AccessLine, readAccessLine } from './access-log.ts';
 import type { Pod, PodNetwork } from './pods.ts';
+import { readSamples, type Sample } from './samples.ts';
 
 const cli = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 
-/** An agent as a child process, with its own node agent (a ZDS server), mesh file and CA folder. */
 export interface TestAgent {
   readonly zds: ZdsServer;
   readonly adminPort: number;
   readonly child: ChildProcess;
-  readonly meshFile: string;
+  /** The folder of the CA that signs for its pods. */
+  readonly caDir: string;
   /** Everything it has printed so far. */
   output(): string;
-  /** Resolves with the first line, from now or before, that holds the text; rejects after 10 s. */
+  /** The first line printed after the position `after` that holds the text; waits for it. */
   line(text: string, after?: number): Promise<string>;
-  writeMesh(yaml: string): void;
-  get(path: string, port?: number): Promise<{ status: number; body: string }>;
-  post(path: string): Promise<{ status: number; body: string }>;
+  /** The same for an access log line. */
+  access(matches: (line: AccessLine) => boolean, after?: number): Promise<AccessLine>;
+  /** Where its output ends now: what follows is news. */
+  here(): number;
+  writeMesh(mesh: Mesh | string): void;
+  get(path: string, port?: number): Promise<HttpAnswer>;
+  post(path: string): Promise<HttpAnswer>;
+  /** What the readiness probe gets. */
+  ready(): Promise<HttpAnswer>;
   dump(): Promise<ConfigDump>;
-  metrics(): Promise<string>;
+  metrics(): Promise<Sample[]>;
+  /** Asks until the answer satisfies, for what the agent tells only when asked. */
+  until<T>(what: string, ask: () => Promise<T>, satisfies: (answer: T) => boolean): Promise<T>;
+  /** What its descriptors are, by kind: 'socket', 'anon_inode:[eventpoll]' … */
+  descriptors(): Map<string, number>;
   /** Applies the capture rules to a pod and enrols it. */
-  enrol(pod: Pod, info: PodInfo): Promise<void>;
-  /** Ends it as Kubernetes would; resolves with the exit code. */
+  enrol(pod: Pod, info?: PodInfo): Promise<void>;
+  /** Resolves with the exit code. */
+  readonly exited: Promise<number | null>;
+  /** Ends it as Kubernetes would; resolves with the exit code. Harmless the second time. */
   stop(): Promise<number | null>;
+}
+
+export interface HttpAnswer {
+  readonly status: number;
+  readonly body: string;
 }
 
 export interface TestAgentOptions {
   readonly network: PodNetwork;
-  readonly name: string;
-  readonly mesh: string;
+  readonly name?: string;
+  readonly mesh: Mesh;
   /** Shared by agents that are to trust each other. */
   readonly caDir?: string;
   readonly env?: Readonly<Record<string, string>>;
+  /** Connects to the node agent of this one, as a successor does. */
+  readonly besides?: TestAgent;
+}
+
+/** The local file's sections. Fields that are not said have the file's defaults. */
+export interface Mesh {
+  readonly workloads?: readonly Readonly<Record<string, unknown>>[];
+  readonly services?: readonly Readonly<Record<string, unknown>>[];
+  readonly policies?: readonly Readonly<Record<string, unknown>>[];
 }
 
 const quiet = { info() {}, warn() {} } as unknown as Logger;
 
-export async function startAgent({ network, name, mesh, caDir, env = {} }: TestAgentOptions): Promise<TestAgent> {
+/** How long anything here may take before it counts as hung, in ms. */
+const PATIENCE = 15_000;
+
+export async function startAgent(options: TestAgentOptions): Promise<TestAgent> {
+  const { network, name = 'agent', mesh, caDir = join(network.folder, 'ca'), env = {}, besides } = options;
   const folder = join(network.folder, name);
   mkdirSync(folder, { recursive: true });
   const meshFile = join(folder, 'mesh.yaml');
-  writeFileSync(meshFile, mesh);
-  const socket = join(folder, 'zds.sock');
-  const zds = startZdsServer({ path: socket, log: quiet });
-  const [adminPort, statsPort, readinessPort] = await Promise.all([freePort(), freePort(), freePort()]);
-  const child = spawn(process.execPath, [cli, 'agent'], {
-    env: {
-      PATH: process.env.PATH,
-      ...(process.env.CULVERT_ADDON === undefined ? {} : { CULVERT_ADDON: process.env.CULVERT_ADDON }),
-      XDS_ADDRESS: '',
-      LOCAL_XDS_PATH: meshFile,
-      CULVERT_CA_DIR: caDir ?? join(network.folder, 'ca'),
-      INPOD_UDS: socket,
-      NODE_NAME: 'node-a',
-      ZTUNNEL_WORKER_THREADS: '2',
-      CULVERT_ADMIN_PORT: String(adminPort),
-      CULVERT_STATS_PORT: String(statsPort),
-      CULVERT_READINESS_PORT: String(readinessPort),
-      ...env,
-    },
-    stdio: ['ignore', 'pipe', 'pipe'],
+  writeFileSync(meshFile, meshText(mesh));
+  const { zds, socket } = nodeAgentOf(besides) ?? startNodeAgent(join(folder, 'zds.sock'));
+  const agentsBefore = zds.agents();
+  const ports = await freePorts(3);
+  const [adminPort, statsPort, readinessPort] = ports as [number, number, number];
+  const { child, exited, output, watch } = runCulvert(['agent'], {
+    XDS_ADDRESS: '',
+    LOCAL_XDS_PATH: meshFile,
+    CULVERT_CA_DIR: caDir,
+    INPOD_UDS: socket,
+    NODE_NAME: 'node-a',
+    ZTUNNEL_WORKER_THREADS: '2',
+    CULVERT_ADMIN_PORT: String(adminPort),
+    CULVERT_STATS_PORT: String(statsPort),
+    CULVERT_READINESS_PORT: String(readinessPort),
+    ...env,
   });
-  let output = '';
-  const watchers = new Set<() => void>();
-  const collect = (chunk: Buffer) => {
-    output += chunk;
-    for (const watcher of [...watchers]) watcher();
-  };
-  child.stdout.on('data', collect);
-  child.stderr.on('data', collect);
-  const exited = new Promise<number | null>((resolve) => child.on('exit', resolve));
+
+  /** The first line after a position that `find` makes something of. */
+  function search<T>(what: string, after: number, find: (line: string) => T | null): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const look = () => {
+        // The last piece is not a whole line yet.
+        const lines = output().slice(after).split('\n').slice(0, -1);
+        for (const line of lines) {
+          const found = find(line);
+          if (found === null) continue;
+          clearTimeout(timer);
+          stopWatching();
+          resolve(found);
+          return;
+        }
+      };
+      const timer = setTimeout(() => {
+        stopWatching();
+        reject(new Error(`no line with ${what} within ${PATIENCE / 1000} s; the agent said:\n${output()}`));
+      }, PATIENCE);
+      const stopWatching = watch(look);
+      look();
+    });
+  }
 
   const agent: TestAgent = {
     zds,
     adminPort,
     child,
-    meshFile,
-    output: () => output,
-    line(text, after = 0) {
-      return new Promise((resolve, reject) => {
-        const look = () => {
-          const found = output
-            .slice(after)
-            .split('\n')
-            .find((line) => line.includes(text));
-          if (found === undefined) return;
-          clearTimeout(timer);
-          watchers.delete(look);
-          resolve(found);
-        };
-        const timer = setTimeout(() => {
-          watchers.delete(look);
-          reject(new Error(`no line with ${JSON.stringify(text)} within 10 s; the agent said:\n${output}`));
-        }, 10_000);
-        watchers.add(look);
-        look();
-      });
+    caDir,
+    output,
+    exited,
+    here: () => output().length,
+    line: (text, after = 0) => search(JSON.stringify(text), after, (line) => (line.includes(text) ? line : null)),
+    access: (matches, after = 0) =>
+      search(`an access log entry for which ${matches}`, after, (text) => {
+        const line = readAccessLine(text);
+        return line !== null && matches(line) ? line : null;
+      }),
+    writeMesh(next) {
+      // As editors and the kubelet do it.
+      const fresh = `${meshFile}.new`;
+      writeFileSync(fresh, typeof next === 'string' ? next : meshText(next));
+      renameSync(fresh, meshFile);
     },
-    writeMesh: (yaml) => writeFileSync(meshFile, yaml),
     get: (path, port = adminPort) => fetchText('GET', port, path),
     post: (path) => fetchText('POST', adminPort, path),
+    ready: () => fetchText('GET', readinessPort, '/healthz/ready'),
     dump: async () => JSON.parse((await fetchText('GET', adminPort, '/config_dump')).body),
-    metrics: async () => (await fetchText('GET', statsPort, '/metrics')).body,
-    async enrol(pod, info) {
+    metrics: async () => readSamples((await fetchText('GET', statsPort, '/metrics')).body),
+    async until(what, ask, satisfies) {
+      for (const end = performance.now() + PATIENCE; ; ) {
+        const answer = await ask();
+        if (satisfies(answer)) return answer;
+        if (performance.now() > end) {
+          throw new Error(
+            `not ${what} within ${PATIENCE / 1000} s, last: ${JSON.stringify(answer)}; the agent said:\n${output()}`,
+          );
+        }
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    },
+    descriptors: () => descriptorsOf(child.pid!),
+    async enrol(pod, info = podInfo(pod.name)) {
       const backend = await chooseRulesBackend();
       await backend.apply(pod.netns.fd, defaultPodRules);
       await zds.add(info, pod.netns.duplicate());
@@ -120,19 +171,64 @@ export async function startAgent({ network, name, mesh, caDir, env = {} }: TestA
     async stop() {
       child.kill('SIGTERM');
       const code = await exited;
-      zds.close();
+      if (besides === undefined) zds.close();
       return code;
     },
   };
-  child.on('error', (error) => collect(Buffer.from(String(error))));
+  nodeAgents.set(agent, { zds, socket });
   await Promise.race([
-    zds.whenAgent(),
+    besides === undefined
+      ? zds.whenAgent()
+      : agent.until(
+          'connected',
+          async () => zds.agents(),
+          (agents) => agents > agentsBefore,
+        ),
     exited.then((code) => {
-      zds.close();
-      throw new Error(`the agent ended with ${code} before it connected:\n${output}`);
+      if (besides === undefined) zds.close();
+      throw new Error(`the agent ended with ${code} before it connected:\n${output()}`);
     }),
   ]);
   return agent;
+}
+
+/** The `culvert` command as a child process that ends with the test. */
+export function runCulvert(
+  argv: readonly string[],
+  env: Readonly<Record<string, string>>,
+): {
+  readonly child: ChildProcess;
+  readonly exited: Promise<number | null>;
+  output(): string;
+  /** Calls back whenever there is more output. Returns what ends that. */
+  watch(look: () => void): () => void;
+} {
+  const { PATH, CULVERT_ADDON } = process.env;
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', process.execPath, cli, ...argv], {
+    env: { PATH, ...(CULVERT_ADDON === undefined ? {} : { CULVERT_ADDON }), ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  const watchers = new Set<() => void>();
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (chunk: string) => {
+      output += chunk;
+      for (const look of [...watchers]) look();
+    });
+  }
+  const exited = new Promise<number | null>((resolve, reject) => {
+    child.on('close', resolve);
+    child.on('error', reject);
+  });
+  return {
+    child,
+    exited,
+    output: () => output,
+    watch(look) {
+      watchers.add(look);
+      return () => watchers.delete(look);
+    },
+  };
 }
 
 /** A pod of the local file, by its name; service account and workload are named like it. */
@@ -140,46 +236,113 @@ export function podInfo(name: string, namespace = 'demo'): PodInfo {
   return { uid: `uid-${name}`, name, namespace, serviceAccount: name };
 }
 
-/** The local file's entry of such a pod. */
-export function workloadYaml(
-  pod: Pod,
-  options: { protocol?: 'HBONE' | 'TCP'; services?: string; more?: string } = {},
-): string {
-  const { protocol = 'HBONE', services = '{}', more = '' } = options;
-  const ips = [pod.ipv4, pod.ipv6].filter((ip) => ip !== null).map((ip) => JSON.stringify(ip));
-  return `- uid: cluster1//v1/Pod/demo/${pod.name}
-  name: ${pod.name}
-  namespace: demo
-  trustDomain: cluster.local
-  serviceAccount: ${pod.name}
-  workloadIps: [${ips.join(', ')}]
-  protocol: ${protocol}
-  node: node-a
-  workloadName: ${pod.name}
-  workloadType: pod
-  canonicalName: ${pod.name}
-  canonicalRevision: latest
-  services: ${services}
-${more}`;
+/** The SPIFFE id of such a pod. */
+export function identityOf(pod: Pod, namespace = 'demo'): string {
+  return `spiffe://cluster.local/ns/${namespace}/sa/${pod.name}`;
 }
 
-/** A free TCP port of the own namespace. */
-export function freePort(): Promise<number> {
+/** The local file's entry of such a pod, captured unless `protocol` says TCP. */
+export function workload(pod: Pod, more: Readonly<Record<string, unknown>> = {}): Readonly<Record<string, unknown>> {
+  return {
+    uid: workloadUid(pod),
+    name: pod.name,
+    namespace: 'demo',
+    trustDomain: 'cluster.local',
+    serviceAccount: pod.name,
+    workloadIps: [pod.ipv4, pod.ipv6].filter((ip) => ip !== null),
+    protocol: 'HBONE',
+    node: 'node-a',
+    clusterId: 'Kubernetes',
+    workloadName: pod.name,
+    workloadType: 'pod',
+    canonicalName: pod.name,
+    canonicalRevision: 'latest',
+    services: {},
+    ...more,
+  };
+}
+
+export function workloadUid({ name }: Pod): string {
+  return `Kubernetes//Pod/demo/${name}`;
+}
+
+/** The entry of a service in namespace demo, with the ports that lead to `targetPort` of workloads that name it. */
+export function service(name: string, vip: string, ports: Readonly<Record<number, number>>) {
+  return { name, namespace: 'demo', hostname: `${name}.demo.svc.cluster.local`, vips: [`/${vip}`], ports };
+}
+
+/** The entry of a policy. */
+export function policy(
+  name: string,
+  scope: 'Global' | 'Namespace' | 'WorkloadSelector',
+  action: 'Allow' | 'Deny',
+  matches: readonly Readonly<Record<string, unknown>>[],
+) {
+  return { name, namespace: 'demo', scope, action, dryRun: false, rules: [[matches]] };
+}
+
+/** JSON is YAML. */
+export function meshText(mesh: Mesh): string {
+  return JSON.stringify(mesh, null, 2);
+}
+
+/** Free TCP ports of the own namespace. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(Array.from({ length: count }, takePort));
+  return Promise.all(
+    servers.map(
+      (server) =>
+        new Promise<number>((resolve) => {
+          const { port } = server.address() as { port: number };
+          server.close(() => resolve(port));
+        }),
+    ),
+  );
+}
+
+interface NodeAgent {
+  readonly zds: ZdsServer;
+  readonly socket: string;
+}
+
+const nodeAgents = new WeakMap<TestAgent, NodeAgent>();
+
+function nodeAgentOf(agent: TestAgent | undefined): NodeAgent | undefined {
+  return agent === undefined ? undefined : nodeAgents.get(agent);
+}
+
+function startNodeAgent(socket: string): NodeAgent {
+  return { zds: startZdsServer({ path: socket, log: quiet }), socket };
+}
+
+function takePort(): Promise<ReturnType<typeof createServer>> {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.on('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
+    server.listen(0, '127.0.0.1', () => resolve(server));
   });
 }
 
-function fetchText(method: string, port: number, path: string): Promise<{ status: number; body: string }> {
+function descriptorsOf(pid: number): Map<string, number> {
+  const kinds = new Map<string, number>();
+  for (const name of readdirSync(`/proc/${pid}/fd`)) {
+    let target: string;
+    try {
+      target = readlinkSync(`/proc/${pid}/fd/${name}`);
+    } catch {
+      continue; // closed since
+    }
+    const kind = target.replace(/:\[\d+\]$/, '');
+    kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+  }
+  return kinds;
+}
+
+function fetchText(method: string, port: number, path: string): Promise<HttpAnswer> {
   return new Promise((resolve, reject) => {
     const call = request({ host: '127.0.0.1', port, path, method, agent: false }, (response) => {
       let body = '';
-      response.on('data', (chunk) => {
+      response.setEncoding('utf8').on('data', (chunk: string) => {
         body += chunk;
       });
       response.on('end', () => resolve({ status: response.statusCode ?? 0, body }));
