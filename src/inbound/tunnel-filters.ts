@@ -2,11 +2,10 @@ import type { Filter } from '../filters/chain.ts';
 import { CONTINUE } from '../filters/verdict.ts';
 import { parseBaggage } from '../hbone/baggage.ts';
 import { fieldValue, readForwardedNetwork } from '../hbone/connect-headers.ts';
-import { parseForwarded } from '../hbone/forwarded.ts';
 import { formatSocketAddress } from '../netns/address.ts';
 import type { InboundPlan, WorkloadLabels } from '../routing/plan.ts';
 import { planVerdict } from './filters.ts';
-import { baggageOf, type TunnelStream } from './tunnel-stream.ts';
+import { baggageOf, claimedHost, type TunnelStream } from './tunnel-stream.ts';
 
 /** Whether the authority is one this pod serves, and who talks to whom (spec §4.2, steps 2 to 6). */
 export function authority(): Filter<TunnelStream> {
@@ -15,7 +14,6 @@ export function authority(): Filter<TunnelStream> {
     check(stream) {
       const { plane, pod, headers } = stream;
       if (stream.plan === null) {
-        const forwarded = fieldValue(headers, 'forwarded');
         stream.plan = plane.plans.inbound(
           pod,
           {
@@ -23,7 +21,7 @@ export function authority(): Filter<TunnelStream> {
             localIp: stream.destinationIp,
             peerIp: stream.peerIp,
             authority: stream.authority,
-            forwardedHost: forwarded === null ? null : parseForwarded(forwarded).host,
+            forwardedHost: claimedHost(headers),
             fromNetwork: readForwardedNetwork(headers),
           },
           (plan) => {

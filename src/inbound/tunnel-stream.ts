@@ -5,7 +5,8 @@ import type { Plane, Pod } from '../filters/plane.ts';
 import type { JudgedConnection } from '../filters/policy.ts';
 import { close, type Refusal } from '../filters/verdict.ts';
 import { buildBaggage } from '../hbone/baggage.ts';
-import { responseHeaders } from '../hbone/connect-headers.ts';
+import { fieldValue, responseHeaders } from '../hbone/connect-headers.ts';
+import { parseForwarded } from '../hbone/forwarded.ts';
 import type { HeaderField } from '../hbone/hpack.ts';
 import { ErrorCode } from '../hbone/http-error.ts';
 import { buildProxyHeader } from '../hbone/proxy-protocol.ts';
@@ -129,7 +130,7 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
     return {
       direction: 'inbound',
       src: formatSocketAddress({ ip: this.peerIp, port: this.peerPort }),
-      originalDst: this.context?.service?.hostname ?? null,
+      originalDst: claimedHost(this.headers),
       actualDst: target,
       protocol: 'HBONE',
     };
@@ -161,6 +162,12 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
     this.application = 0;
     this.#early = [];
   }
+}
+
+/** The service that the client says it addressed. */
+export function claimedHost(headers: readonly HeaderField[]): string | null {
+  const forwarded = fieldValue(headers, 'forwarded');
+  return forwarded === null ? null : parseForwarded(forwarded).host;
 }
 
 const baggages = new WeakMap<WorkloadLabels, string>();
