@@ -70,7 +70,7 @@ async function ask(client: Pod, url: string): Promise<Conversation> {
     `${SECRET_HEADER}: ${secret}`,
     url,
   ]);
-  const speaker = /^hello, I am (\S+) /.exec(stdout)?.[1] ?? null;
+  const speaker = /^hello, I am ([^\s,]+)/.exec(stdout)?.[1] ?? null;
   const answeredBy = speaker !== null && stdout.trim() === greeting(speaker, secret) ? speaker : null;
   return { from: client.name, url, secret, answeredBy, failure: stderr.trim() || stdout.trim() };
 }

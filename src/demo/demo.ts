@@ -61,12 +61,10 @@ async function perform(argv: readonly string[]): Promise<number> {
 async function performInside(command: readonly string[]): Promise<number> {
   const door = await openDoor({ admin: 15000, metrics: 15020 });
   const [program, ...args] = command;
-  const child = spawn(program!, args, { stdio: 'inherit', env: { ...process.env, ...door.env } });
-  // A terminal sends Ctrl-C to both; only the other one has something to tidy up.
+  // Out of the terminal's reach: a Ctrl-C comes once, through this process, however it was sent.
+  const child = spawn(program!, args, { stdio: 'inherit', detached: true, env: { ...process.env, ...door.env } });
   const forward = (signal: NodeJS.Signals) => child.kill(signal);
-  const ignore = () => {};
-  process.on('SIGINT', ignore);
-  for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, forward);
+  for (const signal of STOP_SIGNALS) process.on(signal, forward);
   try {
     return await new Promise((resolve, reject) => {
       child.on('error', (cause) =>
@@ -82,8 +80,7 @@ async function performInside(command: readonly string[]): Promise<number> {
       });
     });
   } finally {
-    process.off('SIGINT', ignore);
-    for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.off(signal, forward);
+    for (const signal of STOP_SIGNALS) process.off(signal, forward);
     door.close();
   }
 }

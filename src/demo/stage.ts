@@ -24,6 +24,8 @@ export interface Stage {
   readonly ports: Ports;
   /** The same, as the user reaches them. */
   readonly userPorts: Ports;
+  /** The stage is in a network that is not the user's. */
+  readonly throughDoor: boolean;
   readonly rules: RulesBackend;
   /** The mesh as the agent reads it: a file to try edits on. */
   readonly meshFile: string;
@@ -57,6 +59,7 @@ export function createStage(echoLog: ((line: string) => void) | null): StageBuil
   let agent: AgentProcess | null = null;
   let ports: Ports | null = null;
   let userPorts: Ports | null = null;
+  let throughDoor = false;
   let meshPath = '';
 
   return {
@@ -86,6 +89,7 @@ export function createStage(echoLog: ((line: string) => void) | null): StageBuil
       const readiness = await freePort(15021);
       ports = { admin: await freePort(15000), metrics: await freePort(15020) };
       const door = answerDoor({ ...ports });
+      throughDoor = door !== null;
       if (door !== null) ends.push(() => door.close());
       userPorts = door === null ? ports : { admin: door.ports.get('admin')!, metrics: door.ports.get('metrics')! };
 
@@ -125,6 +129,7 @@ export function createStage(echoLog: ((line: string) => void) | null): StageBuil
       rules: rules!,
       ports: ports!,
       userPorts: userPorts!,
+      throughDoor,
       meshFile: meshPath,
     }),
     async close() {

@@ -96,26 +96,27 @@ function isComplete(access: readonly AccessLine[], { toService, overIpv6 }: Conv
   return access.length >= 2 * tunnelled + 2;
 }
 
-function inviteToTry(screen: Screen, { userPorts, pods, meshFile }: Stage): void {
-  const inPod = (name: string, command: string) => {
-    const pod = pods.get(name)!;
-    const enter =
-      userPorts.admin !== undefined && process.env.CULVERT_DEMO_DOOR !== undefined
-        ? `nsenter --preserve-credentials --user --mount --target ${process.pid} nsenter --net=${pod.netnsPath}`
-        : `ip netns exec ${pod.netnsName}`;
-    return `  ${enter} ${command}`;
+function inviteToTry(screen: Screen, { userPorts, pods, meshFile, throughDoor }: Stage): void {
+  const curl = (name: string, url: string) => {
+    const { netnsName, netnsPath } = pods.get(name)!;
+    const enter = throughDoor
+      ? `nsenter --preserve-credentials -U -m -t ${process.pid} nsenter --net=${netnsPath}`
+      : `ip netns exec ${netnsName}`;
+    return `  ${enter} curl -sS ${url}`;
   };
   screen.say(
     [
       'The demo stays up until Ctrl-C. Things to try meanwhile, from another terminal:',
       '',
-      `  curl localhost:${userPorts.admin}/config_dump`,
-      `  curl localhost:${userPorts.metrics}/metrics`,
-      inPod('frontend', `curl http://${SERVICE.ip}/`),
-      inPod('guest', `curl http://${SERVICE.ip}/`),
-      inPod('frontend', `curl http://${pods.get('outsider')!.ipv4}:${WEB_PORT}/`),
+      `  curl -s localhost:${userPorts.admin}/config_dump`,
+      `  curl -s localhost:${userPorts.metrics}/metrics`,
+      curl('frontend', SERVICE.ip),
+      curl('outsider', `${pods.get('api-1')!.ipv4}:${WEB_PORT}`),
       '',
-      `The mesh is in ${meshFile}: take the policy out and ask again as guest.`,
+      'This is denied, until the mesh is edited so that the policy is against somebody else:',
+      '',
+      curl('guest', SERVICE.ip),
+      `  sed -i s,sa/guest,sa/nobody, ${meshFile}`,
     ].join('\n'),
   );
 }

@@ -1,8 +1,8 @@
 import { createServer } from 'node:http';
 
-/** What the server answers when it is asked; the caller's secret is in it, as a page with private data would be. */
+/** What the server answers. The caller's secret is in it, as private data would be in a real page. */
 export function greeting(name: string, secret: string): string {
-  return `hello, I am ${name} and I know your ${secret}`;
+  return secret === '' ? `hello, I am ${name}` : `hello, I am ${name}, and I know your ${secret}`;
 }
 
 /** The header in which the client sends its secret. */
@@ -14,7 +14,7 @@ export const LISTENING = 'listening';
 export function runWebServer(name: string, port: number): Promise<never> {
   const server = createServer((request, response) => {
     response.setHeader('content-type', 'text/plain');
-    response.end(`${greeting(name, String(request.headers[SECRET_HEADER] ?? 'nothing'))}\n`);
+    response.end(`${greeting(name, String(request.headers[SECRET_HEADER] ?? ''))}\n`);
   });
   server.listen(port, '::', () => process.stdout.write(`${LISTENING}\n`));
   return new Promise(() => {});
