@@ -1,12 +1,13 @@
 /**
  * The benchmarks: stock load generators, ratios within one run, one table.
  *
- *     npm run bench -- [relay] [pods] [memory] [--quick]
+ *     npm run bench -- [relay] [pods] [memory] [--quick] [--workers=N]
  */
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 import type { Bench } from './harness/bench.ts';
 import { type Figure, formatTable, meets } from './harness/figures.ts';
 import { memory } from './memory.ts';
@@ -15,9 +16,15 @@ import { relay } from './relay.ts';
 
 const benches: Readonly<Record<string, Bench>> = { relay, pods, memory };
 
-const args = process.argv.slice(2);
-const quick = args.includes('--quick');
-const chosen = args.filter((argument) => argument !== '--quick');
+/** What a node of two processors gets by default (spec §15.1). */
+const DEFAULT_WORKERS = '2';
+
+const { positionals: chosen, values } = parseArgs({
+  allowPositionals: true,
+  options: { quick: { type: 'boolean', default: false }, workers: { type: 'string', default: DEFAULT_WORKERS } },
+});
+const { quick } = values;
+const workers = Number(values.workers);
 const unknown = chosen.find((name) => !(name in benches));
 if (unknown !== undefined) {
   process.stderr.write(`no benchmark ${unknown}; there are: ${Object.keys(benches).join(', ')}\n`);
@@ -33,7 +40,8 @@ process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 const progress = (line: string) => process.stderr.write(`  ${line}\n`);
 const figures: Figure[] = [];
 for (const [name, bench] of Object.entries(benches)) {
-  if (chosen.length === 0 || chosen.includes(name)) figures.push(...(await bench({ folder, quick, progress })));
+  if (chosen.length === 0 || chosen.includes(name))
+    figures.push(...(await bench({ folder, quick, workers, progress })));
 }
 
 const processor = cpus();

@@ -29,13 +29,10 @@ const rows: readonly Row[] = [
 const HTTP_PORT = 8080;
 const BULK_PORT = 5201;
 
-/** As many as a node of this size gets by default. */
-const WORKERS = 2;
-
-export const pods: Bench = async ({ folder, quick, progress }) => {
+export const pods: Bench = async ({ folder, quick, workers, progress }) => {
   const seconds = quick ? 1 : 4;
   const rounds = quick ? 1 : 3;
-  const mesh = await startMesh({ enrolled: ['client', 'server'], plain: ['pclient', 'pserver'], workers: WORKERS });
+  const mesh = await startMesh({ enrolled: ['client', 'server'], plain: ['pclient', 'pserver'], workers });
   const stops = [() => mesh.stop()];
   try {
     const sides = [];

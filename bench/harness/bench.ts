@@ -5,6 +5,8 @@ export interface BenchOptions {
   readonly folder: string;
   /** Short slices, one round: shows that everything runs, not how fast. */
   readonly quick: boolean;
+  /** Data-plane threads of the agent in *pods*. */
+  readonly workers: number;
   readonly progress: (line: string) => void;
 }
 
