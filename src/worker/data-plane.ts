@@ -47,7 +47,7 @@ const STANDARD_PORTS: Ports = {
 };
 
 /** How often deadlines are looked at, and how often tunnels are. */
-const TICK = 100;
+const TICK = 500;
 const TUNNEL_TICK = 1000;
 
 /** Keep-alive of tunnels (spec §6.3): PING after this time without any frame, given up after that. */
