@@ -88,11 +88,17 @@ export function startZdsClient({ path, session, timers, random, log }: ZdsClient
       if (connection === current) refuse(connection, 'requests are sent without waiting for their acknowledgement');
       return;
     }
-    queue = queue.then(async () => {
-      queued--;
-      if (connection === current) await handle(connection, packet);
-      else if (packet.kind === 'whole') closeDescriptors(packet.descriptors);
-    });
+    queue = queue
+      .then(async () => {
+        queued--;
+        if (connection === current) await handle(connection, packet);
+        else if (packet.kind === 'whole') closeDescriptors(packet.descriptors);
+      })
+      .catch((error) => {
+        // A fault in here must not end the agent, nor leave the node agent waiting.
+        log.error('zds', 'cannot handle a request, dropping the connection', { error: messageOf(error) });
+        if (connection === current) disconnect();
+      });
   }
 
   async function handle(connection: SeqPacketConnection, packet: Packet): Promise<void> {

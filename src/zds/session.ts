@@ -52,6 +52,8 @@ export const ANSWER_MS = 4000;
 
 export function createZdsSession({ pods, timers, log, onReadiness }: SessionOptions): ZdsSession {
   let snapshot: 'none' | 'receiving' | 'complete' = 'none';
+  /** Counts connections: what an earlier one asked for and has not got its turn is void. */
+  let connection = 0;
   let mentioned = new Set<string>();
   /** Wanted and not running. An entry leaves when it runs or is no longer wanted. */
   const waiting = new Map<string, Waiting>();
@@ -64,6 +66,7 @@ export function createZdsSession({ pods, timers, log, onReadiness }: SessionOpti
 
   return {
     connected() {
+      connection++;
       snapshot = 'receiving';
       mentioned = new Set();
       report();
@@ -79,12 +82,18 @@ export function createZdsSession({ pods, timers, log, onReadiness }: SessionOpti
       for (const uid of [...waiting.keys()]) abandon(uid);
       report();
     },
-    receive: (request, netns) =>
-      inOrder(async () => {
+    receive(request, netns) {
+      const from = connection;
+      return inOrder(async () => {
+        if (from !== connection || snapshot === 'none') {
+          release(netns);
+          return violation('the connection is gone');
+        }
         const outcome = await handle(request, netns);
         report();
         return outcome;
-      }),
+      });
+    },
     readiness,
     pending: () => [...waiting.values()].map(({ pod }) => pod),
     failedStarts: () => failedStarts,
@@ -110,7 +119,7 @@ export function createZdsSession({ pods, timers, log, onReadiness }: SessionOpti
   async function addRequested(request: AddRequest, netns: NetnsHandle | CulvertError | null): Promise<Outcome> {
     const { uid, workload } = request;
     if (uid !== '' && workload !== null && netns !== null) return add({ uid, ...workload }, netns);
-    if (netns !== null && !(netns instanceof CulvertError)) netns.close();
+    release(netns);
     const missing = uid === '' ? 'uid' : workload === null ? 'workload_info' : 'namespace';
     return violation(`${missing} is required but not present`);
   }
@@ -280,6 +289,10 @@ interface Waiting {
   overdue: boolean;
   /** False once the pod was removed or replaced: a start under way is then undone. */
   wanted: boolean;
+}
+
+function release(netns: NetnsHandle | CulvertError | null): void {
+  if (netns !== null && !(netns instanceof CulvertError)) netns.close();
 }
 
 const ACK: Outcome = { kind: 'ack' };

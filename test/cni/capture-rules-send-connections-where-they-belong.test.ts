@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { readSync } from 'node:fs';
 import { test } from 'node:test';
-import { closeFd, listenTcp } from '../../native/netns.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { bindUdp, closeFd, listenTcp } from '../../native/netns.ts';
 import { chooseRulesBackend } from '../../src/cni/rules/backend.ts';
 import { defaultPodRules, type PodRules } from '../../src/cni/rules/pod-rules.ts';
 import { runChecked } from '../../src/netns/run.ts';
@@ -174,6 +176,37 @@ for (const backendName of ['nftables', 'iptables'] as const) {
       }
     }
   });
+}
+
+for (const backendName of ['nftables', 'iptables'] as const) {
+  test(`DNS queries over UDP reach the DNS proxy when ${backendName} captures them`, async (t) => {
+    const backend = await chooseRulesBackend(backendName);
+    const network = await podNetwork(t);
+    const pod = await network.addPod('pod');
+    const other = await network.addPod('other');
+    const proxy = {
+      ipv4: bindUdp(pod.netns.fd, '127.0.0.1', 15053, 1337, true),
+      ipv6: bindUdp(pod.netns.fd, '::1', 15053, 1337, true),
+    };
+    t.after(() => Object.values(proxy).map(closeFd));
+    await backend.apply(pod.netns.fd, { ...defaultPodRules, dnsCapture: true });
+    for (const family of ['ipv4', 'ipv6'] as const) {
+      await pod.run(['bash', '-c', `printf 'query over ${family}' > /dev/udp/${other[family]}/53`]);
+      assert.equal(await datagram(proxy[family]), `query over ${family}`);
+    }
+  });
+}
+
+async function datagram(fd: number): Promise<string> {
+  const buffer = Buffer.alloc(512);
+  for (const end = performance.now() + 2000; performance.now() < end; await delay(2)) {
+    try {
+      return buffer.toString('utf8', 0, readSync(fd, buffer));
+    } catch {
+      // EAGAIN: it is still on its way.
+    }
+  }
+  return 'nothing';
 }
 
 /** Probes come from addresses that the node has made up for them. */

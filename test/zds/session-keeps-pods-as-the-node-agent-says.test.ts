@@ -349,6 +349,24 @@ test('requests are handled in the order in which they came', async () => {
   assert.deepEqual(events, ['start a/sa in ns-a', 'stop a', 'start a/sa in ns-b', 'stop a']);
 });
 
+test('a request that waits for its turn while its connection goes is void', async () => {
+  const { session, receive, connect, behaviour, running, openHandles } = bench();
+  await connect('a');
+  const slow = Promise.withResolvers<void>();
+  behaviour.set('slow', slow.promise);
+  session.connected();
+  const starting = receive(add('slow'), 'ns-slow');
+  // With nothing mentioned but `slow`, this would stop `a`.
+  const stale = [receive(snapshotSent), receive(add('b'), 'ns-b')];
+  await settled();
+  session.connected();
+  slow.resolve();
+  await starting;
+  for (const outcome of await Promise.all(stale)) assert.equal(outcome.kind, 'violation');
+  assert.deepEqual(running(), ['a', 'slow']);
+  assert.equal(openHandles(), 2);
+});
+
 test('closing gives up on what does not run, and leaves what does', async () => {
   const { session, receive, connect, behaviour, timers, running, openHandles } = bench();
   await connect('a');
