@@ -81,7 +81,7 @@ async function start(
   end.push(await followLocalConfig(config, mesh, log));
   stateReady();
 
-  checkCapabilities(config.packetMark);
+  requireCapabilities(config.packetMark);
   const authority = await openEmbeddedCa({ dir: config.caDir!, ttl: config.secretTtl, now: Date.now });
   const certificates = createCertificateManager({ authority, log });
   end.push(() => certificates.close());
@@ -225,6 +225,15 @@ function requireSources(config: Config): void {
     );
   }
   if (missing.length > 0) throw new CulvertError('CONFIG_INVALID', missing.join('\n'));
+}
+
+/** What every pod will need is tried once, before the node agent is told that this agent is there (spec §1.8). */
+function requireCapabilities(mark: number): void {
+  try {
+    checkCapabilities(mark);
+  } catch (cause) {
+    throw new CulvertError('CAPABILITIES_MISSING', messageOf(cause), { cause });
+  }
 }
 
 async function followLocalConfig(config: Config, mesh: MeshStore, log: Logger): Promise<() => void> {
