@@ -15,12 +15,12 @@ const smallBinding = `{ "targets": [{ "target_name": "culvert", "sources": ["add
   "include_dirs": ["<!@(node -p \\"require('node-addon-api').include\\")"],
   "defines": ["NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS"] }] }
 `;
-const smallCommand = `console.log(JSON.stringify(process.argv.slice(2)));
-if (process.argv[2] === 'agent') {
+const smallCommand = `if (process.argv[2] === 'agent') {
   process.on('SIGTERM', () => process.exit(7));
   setInterval(() => {}, 1000);
 }
 process.exitCode = Number(process.env.CLI_EXIT ?? 0);
+console.log(JSON.stringify(process.argv.slice(2)));
 `;
 
 /**
