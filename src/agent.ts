@@ -25,6 +25,7 @@ import { watchLocalFile } from './state/watch-local-file.ts';
 import { VERSION } from './version.ts';
 import { createPlanner } from './worker/planner.ts';
 import { PodDirector } from './worker/pod-director.ts';
+import { podMeshState } from './worker/pod-mesh-state.ts';
 import { planeSettings } from './worker/settings.ts';
 import { Supervisor } from './worker/supervisor.ts';
 import { startZdsClient } from './zds/client.ts';
@@ -99,22 +100,20 @@ async function start(
   const stopped = registry.counter(WORKLOAD_MANAGER.stopped);
   started.add(0);
   stopped.add(0);
-  const podsByUid = new Map<string, PodInfo>();
   let director: PodDirector | null = null;
-  const supervisor = new Supervisor({
+  const supervisor: Supervisor = new Supervisor({
     threads: config.workerThreads,
     settings: planeSettings(config),
     log,
     logFormat: config.logFormat,
-    plan: createPlanner(mesh, config.network, (uid) => podsByUid.get(uid) ?? null),
+    plan: createPlanner(mesh, config.network, (uid) => supervisor.podOf(uid)),
     certificate: (identity) => certificates.get(identity),
+    meshState: (pod) => podMeshState(mesh, pod),
     onPods({ kind, pod }) {
       if (kind === 'started') {
-        podsByUid.set(pod.uid, pod);
         started.add(1);
         director?.podStarted(pod);
       } else {
-        podsByUid.delete(pod.uid);
         stopped.add(1);
         director?.podStopped(pod);
       }
@@ -130,7 +129,8 @@ async function start(
   const podDirector = new PodDirector(mesh, supervisor, certificates);
   director = podDirector;
   certificates.watch((identity, certificate) => {
-    if (certificate !== null) supervisor.renew(identity, certificate);
+    if (certificate === null) supervisor.forget(identity);
+    else supervisor.renew(identity, certificate);
   });
   end.push(async () => {
     podDirector.close();

@@ -75,7 +75,9 @@ export type OutboundRejectionTag =
   /** Only reachable through another network's gateway, which needs a tunnel in a tunnel. */
   | 'needs-double-hbone'
   /** Only reachable by a name that would have to be resolved by DNS. */
-  | 'needs-dns-resolution';
+  | 'needs-dns-resolution'
+  /** Planning failed: an error in the agent. */
+  | 'not-planned';
 
 export type InboundPlan =
   | {
@@ -106,4 +108,6 @@ export type InboundRejectionTag =
   | 'unresolvable-port'
   | 'service-without-address'
   /** The resolved port is one of the agent's own. */
-  | 'self-call';
+  | 'self-call'
+  /** Planning failed: an error in the agent. */
+  | 'not-planned';

@@ -17,10 +17,10 @@ import { POOL_REQUESTS, SOCKETS_OPEN, STREAMS_OPEN, TUNNELS_OPEN } from '../metr
 import type { ThreadMetrics } from '../metrics/thread-metrics.ts';
 import { createOutboundListener, type OutboundListener } from '../outbound/listener.ts';
 import { createTunnelDialer } from '../outbound/tunnel-dialer.ts';
-import type { CompiledPolicies } from '../policy/types.ts';
 import type { PodInfo } from '../zds/types.ts';
 import type { PodSnapshot } from './messages.ts';
 import { type AskControl, PlanCache } from './plan-cache.ts';
+import type { PodMeshState } from './pod-mesh-state.ts';
 import { type ListenerInfo, PodRuntime } from './pod-runtime.ts';
 import { TlsContexts } from './tls-identities.ts';
 
@@ -149,8 +149,10 @@ export class DataPlane implements Plane {
    * Binds the listeners of a pod: HBONE, plain inbound, outbound (spec §1.7). All or nothing.
    * @throws Error with the errno's name as `code`
    */
-  startPod(info: PodInfo, netns: number): void {
+  startPod(info: PodInfo, netns: number, state: PodMeshState): void {
     const pod = new PodRuntime(info, netns, this.loop, this.settings, this.metrics.traffic);
+    pod.policies = state.policies;
+    pod.identify(state.identity);
     const { hbone, plaintext, outbound } = this.#ports;
     try {
       pod.listen('inbound-hbone', hbone, false, this.#acceptor(pod, this.#hbone));
@@ -179,11 +181,13 @@ export class DataPlane implements Plane {
   }
 
   /** What the mesh state says of the pod. Live connections that are now denied end at once (spec §5.4). */
-  updatePod(uid: string, identity: string | null, policies: CompiledPolicies | null): void {
+  updatePod(uid: string, { identity, policies }: PodMeshState): void {
     const pod = this.#pods.get(uid);
     if (pod === undefined) return;
     pod.policies = policies;
     pod.identify(identity);
+    // A workload that the mesh state has lost sight of is no reason to cut what was allowed: nobody has forbidden it.
+    if (policies === null) return;
     for (const connection of [...pod.connections]) {
       if (connection.listener === 'outbound' || connection.context === null) continue;
       if (judge(connection as JudgedConnection, null) === null) continue;
@@ -194,6 +198,12 @@ export class DataPlane implements Plane {
   setCertificate(identity: string, certificate: WorkloadCertificate): void {
     // New tunnels use the new certificate; the old ones finish what they carry.
     if (this.identities.set(identity, certificate)) this.pool.retireSource(identity);
+  }
+
+  /** No pod has that identity any more: its key goes. */
+  forgetCertificate(identity: string): void {
+    this.identities.forget(identity);
+    this.pool.retireSource(identity);
   }
 
   /** Takes no new connections; `done` is called after the last one has ended or was cut at the deadline (spec §16.3). */

@@ -5,9 +5,9 @@ import type { WorkloadCertificate } from '../identity/certificate.ts';
 import type { LogFormat } from '../log/line.ts';
 import type { ThreadReport } from '../metrics/thread-metrics.ts';
 import type { SocketAddress } from '../netns/address.ts';
-import type { CompiledPolicies } from '../policy/types.ts';
 import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
 import type { PodInfo } from '../zds/types.ts';
+import type { PodMeshState } from './pod-mesh-state.ts';
 import type { ListenerInfo } from './pod-runtime.ts';
 
 /** What a thread is started with. */
@@ -19,18 +19,21 @@ export interface WorkerData {
 }
 
 export type ToWorker =
-  /** `netns` is a descriptor of this process; it stays open until `pod-stopped`. */
-  | { readonly kind: 'start-pod'; readonly id: number; readonly pod: PodInfo; readonly netns: number }
-  | { readonly kind: 'stop-pod'; readonly id: number; readonly uid: string }
+  /** `netns` is a descriptor of this process; it stays open until `stop-pod` is answered. */
   | {
-      readonly kind: 'pod-state';
-      readonly uid: string;
-      readonly identity: string | null;
-      readonly policies: CompiledPolicies | null;
+      readonly kind: 'start-pod';
+      readonly id: number;
+      readonly pod: PodInfo;
+      readonly netns: number;
+      readonly state: PodMeshState;
     }
+  | { readonly kind: 'stop-pod'; readonly id: number; readonly uid: string }
+  | { readonly kind: 'pod-state'; readonly uid: string; readonly state: PodMeshState }
   | { readonly kind: 'certificate'; readonly identity: string; readonly certificate: WorkloadCertificate }
   | { readonly kind: 'no-certificate'; readonly identity: string; readonly error: string }
-  | { readonly kind: 'plan'; readonly id: number; readonly plan: OutboundPlan | InboundPlan }
+  | { readonly kind: 'forget-certificate'; readonly identity: string }
+  /** Answers `ask-plan`; null when planning failed. */
+  | { readonly kind: 'plan'; readonly id: number; readonly plan: OutboundPlan | InboundPlan | null }
   /** Plans of these pods may have changed; null for all. */
   | { readonly kind: 'invalidate'; readonly uids: readonly string[] | null }
   | { readonly kind: 'report'; readonly id: number }

@@ -6,9 +6,11 @@ import type { PlanQuery } from './messages.ts';
 
 /** Plans kept per pod and direction. A client that scans addresses must not fill the memory. */
 const MAX_PLANS = 4096;
+/** A key holds what the peer sent; an honest one is two addresses, an authority and two names. */
+const MAX_KEY_LENGTH = 1024;
 
-/** Asks the control thread; `done` is called once. */
-export type AskControl = (query: PlanQuery, done: (plan: OutboundPlan | InboundPlan) => void) => void;
+/** Asks the control thread; `done` is called once, with null when it could not make a plan. */
+export type AskControl = (query: PlanQuery, done: (plan: OutboundPlan | InboundPlan | null) => void) => void;
 
 /** The plans of one thread. A plan is used until the control thread says that it may have changed. */
 export class PlanCache implements Plans {
@@ -73,8 +75,8 @@ export class PlanCache implements Plans {
     this.#ask(query, (plan) => {
       plans.waiting.delete(key);
       // In a `plans` that was invalidated meanwhile this is kept for nobody.
-      keep(plan as Plan);
-      for (const callback of callbacks) callback(plan);
+      if (plan !== null && key.length <= MAX_KEY_LENGTH) keep(plan as Plan);
+      for (const callback of callbacks) callback(plan ?? NOT_PLANNED);
     });
   }
 }
@@ -94,5 +96,13 @@ function keyOf(query: InboundQuery): string {
   if (query.kind === 'plaintext')
     return `${query.peerIp} ${query.originalDestination.ip} ${query.originalDestination.port}`;
   const { localIp, peerIp, authority, forwardedHost, fromNetwork } = query;
-  return `${localIp} ${peerIp} ${authority} ${forwardedHost ?? ''} ${fromNetwork ?? ''}`;
+  // Header values may hold spaces but no line feeds (RFC 9113 §8.2.1): no two queries share a key.
+  return `${localIp}\n${peerIp}\n${authority}\n${forwardedHost ?? ''}\n${fromNetwork ?? ''}`;
 }
+
+/** For a connection whose route could not be planned; fits either direction. Never cached. */
+const NOT_PLANNED = {
+  kind: 'reject',
+  status: 503,
+  reason: { tag: 'not-planned', message: 'the route could not be planned because of an error in the agent' },
+} as const;

@@ -1,10 +1,9 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { CertificateManager } from '../identity/manager.ts';
-import { compilePolicies } from '../policy/compile.ts';
 import type { MeshStore } from '../state/mesh-state.ts';
-import { identityOf } from '../state/types.ts';
 import type { PodInfo } from '../zds/types.ts';
-import type { PodMeshState, Supervisor } from './supervisor.ts';
+import { type PodMeshState, podMeshState } from './pod-mesh-state.ts';
+import type { Supervisor } from './supervisor.ts';
 
 /**
  * Keeps the data plane in step with the mesh state: which identity a pod has, which policies judge its connections, and
@@ -43,11 +42,7 @@ export class PodDirector {
   }
 
   #tell(pod: PodInfo): void {
-    const workload = this.#mesh.localWorkload(pod);
-    const state: PodMeshState =
-      workload === null
-        ? { identity: null, policies: null }
-        : { identity: identityOf(workload), policies: compilePolicies(this.#mesh, workload) };
+    const state = podMeshState(this.#mesh, pod);
     const before = this.#known.get(pod.uid);
     if (before !== undefined && isDeepStrictEqual(before, state)) return;
     this.#known.set(pod.uid, state);

@@ -5,12 +5,12 @@ import type { WorkloadCertificate } from '../identity/certificate.ts';
 import type { LogFormat } from '../log/line.ts';
 import type { Logger } from '../log/logger.ts';
 import type { ReportingThread } from '../metrics/hub.ts';
-import type { ThreadReport } from '../metrics/thread-metrics.ts';
 import type { NetnsHandle } from '../netns/handle.ts';
-import type { CompiledPolicies } from '../policy/types.ts';
 import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
 import type { PodInfo, PodManager, RunningPod } from '../zds/types.ts';
 import type { FromWorker, PlanQuery, PodSnapshot, ToWorker, WorkerData } from './messages.ts';
+import type { PodMeshState } from './pod-mesh-state.ts';
+import { WorkerSlot } from './worker-slot.ts';
 
 export interface SupervisorOptions {
   /** Number of data-plane threads, at least 1. */
@@ -21,23 +21,13 @@ export interface SupervisorOptions {
   /** Answers what workers ask. */
   readonly plan: (query: PlanQuery) => Promise<OutboundPlan | InboundPlan>;
   readonly certificate: (identity: string) => Promise<WorkloadCertificate>;
+  /** What the mesh state says of a pod now; later changes come through `update`. */
+  readonly meshState: (pod: PodInfo) => PodMeshState;
   /** A pod started or stopped; ask `running`. */
   readonly onPods: (change: { readonly kind: 'started' | 'stopped'; readonly pod: PodInfo }) => void;
   /** A thread ended; its metrics go with it. */
   readonly onThreadGone: (name: string) => void;
 }
-
-/** What the mesh state says of a pod. */
-export interface PodMeshState {
-  readonly identity: string | null;
-  readonly policies: CompiledPolicies | null;
-}
-
-/** A worker that keeps crashing is started again after this time, doubled each time, in ms. */
-const RESTART_FIRST = 50;
-const RESTART_MAX = 5000;
-/** A worker that lived this long has not crashed at once. */
-const RESTART_FORGIVEN = 60_000;
 
 /**
  * The data-plane threads. Every pod is served by all of them; the kernel spreads its connections. A thread that crashes is
@@ -47,6 +37,8 @@ export class Supervisor implements PodManager {
   readonly #options: SupervisorOptions;
   readonly #slots: WorkerSlot[];
   readonly #pods = new Map<string, PodEntry>();
+  /** Traffic of a pod can arrive as soon as the first of the threads listens. */
+  readonly #starting = new Map<string, PodEntry>();
   readonly #stopping = new Map<string, Promise<unknown>>();
   readonly #holders = new Map<string, Set<WorkerSlot>>();
   #stopped = false;
@@ -63,13 +55,17 @@ export class Supervisor implements PodManager {
 
   async start(pod: PodInfo, netns: NetnsHandle): Promise<void> {
     await this.#stopping.get(pod.uid);
-    const started = await Promise.all(this.#slots.map((slot) => this.#startOn(slot, pod, netns)));
+    if (this.#stopped) throw new CulvertError('POD_START_FAILED', 'the agent is shutting down');
+    const entry = { pod, netns, state: this.#options.meshState(pod) };
+    this.#starting.set(pod.uid, entry);
+    const started = await Promise.all(this.#slots.map((slot) => this.#startOn(slot, entry)));
+    this.#starting.delete(pod.uid);
     const error = started.find((text) => text !== '');
     if (error !== undefined) {
-      await Promise.all(this.#slots.map((slot) => slot.ask((id) => ({ kind: 'stop-pod', id, uid: pod.uid }))));
+      await this.#stopEverywhere(pod.uid);
       throw new CulvertError('POD_START_FAILED', error);
     }
-    this.#pods.set(pod.uid, { pod, netns, state: { identity: null, policies: null } });
+    this.#pods.set(pod.uid, entry);
     this.#options.onPods({ kind: 'started', pod });
   }
 
@@ -78,12 +74,10 @@ export class Supervisor implements PodManager {
     if (entry === undefined) return;
     this.#pods.delete(uid);
     this.#options.onPods({ kind: 'stopped', pod: entry.pod });
-    const stopped = Promise.all(this.#slots.map((slot) => slot.ask((id) => ({ kind: 'stop-pod', id, uid })))).then(
-      () => {
-        entry.netns.close();
-        if (this.#stopping.get(uid) === stopped) this.#stopping.delete(uid);
-      },
-    );
+    const stopped = this.#stopEverywhere(uid).then(() => {
+      entry.netns.close();
+      if (this.#stopping.get(uid) === stopped) this.#stopping.delete(uid);
+    });
     this.#stopping.set(uid, stopped);
   }
 
@@ -95,12 +89,17 @@ export class Supervisor implements PodManager {
     return [...this.#pods.values()].map(({ pod }) => pod);
   }
 
+  /** A pod that runs or is being started. */
+  podOf(uid: string): PodInfo | null {
+    return (this.#pods.get(uid) ?? this.#starting.get(uid))?.pod ?? null;
+  }
+
   /** Tells the threads what the mesh state says of a pod. */
   update(uid: string, state: PodMeshState): void {
     const entry = this.#pods.get(uid);
     if (entry === undefined) return;
     entry.state = state;
-    this.#broadcast({ kind: 'pod-state', uid, ...state });
+    this.#broadcast({ kind: 'pod-state', uid, state });
   }
 
   /** Plans may have changed; null for those of all pods. */
@@ -111,6 +110,12 @@ export class Supervisor implements PodManager {
   /** A certificate was renewed: the threads that have it get the new one. */
   renew(identity: string, certificate: WorkloadCertificate): void {
     for (const slot of this.#holders.get(identity) ?? []) slot.send({ kind: 'certificate', identity, certificate });
+  }
+
+  /** An identity is not used any more: the threads drop its certificate. */
+  forget(identity: string): void {
+    for (const slot of this.#holders.get(identity) ?? []) slot.send({ kind: 'forget-certificate', identity });
+    this.#holders.delete(identity);
   }
 
   setLogLevel(spec: string): void {
@@ -142,8 +147,12 @@ export class Supervisor implements PodManager {
     for (const slot of this.#slots) slot.send(message);
   }
 
-  async #startOn(slot: WorkerSlot, pod: PodInfo, netns: NetnsHandle): Promise<string> {
-    return slot.ask((id) => ({ kind: 'start-pod', id, pod, netns: netns.fd }));
+  #startOn(slot: WorkerSlot, { pod, netns, state }: PodEntry): Promise<string> {
+    return slot.ask((id) => ({ kind: 'start-pod', id, pod, netns: netns.fd, state }));
+  }
+
+  #stopEverywhere(uid: string): Promise<unknown> {
+    return Promise.all(this.#slots.map((slot) => slot.ask((id) => ({ kind: 'stop-pod', id, uid }))));
   }
 
   #spawn(slot: WorkerSlot): Promise<void> {
@@ -182,14 +191,14 @@ export class Supervisor implements PodManager {
     });
   }
 
-  /** A new thread in the place of one that crashed gets the pods that run. */
+  /** A new thread in the place of one that crashed gets the pods of the others. */
   #restore(slot: WorkerSlot): void {
-    for (const [uid, { pod, netns, state }] of this.#pods) {
-      void this.#startOn(slot, pod, netns).then((error) => {
+    for (const entry of [...this.#pods.values(), ...this.#starting.values()]) {
+      const { uid } = entry.pod;
+      void this.#startOn(slot, entry).then((error) => {
         if (error !== '')
           this.#options.log.error('proxy', 'a thread cannot serve a pod', { pod: uid, thread: slot.name, error });
       });
-      slot.send({ kind: 'pod-state', uid, ...state });
     }
   }
 
@@ -198,7 +207,10 @@ export class Supervisor implements PodManager {
       case 'ask-plan':
         this.#options.plan(message.query).then(
           (plan) => slot.send({ kind: 'plan', id: message.id, plan }),
-          (error) => this.#options.log.error('proxy', 'a route could not be planned', { error: messageOf(error) }),
+          (error) => {
+            this.#options.log.error('proxy', 'a route could not be planned', { error: messageOf(error) });
+            slot.send({ kind: 'plan', id: message.id, plan: null });
+          },
         );
         break;
       case 'ask-certificate':
@@ -211,7 +223,8 @@ export class Supervisor implements PodManager {
 
   #giveCertificate(slot: WorkerSlot, identity: string): void {
     // A thread may show only the identities of pods that run here.
-    if (![...this.#pods.values()].some(({ state }) => state.identity === identity)) {
+    const entries = [...this.#pods.values(), ...this.#starting.values()];
+    if (!entries.some(({ state }) => state.identity === identity)) {
       slot.send({ kind: 'no-certificate', identity, error: 'no pod of this node has that identity' });
       return;
     }
@@ -238,104 +251,3 @@ interface PodEntry {
 
 /** The sources run as they are; the bundle has an entry of its own for threads. */
 const ENTRY = new URL(import.meta.url.endsWith('.ts') ? './thread.ts' : './worker.mjs', import.meta.url);
-
-/** The place of one thread, and the questions that it has not answered. */
-class WorkerSlot {
-  readonly index: number;
-  worker: Worker | null = null;
-  name = '';
-  readonly #waiting = new Map<number, (answer: FromWorker | null) => void>();
-  #nextId = 1;
-  #incarnation = 0;
-  #crashes = 0;
-  #startedAt = 0;
-  #drained: (() => void) | null = null;
-
-  constructor(index: number) {
-    this.index = index;
-  }
-
-  /** Names are unique per incarnation: metrics tell them apart. */
-  nextName(): string {
-    this.#incarnation++;
-    this.name = this.#incarnation === 1 ? `worker-${this.index}` : `worker-${this.index}.${this.#incarnation}`;
-    return this.name;
-  }
-
-  attach(worker: Worker): void {
-    this.worker = worker;
-    this.#startedAt = performance.now();
-  }
-
-  detach(): void {
-    this.worker = null;
-    for (const answer of [...this.#waiting.values()]) answer(null);
-    this.#waiting.clear();
-    this.#drained?.();
-  }
-
-  restartDelay(): number {
-    if (performance.now() - this.#startedAt > RESTART_FORGIVEN) this.#crashes = 0;
-    return Math.min(RESTART_MAX, RESTART_FIRST * 2 ** this.#crashes++);
-  }
-
-  send(message: ToWorker): void {
-    this.worker?.postMessage(message);
-  }
-
-  /** Resolves with the error's text, '' when it went well or the thread is gone (it starts anew, from the pods that run). */
-  ask(message: (id: number) => ToWorker): Promise<string> {
-    return this.#question(message, (answer) => (answer?.kind === 'done' ? answer.error : ''));
-  }
-
-  askReport(): Promise<ThreadReport> {
-    return this.#question(
-      (id) => ({ kind: 'report', id }),
-      (answer) => {
-        if (answer?.kind !== 'report') throw new CulvertError('THREAD_GONE', `thread ${this.name} ended`);
-        return answer.report;
-      },
-    );
-  }
-
-  askSnapshot(): Promise<readonly PodSnapshot[]> {
-    return this.#question(
-      (id) => ({ kind: 'connections', id }),
-      (answer) => (answer?.kind === 'connections' ? answer.pods : []),
-    );
-  }
-
-  drain(deadlineMs: number): Promise<void> {
-    if (this.worker === null) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.#drained = resolve;
-      this.send({ kind: 'drain', deadlineMs });
-    });
-  }
-
-  settle(message: FromWorker): void {
-    if (!('id' in message)) return;
-    const answer = this.#waiting.get(message.id);
-    this.#waiting.delete(message.id);
-    answer?.(message);
-  }
-
-  #question<T>(message: (id: number) => ToWorker, read: (answer: FromWorker | null) => T): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const settle = (answer: FromWorker | null) => {
-        try {
-          resolve(read(answer));
-        } catch (error) {
-          reject(error);
-        }
-      };
-      if (this.worker === null) {
-        settle(null);
-        return;
-      }
-      const id = this.#nextId++;
-      this.#waiting.set(id, settle);
-      this.send(message(id));
-    });
-  }
-}

@@ -13,7 +13,7 @@ const port = parentPort!;
 const writer = createLineWriter();
 const log = createLogger({ format: logFormat, level: logLevel, write: writer.write });
 const metrics = createThreadMetrics(name);
-const asked = new Map<number, (plan: OutboundPlan | InboundPlan) => void>();
+const asked = new Map<number, (plan: OutboundPlan | InboundPlan | null) => void>();
 let nextQuestion = 1;
 
 const plane = new DataPlane({
@@ -31,19 +31,22 @@ const plane = new DataPlane({
 port.on('message', (message: ToWorker) => {
   switch (message.kind) {
     case 'start-pod':
-      answer(message.id, () => plane.startPod(message.pod, message.netns));
+      answer(message.id, () => plane.startPod(message.pod, message.netns, message.state));
       break;
     case 'stop-pod':
       answer(message.id, () => plane.stopPod(message.uid));
       break;
     case 'pod-state':
-      plane.updatePod(message.uid, message.identity, message.policies);
+      plane.updatePod(message.uid, message.state);
       break;
     case 'certificate':
       plane.setCertificate(message.identity, message.certificate);
       break;
     case 'no-certificate':
       plane.identities.fail(message.identity, message.error);
+      break;
+    case 'forget-certificate':
+      plane.forgetCertificate(message.identity);
       break;
     case 'plan': {
       const done = asked.get(message.id);

@@ -53,6 +53,14 @@ export class TlsContexts implements TlsIdentities {
     return previous !== undefined;
   }
 
+  /** Drops the context of an identity. Connections that use it keep it until they end. */
+  forget(identity: string): void {
+    const context = this.#contexts.get(identity);
+    if (context === undefined) return;
+    this.#contexts.delete(identity);
+    this.#loop.freeTlsContext(context);
+  }
+
   /** No certificate is to be had now; who waits is told, and the next one asks again. */
   fail(identity: string, error: string): void {
     this.#settle(identity, new CulvertError('NO_CERTIFICATE', error));

@@ -1,0 +1,277 @@
+/** The data plane of one thread in the test's own thread and namespace, between a real client and a real server. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { OWN_NETNS } from '../../../native/netns.ts';
+import type { PlaneSettings } from '../../../src/filters/plane.ts';
+import type { WorkloadCertificate } from '../../../src/identity/certificate.ts';
+import { openEmbeddedCa } from '../../../src/identity/embedded-ca.ts';
+import { createLogger } from '../../../src/log/logger.ts';
+import { createThreadMetrics, type ThreadMetrics } from '../../../src/metrics/thread-metrics.ts';
+import type { SocketAddress } from '../../../src/netns/address.ts';
+import type { CompiledPolicies } from '../../../src/policy/types.ts';
+import type { InboundPlan, OutboundPlan, WorkloadLabels } from '../../../src/routing/plan.ts';
+import { DataPlane, type Ports } from '../../../src/worker/data-plane.ts';
+import type { PlanQuery } from '../../../src/worker/messages.ts';
+import type { PodMeshState } from '../../../src/worker/pod-mesh-state.ts';
+import type { PodInfo } from '../../../src/zds/types.ts';
+
+export const LOCALHOST = '127.0.0.1';
+export const POD: PodInfo = { uid: 'uid-1', name: 'pod', namespace: 'demo', serviceAccount: 'app' };
+export const IDENTITY = 'spiffe://cluster.local/ns/demo/sa/app';
+export const ALLOW_ALL: CompiledPolicies = { refusals: [], dryRunDeny: [], deny: [], dryRunAllow: [], allow: [] };
+export const DENY_ALL: CompiledPolicies = { ...ALLOW_ALL, deny: [{ key: 'demo/nobody', rules: [[]] }] };
+export const SERVED: PodMeshState = { identity: IDENTITY, policies: ALLOW_ALL };
+
+/** How long anything here may take before it counts as hung, in ms. */
+const PATIENCE = 10_000;
+
+export interface PlaneUnderTest {
+  readonly plane: DataPlane;
+  readonly ports: Ports;
+  readonly metrics: ThreadMetrics;
+  /** What the plane has asked the control thread, in order. */
+  readonly asked: PlanQuery[];
+  /** Answers plan questions; by default the pod's outbound traffic goes through a tunnel to the pod itself, to `app`. */
+  answer: (query: PlanQuery) => OutboundPlan | InboundPlan | null;
+  /** Certificates that the plane asked for. */
+  readonly certificates: string[];
+  /** Answers certificate questions; by default with a fresh one of the test's CA. */
+  certify: (identity: string) => void;
+  sign(identity: string): Promise<WorkloadCertificate>;
+  /** The port of the application that tunnels lead to. */
+  app: number;
+  log(): string;
+  /** Waits for a line of the log with this text. */
+  line(text: string): Promise<string>;
+}
+
+export async function planeUnderTest(t: TestContext, changed: Partial<PlaneSettings> = {}): Promise<PlaneUnderTest> {
+  const folder = mkdtempSync(join(tmpdir(), 'culvert-plane-'));
+  const authority = await openEmbeddedCa({ dir: join(folder, 'ca'), ttl: 3_600_000, now: Date.now });
+  const [outbound, plaintext, hbone] = (await freePorts(3)) as [number, number, number];
+  const ports = { outbound, plaintext, hbone };
+  const metrics = createThreadMetrics(null);
+  let text = '';
+  const watching = new Set<() => void>();
+  const log = createLogger({
+    format: 'plain',
+    level: 'debug',
+    write(line) {
+      text += line;
+      for (const look of [...watching]) look();
+    },
+  });
+  const rig: PlaneUnderTest = {
+    ports,
+    metrics,
+    asked: [],
+    certificates: [],
+    app: 0,
+    answer: (query) =>
+      query.kind === 'outbound' ? tunnelTo(ports, rig.app) : deliverTo({ ip: LOCALHOST, port: rig.app }),
+    certify: (identity) =>
+      void authority.sign(identity).then((certificate) => plane.setCertificate(identity, certificate)),
+    sign: (identity) => authority.sign(identity),
+    log: () => text,
+    line: (wanted) =>
+      new Promise((resolve, reject) => {
+        const look = () => {
+          const line = text.split('\n').find((candidate) => candidate.includes(wanted));
+          if (line === undefined) return;
+          watching.delete(look);
+          clearTimeout(timer);
+          resolve(line);
+        };
+        const timer = setTimeout(() => reject(new Error(`no line with ${wanted} in:\n${text}`)), PATIENCE);
+        watching.add(look);
+        look();
+      }),
+    get plane() {
+      return plane;
+    },
+  };
+  const plane: DataPlane = new DataPlane({
+    settings: { ...SETTINGS, ...changed },
+    log,
+    metrics,
+    ports,
+    askPlan(query, done) {
+      rig.asked.push(query);
+      queueMicrotask(() => done(rig.answer(query)));
+    },
+    askCertificate(identity) {
+      rig.certificates.push(identity);
+      rig.certify(identity);
+    },
+  });
+  t.after(() => {
+    plane.stop();
+    metrics.close();
+    rmSync(folder, { recursive: true });
+  });
+  return rig;
+}
+
+/** Serves POD in the test's own namespace. */
+export function startPod({ plane }: PlaneUnderTest, state: PodMeshState = SERVED): void {
+  plane.startPod(POD, OWN_NETNS, state);
+}
+
+/** An application; its connections in the order they came. */
+export interface Application {
+  readonly server: Server;
+  readonly port: number;
+  readonly sockets: Socket[];
+  next(): Promise<Socket>;
+}
+
+export async function application(
+  t: TestContext,
+  options: { readonly allowHalfOpen?: boolean } = {},
+): Promise<Application> {
+  const sockets: Socket[] = [];
+  const waiting: ((socket: Socket) => void)[] = [];
+  let given = 0;
+  const server = createServer({ allowHalfOpen: options.allowHalfOpen ?? false }, (socket) => {
+    socket.on('error', () => {});
+    sockets.push(socket);
+    if (waiting.length > 0) {
+      given++;
+      waiting.shift()!(socket);
+    }
+  });
+  await new Promise<void>((resolve) => server.listen(0, LOCALHOST, resolve));
+  t.after(() => {
+    server.close();
+    for (const socket of sockets) socket.destroy();
+  });
+  return {
+    server,
+    sockets,
+    port: (server.address() as { port: number }).port,
+    next: () =>
+      patiently(
+        'no connection to the application',
+        new Promise((resolve) => {
+          if (given < sockets.length) resolve(sockets[given++]!);
+          else waiting.push(resolve);
+        }),
+      ),
+  };
+}
+
+/** A client's connection; `ended` tells how it ends: with a FIN or with a reset. */
+export interface Client {
+  readonly socket: Socket;
+  readonly ended: Promise<'end' | 'reset'>;
+}
+
+export async function dial(t: TestContext, port: number): Promise<Client> {
+  const socket = connect({ host: LOCALHOST, port, allowHalfOpen: true });
+  t.after(() => socket.destroy());
+  const ended = new Promise<'end' | 'reset'>((resolve) => {
+    socket.on('error', () => resolve('reset'));
+    socket.on('end', () => resolve('end'));
+    socket.on('close', () => resolve('reset'));
+  });
+  await patiently('no connection', new Promise<void>((resolve) => socket.once('connect', () => resolve())));
+  return { socket, ended: patiently('the connection does not end', ended) };
+}
+
+export function patiently<T>(what: string, promise: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout;
+  const expired = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(what)), PATIENCE);
+  });
+  promise.catch(() => {});
+  return Promise.race([promise, expired]).finally(() => clearTimeout(timer));
+}
+
+/** Asks every few milliseconds, for what nothing tells. */
+export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  const end = performance.now() + PATIENCE;
+  while (!(await holds())) {
+    if (performance.now() > end) throw new Error(what);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+export const LABELS: WorkloadLabels = {
+  uid: POD.uid,
+  name: POD.name,
+  workloadName: 'pod',
+  workloadType: 'deployment',
+  namespace: POD.namespace,
+  canonicalName: 'pod',
+  canonicalRevision: 'v1',
+  clusterId: 'Kubernetes',
+  region: '',
+  zone: '',
+  identity: IDENTITY,
+};
+
+export function tunnelTo(ports: Ports, app: number): OutboundPlan {
+  return {
+    kind: 'forward',
+    service: null,
+    source: LABELS,
+    endpoints: [
+      {
+        uid: POD.uid,
+        address: { ip: LOCALHOST, port: ports.hbone },
+        weight: 1,
+        protocol: 'hbone',
+        authority: `${LOCALHOST}:${app}`,
+        expectedIdentities: [IDENTITY],
+        destination: LABELS,
+      },
+    ],
+  };
+}
+
+export function deliverTo(target: SocketAddress): InboundPlan {
+  return { kind: 'deliver', target, source: LABELS, destination: LABELS, service: null, appTunnel: null };
+}
+
+export const SETTINGS: PlaneSettings = {
+  mark: 0,
+  reusePort: true,
+  ipv6: false,
+  originalSource: false,
+  keepalive: null,
+  userTimeoutMs: 0,
+  localhostAppTunnel: true,
+  responseBaggage: true,
+  maxConnectionsPerPod: 0,
+  connectTimeout: 5000,
+  handshakeTimeout: 5000,
+  responseTimeout: 5000,
+  maxStreamsPerTunnel: 100,
+  tunnelIdleTimeout: 60_000,
+  tunnelMaxAge: 0,
+  streamWindow: 4 * 1024 * 1024,
+  connectionWindow: 16 * 1024 * 1024,
+  frameSize: 1024 * 1024,
+  windowBudget: 64 * 1024 * 1024,
+  tlsGroups: 'X25519',
+  keyLogPath: '',
+  policyInfoLogging: false,
+};
+
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from(
+      { length: count },
+      () =>
+        new Promise<Server>((resolve) => {
+          const server = createServer().listen(0, LOCALHOST, () => resolve(server));
+        }),
+    ),
+  );
+  const ports = servers.map((server) => (server.address() as { port: number }).port);
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return ports;
+}
