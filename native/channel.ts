@@ -156,6 +156,8 @@ export class ChannelLoop {
   readonly slabSize: number;
   readonly #native: NativeLoop;
   readonly #handlers: (ChannelHandler | undefined)[] = [];
+  /** Whose handler stands at an index: an id that has been closed must not touch its successor's. */
+  readonly #owners: ChannelId[] = [];
   readonly #listeners: (ListenerHandler | undefined)[] = [];
 
   /** `onBug` gets what a handler threw; its channel is reset, the others go on. */
@@ -196,8 +198,11 @@ export class ChannelLoop {
             });
         } catch (error) {
           onBug(error);
+          const handler = channel > 0 ? this.#handlers[channel & INDEX_MASK] : undefined;
+          if (handler !== undefined) this.#broken(channel, handler, error);
         }
-        if (channel > 0 && this.#handlers[channel & INDEX_MASK] === undefined) this.#native.reset(channel);
+        // Nobody took it.
+        if (channel > 0 && this.#owners[channel & INDEX_MASK] !== channel) this.#native.reset(channel);
       },
     });
     this.memory = new Uint8Array(this.#native.memory);
@@ -209,13 +214,15 @@ export class ChannelLoop {
   attach(fd: number, handler: ChannelHandler): ChannelId {
     const channel = this.#native.attach(fd, false);
     if (channel === 0) throw new CulvertError('EPOLL', `cannot watch descriptor ${fd}`);
-    this.#handlers[channel & INDEX_MASK] = handler;
+    this.adopt(channel, handler);
     return channel;
   }
 
   /** Gives an accepted channel (or one whose owner changes) its handler. */
   adopt(channel: ChannelId, handler: ChannelHandler): void {
-    this.#handlers[channel & INDEX_MASK] = handler;
+    const index = channel & INDEX_MASK;
+    this.#handlers[index] = handler;
+    this.#owners[index] = channel;
   }
 
   /**
@@ -225,7 +232,7 @@ export class ChannelLoop {
   connect(netns: number, ip: string, port: number, source: string | null, handler: ChannelHandler): ChannelId {
     const channel = this.#native.connect(netns, ip, port, source);
     if (channel <= 0) throw errnoError(-channel, 'connect');
-    this.#handlers[channel & INDEX_MASK] = handler;
+    this.adopt(channel, handler);
     return channel;
   }
 
@@ -260,16 +267,15 @@ export class ChannelLoop {
 
   /** Closes once what is queued is sent. True when that is already done, otherwise `closed` follows. */
   close(channel: ChannelId): boolean {
-    const handler = this.#handlers[channel & INDEX_MASK];
     const done = this.#native.close(channel);
-    if (done && this.#handlers[channel & INDEX_MASK] === handler) this.#handlers[channel & INDEX_MASK] = undefined;
+    if (done) this.#release(channel);
     return done;
   }
 
   /** Drops everything and sends a RST. */
   reset(channel: ChannelId): void {
     this.#native.reset(channel);
-    this.#handlers[channel & INDEX_MASK] = undefined;
+    this.#release(channel);
   }
 
   /**
@@ -347,6 +353,11 @@ export class ChannelLoop {
   /** Closes every channel and listener without a word to their handlers. */
   stop(): void {
     this.#native.stop();
+  }
+
+  #release(channel: ChannelId): void {
+    const index = channel & INDEX_MASK;
+    if (this.#owners[index] === channel) this.#handlers[index] = undefined;
   }
 
   #event(handler: ChannelHandler, channel: ChannelId, kind: number, argument: number): void {
