@@ -35,7 +35,7 @@ const tasks = {
   build: { needs: needs.run, steps: (rest) => [['scripts/bundle.mjs', ...rest]] },
   'test:asan': {
     needs: needs.asan,
-    steps: (rest) => [[...testFlags, ...(rest.length > 0 ? rest : ['test/native/**/*.test.ts'])]],
+    steps: (rest) => [[...testFlags, ...(rest.length > 0 ? rest : ['test/{native,netns,relay,zds}/**/*.test.ts'])]],
     env: asanEnvironment,
   },
 };
