@@ -22,6 +22,11 @@ export function tunnelOnChannel(
   return connection;
 }
 
+/** What ended a handshake, in the operator's words: a bare errno would not say that it was one. */
+export function handshakeMessage(error: ChannelError): string {
+  return error.message.startsWith('tls ') ? error.message : `tls handshake error: ${error.message}`;
+}
+
 class TunnelChannel implements Http2Transport, ChannelHandler {
   readonly memory: Uint8Array;
   readonly scratchSize: number;

@@ -10,9 +10,9 @@ import { policy } from '../filters/policy.ts';
 import type { RequestHead } from '../hbone/connect-headers.ts';
 import { responseHeaders } from '../hbone/connect-headers.ts';
 import type { Http2Connection } from '../hbone/connection.ts';
-import { ErrorCode } from '../hbone/http-error.ts';
+import { ErrorCode, type Http2Error } from '../hbone/http-error.ts';
 import type { Http2Stream, StreamHandler } from '../hbone/stream.ts';
-import { tunnelOnChannel } from '../hbone/tunnel.ts';
+import { handshakeMessage, tunnelOnChannel } from '../hbone/tunnel.ts';
 import { parseSpiffeId } from '../identity/spiffe.ts';
 import { EARLY_DENIES, TUNNEL_HANDSHAKES } from '../metrics/families.ts';
 import { formatSocketAddress } from '../netns/address.ts';
@@ -29,6 +29,8 @@ export interface TunnelListener {
   tunnels(pod: Pod): ReadonlySet<Http2Connection>;
   /** Every tunnel that is open. */
   all(): Iterable<Http2Connection>;
+  /** Tunnels take no new streams from now on, and close after their last one. */
+  drain(): void;
 }
 
 export function createTunnelListener(plane: Plane, observe: PolicyObserver | null): TunnelListener {
@@ -47,26 +49,31 @@ export function createTunnelListener(plane: Plane, observe: PolicyObserver | nul
     plane.metrics,
   );
   const open = new Map<Pod, Set<Http2Connection>>();
+  let draining = false;
   return {
     filters: ['tls-identity', ...chain.names],
     accept(pod, accepted) {
-      let tunnels = open.get(pod);
-      if (tunnels === undefined) {
-        tunnels = new Set();
-        open.set(pod, tunnels);
-      }
-      const ours = tunnels;
       new InboundTunnel(plane, pod, accepted, chain, {
-        opened: (connection) => ours.add(connection),
+        opened(connection) {
+          const tunnels = open.get(pod) ?? new Set();
+          open.set(pod, tunnels.add(connection));
+          // Its handshake was under way when draining began: the client hears at once to go elsewhere.
+          if (draining) connection.drain();
+        },
         closed(connection) {
-          ours.delete(connection);
-          if (ours.size === 0 && open.get(pod) === ours) open.delete(pod);
+          const tunnels = open.get(pod);
+          tunnels?.delete(connection);
+          if (tunnels?.size === 0) open.delete(pod);
         },
       }).start();
     },
     tunnels: (pod) => open.get(pod) ?? NONE,
     *all() {
       for (const tunnels of open.values()) yield* tunnels;
+    },
+    drain() {
+      draining = true;
+      for (const tunnels of [...open.values()]) for (const tunnel of [...tunnels]) tunnel.drain();
     },
   };
 }
@@ -119,6 +126,10 @@ class InboundTunnel implements ChannelHandler {
   }
 
   secured(): void {
+    if (this.#pod.stopped) {
+      this.#refuse('pod-stopped', 'connection closed due to connection drain');
+      return;
+    }
     this.#deadline?.clear();
     this.#over = true;
     const { loop, metrics } = this.#plane;
@@ -135,14 +146,17 @@ class InboundTunnel implements ChannelHandler {
       request: (stream, head) => this.#request(side, stream, head),
       goingAway() {},
       streamClosed() {},
-      closed: () => this.#events.closed(connection),
+      closed: (error) => {
+        this.#events.closed(connection);
+        if (error !== null) this.#brokenBy(error);
+      },
     });
     metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'server', 'ok'), 1);
     this.#events.opened(connection);
   }
 
   failed(error: ChannelError): void {
-    this.#refuse(error.code, error.message);
+    this.#refuse(error.code, handshakeMessage(error));
   }
 
   ended(): void {
@@ -179,6 +193,13 @@ class InboundTunnel implements ChannelHandler {
     metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'server', reason), 1);
     metrics.add(metrics.slot(EARLY_DENIES, 'destination', reason), 1);
     this.#logFailed(message);
+  }
+
+  /** The peer broke HTTP/2. Its streams, if there were any, say so for themselves. */
+  #brokenBy(error: Http2Error): void {
+    const { metrics } = this.#plane;
+    metrics.add(metrics.slot(EARLY_DENIES, 'destination', 'h2-breach'), 1);
+    this.#logFailed(`h2 failed: ${error.message}`);
   }
 
   #request(side: ConstructorParameters<typeof TunnelStream>[1], stream: Http2Stream, head: RequestHead): StreamHandler {

@@ -3,9 +3,11 @@ import type { Deadline } from '../deadlines.ts';
 import { CulvertError } from '../errors.ts';
 import type { Plane, Pod } from '../filters/plane.ts';
 import type { Http2Connection } from '../hbone/connection.ts';
+import type { Http2Error } from '../hbone/http-error.ts';
 import type { DialEvents, TunnelKey } from '../hbone/pool.ts';
-import { tunnelOnChannel } from '../hbone/tunnel.ts';
+import { handshakeMessage, tunnelOnChannel } from '../hbone/tunnel.ts';
 import { TUNNEL_HANDSHAKES } from '../metrics/families.ts';
+import { formatSocketAddress } from '../netns/address.ts';
 
 /** Opens tunnels for the pool: TCP from the pod's namespace, TLS with the pod's certificate, HTTP/2. */
 export function createTunnelDialer(
@@ -81,14 +83,21 @@ class Dial implements ChannelHandler {
       },
       goingAway: () => pool.retired(connection),
       streamClosed: () => pool.streamClosed(connection),
-      closed: () => pool.retired(connection),
+      closed: (error) => {
+        pool.retired(connection);
+        if (error !== null) this.#brokenBy(error);
+      },
     });
     metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'client', 'ok'), 1);
     this.#events.opened(connection);
   }
 
   failed(error: ChannelError): void {
-    this.#fail(this.#step === 'connect' ? connectError(error) : error);
+    this.#fail(
+      this.#step === 'connect'
+        ? connectError(error)
+        : new CulvertError(error.code, handshakeMessage(error), { cause: error }),
+    );
   }
 
   ended(): void {
@@ -101,6 +110,14 @@ class Dial implements ChannelHandler {
 
   drained(): void {}
   closed(): void {}
+
+  #brokenBy(error: Http2Error): void {
+    this.#plane.log.warn('proxy', 'a tunnel ended because its peer broke HTTP/2', {
+      pod: this.#pod.info.uid,
+      peer: formatSocketAddress({ ip: this.#key.ip, port: this.#key.port }),
+      error: error.message,
+    });
+  }
 
   #fail(error: CulvertError): void {
     if (this.#step === 'done') return;

@@ -209,7 +209,7 @@ export class DataPlane implements Plane {
   /** Takes no new connections; `done` is called after the last one has ended or was cut at the deadline (spec §16.3). */
   drain(deadlineMs: number, done: () => void): void {
     for (const pod of this.#pods.values()) pod.closeListeners();
-    for (const tunnel of [...this.#hbone.all()]) tunnel.drain();
+    this.#hbone.drain();
     this.#draining = { until: this.now() + deadlineMs, done };
     this.#checkDrained();
   }
