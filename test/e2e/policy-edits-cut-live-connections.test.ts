@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type Mesh, policy, startAgent, workload } from '../support/mesh.ts';
+import { dial, fate, listenEcho, type Talk } from '../support/pod-sockets.ts';
+import { podNetwork } from '../support/pods.ts';
+
+test('an edit of the policies cuts exactly the live connections that are denied now', async (t) => {
+  const network = await podNetwork(t);
+  const [client, sibling, outside, server] = await Promise.all(
+    ['client', 'sibling', 'outside', 'server'].map((name) => network.addPod(name)),
+  );
+  const mesh = (policies: Mesh['policies'] = [], attached: string[] = []): Mesh => ({
+    workloads: [
+      workload(client!),
+      workload(sibling!),
+      workload(outside!, { protocol: 'TCP' }),
+      workload(server!, { authorizationPolicies: attached }),
+    ],
+    policies,
+  });
+  const deny = (...matches: Record<string, unknown>[]) => policy('deny', 'WorkloadSelector', 'Deny', matches);
+  const agent = await startAgent({ network, mesh: mesh() });
+  t.after(() => agent.stop());
+  for (const pod of [client!, sibling!, server!]) await agent.enrol(pod);
+  for (const port of [8080, 8081]) {
+    const echo = await listenEcho(server!, port);
+    t.after(() => echo.close());
+  }
+
+  async function connect(from = client!, port = 8080): Promise<Talk> {
+    const connection = dial(from, server!.ipv4, port);
+    await alive(connection);
+    return connection;
+  }
+
+  /** Applies policies and waits until the agent says so. */
+  async function apply(next: Mesh): Promise<void> {
+    const before = agent.here();
+    agent.writeMesh(next);
+    await agent.line('local file applied', before);
+  }
+
+  await t.test('by port: the sibling through the same tunnel lives', async () => {
+    const [cut, lives] = [await connect(client, 8080), await connect(client, 8081)];
+    await apply(mesh([deny({ destinationPorts: [8080] })], ['demo/deny']));
+    assert.equal(await fate(cut), 'ECONNRESET');
+    await alive(lives);
+    lives.socket.destroy();
+    const line = await agent.access(({ field }) => field('direction') === 'inbound' && field('error') !== '');
+    assert.equal(line.field('error'), 'connection closed due to policy change');
+    assert.equal(line.field('dst.hbone_addr'), `${server!.ipv4}:8080`);
+    assert.equal(line.level, 'error');
+  });
+
+  await t.test('by identity, with a policy that is newly attached', async () => {
+    await apply(mesh([deny({ principals: [{ Suffix: '/sa/client' }] })]));
+    const [cut, lives] = [await connect(client), await connect(sibling)];
+    await apply(mesh([deny({ principals: [{ Suffix: '/sa/client' }] })], ['demo/deny']));
+    assert.equal(await fate(cut), 'ECONNRESET');
+    await alive(lives);
+    lives.socket.destroy();
+  });
+
+  await t.test('plain connections as well', async () => {
+    await apply(mesh());
+    const [cut, lives] = [await connect(outside), await connect(client)];
+    await apply(mesh([policy('strict', 'Namespace', 'Deny', [{ notPrincipals: [{ Presence: [] }] }])]));
+    assert.equal(await fate(cut), 'ECONNRESET');
+    await alive(lives);
+    lives.socket.destroy();
+  });
+
+  await t.test('an edit that denies nothing cuts nothing', async () => {
+    await apply(mesh());
+    const lives = await connect(client);
+    await apply(mesh([deny({ destinationPorts: [1] })], ['demo/deny']));
+    await alive(lives);
+    lives.socket.destroy();
+  });
+
+  await t.test('a policy that is attached but does not exist denies, and cuts', async () => {
+    const cut = await connect(client);
+    await apply(mesh([], ['demo/unknown']));
+    assert.equal(await fate(cut), 'ECONNRESET');
+    await apply(mesh());
+    (await connect(client)).socket.destroy();
+  });
+});
+
+async function alive(connection: Talk): Promise<void> {
+  connection.send('ping');
+  assert.equal(await connection.text(4), 'ping');
+}
