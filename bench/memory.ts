@@ -14,13 +14,14 @@ import { residentBytes } from './harness/processes.ts';
 const MEGABYTE = 1024 * 1024;
 /** Connections that are held first, so that what is paid once (compiled code, first tunnels) is not counted per connection. */
 const FIRST = 500;
+const MORE = 2000;
 /** Tunnels outlive their streams for a while, and have both ends here. The number is the default of the setting. */
 const STREAMS_PER_TUNNEL = 100;
 const SPARE_DESCRIPTORS = 10;
 const SETTLE_MS = 3000;
 const CLOSE_TIMEOUT_MS = 30_000;
 
-export const memory: Bench = async ({ quick, progress }) => {
+export const memory: Bench = async ({ progress }) => {
   const mesh = await startMesh({ enrolled: ['client', 'server', 'third'], plain: [], workers: 1 });
   const { pid } = mesh.agent;
   const [client, server] = mesh.enrolled as [Pod, Pod];
@@ -38,7 +39,7 @@ export const memory: Bench = async ({ quick, progress }) => {
 
     await connections.holdAtLeast(FIRST);
     const withFirst = await resident(`${FIRST} connections`);
-    const all = FIRST + (quick ? 500 : 2000);
+    const all = FIRST + MORE;
     await connections.holdAtLeast(all);
     const withAll = await resident(`${all} connections`);
     const each = (withAll - withFirst) / (all - FIRST);

@@ -27,13 +27,13 @@ export function meets(value: number, bound: Bound): boolean {
 }
 
 /** The table of all figures, as plain text that is also Markdown. */
-export function formatTable(figures: readonly Figure[], unitOfBound: (figure: Figure) => string = () => ''): string {
+export function formatTable(figures: readonly Figure[]): string {
   const header = ['what', 'measured', 'figure', 'wanted', ''];
   const rows = figures.map((figure) => [
     figure.what,
     figure.measured,
     figure.printed,
-    formatBound(figure.bound) + unitOfBound(figure),
+    formatBound(figure.bound),
     figure.bound === null ? '' : meets(figure.value, figure.bound) ? 'ok' : 'MISSED',
   ]);
   const widths = header.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)));
