@@ -89,6 +89,9 @@ const MAX_HEADER_BLOCK = 128 * 1024;
 const HIGH_WATER = 512 * 1024;
 const LOW_WATER = 128 * 1024;
 
+/** Bytes that may wait altogether. Only a peer that makes us answer and does not read the answers gets there. */
+const MAX_QUEUED = 4 * HIGH_WATER;
+
 /** A stream that uses up a whole window within this time (ms) wants a larger one: covers any sensible round trip. */
 const FAST_WINDOW = 200;
 
@@ -122,6 +125,7 @@ export class Http2Connection {
   #lastPeerStreamId = 0;
   #prefaceLeft: number;
   #settingsReceived = false;
+  #settingsAcknowledged = false;
   #goAwaySent = false;
   #goAwayReceived = false;
   #closed = false;
@@ -184,19 +188,15 @@ export class Http2Connection {
     return this.accepting ? Math.max(0, this.#peer.maxConcurrentStreams - this.#streams.size) : 0;
   }
 
-  /** Opens a stream with a request (client role); null when there is no room. */
+  /** Opens a stream with a request (client role); null when there is no room. Throws before anything has changed. */
   open(fields: readonly HeaderField[], handler: StreamHandler): Http2Stream | null {
     if (this.room === 0) return null;
-    const stream = new Http2Stream(
-      this,
-      this.#nextStreamId,
-      handler,
-      this.#peer.initialWindowSize,
-      this.#options.initialWindow,
-    );
+    const length = this.#encode(fields);
+    const stream = this.#addStream(this.#nextStreamId, handler);
     this.#nextStreamId += 2;
-    this.#streams.set(stream.id, stream);
-    this.sendHeaders(stream, fields, false);
+    // The peer's answer and a reset of its own may cross ours.
+    this.#guard.earn(2);
+    this.#writeBlock(stream, length, false);
     return stream;
   }
 
@@ -252,13 +252,9 @@ export class Http2Connection {
   // Sending. Called by Http2Stream.
 
   sendHeaders(stream: Http2Stream, fields: readonly HeaderField[], end: boolean): void {
-    if (this.#closed || stream.localEnded) return;
-    const memory = this.#memory;
-    if (headersSize(maxEncodedSize(fields), this.#peer.maxFrameSize) > this.#transport.scratchSize) {
-      throw connectionError('INTERNAL_ERROR', 'header list too large to send');
-    }
-    const length = this.#encoder.encode(fields, memory, FRAME_HEADER_SIZE);
-    this.#write(writeHeaders(memory, 0, stream.id, end, memory, FRAME_HEADER_SIZE, length, this.#peer.maxFrameSize));
+    if (!this.#streams.has(stream.id) || stream.localEnded) return;
+    this.#guard.earn(1);
+    this.#writeBlock(stream, this.#encode(fields), end);
     if (end) this.#localEnd(stream);
   }
 
@@ -279,7 +275,7 @@ export class Http2Connection {
   }
 
   sendEnd(stream: Http2Stream): void {
-    if (this.#closed || stream.localEnded) return;
+    if (!this.#streams.has(stream.id) || stream.localEnded) return;
     this.#transport.writeData(stream.id, FrameFlag.END_STREAM, FRAME_HEADER_SIZE, 0);
     this.#localEnd(stream);
   }
@@ -309,6 +305,19 @@ export class Http2Connection {
     }
     stream.receiveWindow += increment;
     this.#write(writeWindowUpdate(this.#memory, 0, stream.id, increment));
+  }
+
+  /** Leaves a header block where a frame's payload is built. Returns its length. */
+  #encode(fields: readonly HeaderField[]): number {
+    if (headersSize(maxEncodedSize(fields), this.#peer.maxFrameSize) > this.#transport.scratchSize) {
+      throw connectionError('INTERNAL_ERROR', 'header list too large to send');
+    }
+    return this.#encoder.encode(fields, this.#memory, FRAME_HEADER_SIZE);
+  }
+
+  #writeBlock(stream: Http2Stream, length: number, end: boolean): void {
+    const memory = this.#memory;
+    this.#write(writeHeaders(memory, 0, stream.id, end, memory, FRAME_HEADER_SIZE, length, this.#peer.maxFrameSize));
   }
 
   #grow(stream: Http2Stream): number {
@@ -468,6 +477,7 @@ export class Http2Connection {
       at++;
       this.#dataLeft--;
       if (this.#paddingLeft > this.#dataLeft) throw connectionError('PROTOCOL_ERROR', 'more padding than DATA');
+      if (this.#paddingLeft === this.#dataLeft) this.#guard.count(this.#options.now(), 'DATA of padding only');
       if (stream !== undefined) this.#consumedPadding(stream, 1 + this.#paddingLeft);
     }
     const payload = Math.min(this.#dataLeft - this.#paddingLeft, end - at);
@@ -495,11 +505,13 @@ export class Http2Connection {
     return at;
   }
 
-  // Padding counts against the window but reaches nobody: its credit is returned at once.
+  // Padding counts against the window but reaches nobody: its credit is returned without anybody taking it.
   #consumedPadding(stream: Http2Stream, bytes: number): void {
-    if (stream.remoteEnded) return;
-    stream.receiveWindow += bytes;
-    this.#write(writeWindowUpdate(this.#memory, 0, stream.id, bytes));
+    stream.padding += bytes;
+    if (stream.padding < stream.creditThreshold || stream.remoteEnded) return;
+    stream.receiveWindow += stream.padding;
+    this.#write(writeWindowUpdate(this.#memory, 0, stream.id, stream.padding));
+    stream.padding = 0;
   }
 
   #frame(bytes: Uint8Array, at: number, length: number): void {
@@ -617,6 +629,7 @@ export class Http2Connection {
       return;
     }
     if (fields === 'list-too-large') {
+      this.#guard.count(this.#options.now(), 'header list too large');
       this.#write(writeRstStream(this.#memory, 0, streamId, ErrorCode.ENHANCE_YOUR_CALM));
       return;
     }
@@ -627,22 +640,32 @@ export class Http2Connection {
       this.#write(writeRstStream(this.#memory, 0, streamId, ErrorCode.PROTOCOL_ERROR));
       return;
     }
-    const stream = new Http2Stream(
-      this,
-      streamId,
-      NO_HANDLER,
-      this.#peer.initialWindowSize,
-      this.#options.initialWindow,
-    );
-    this.#streams.set(streamId, stream);
+    const stream = this.#addStream(streamId, NO_HANDLER);
     stream.handler = this.#events.request(stream, head);
     if (ends && this.#streams.get(streamId) === stream) this.#remoteEnd(stream);
+  }
+
+  #addStream(id: number, handler: StreamHandler): Http2Stream {
+    const { initialWindow } = this.#options;
+    const stream = new Http2Stream(this, id, handler, this.#peer.initialWindowSize, initialWindow);
+    stream.receiveWindow += this.#assumedWindow();
+    this.#streams.set(id, stream);
+    return stream;
+  }
+
+  /** What a peer that has not seen our SETTINGS takes for granted beyond them (RFC 9113 §6.9.2). */
+  #assumedWindow(): number {
+    return this.#settingsAcknowledged ? 0 : Math.max(0, DEFAULT_WINDOW_SIZE - this.#options.initialWindow);
   }
 
   #settings(bytes: Uint8Array, at: number, length: number): void {
     if (this.#streamId !== 0) throw connectionError('PROTOCOL_ERROR', 'SETTINGS on a stream');
     if ((this.#flags & FrameFlag.ACK) !== 0) {
       if (length !== 0) throw connectionError('FRAME_SIZE_ERROR', 'SETTINGS acknowledgement with a payload');
+      this.#guard.count(this.#options.now(), 'SETTINGS acknowledgement');
+      const excess = this.#assumedWindow();
+      this.#settingsAcknowledged = true;
+      if (excess > 0) for (const stream of this.#streams.values()) stream.receiveWindow -= excess;
       return;
     }
     if (length % 6 !== 0) throw connectionError('FRAME_SIZE_ERROR', `SETTINGS of ${length} octets`);
@@ -690,23 +713,34 @@ export class Http2Connection {
       return;
     }
     if (stream.waiting && stream.sendable() > 0) {
-      this.#waiting.splice(this.#waiting.indexOf(stream), 1);
-      stream.waiting = false;
+      this.#stopWaiting(stream);
       stream.handler.streamWritable();
     }
   }
 
-  /** Every waiting stream gets its turn; one that cannot go on queues up again, behind the others. */
+  /** Every waiting stream that can send gets its turn; those that could not stay in front of those that had one. */
   #wakeWaiting(): void {
     if (this.#waiting.length === 0 || this.congested) return;
     const waiting = this.#waiting;
+    const passedOver: Http2Stream[] = [];
     this.#waiting = [];
     for (const stream of waiting) {
-      stream.waiting = false;
       if (this.#streams.get(stream.id) !== stream) continue;
-      if (stream.sendable() > 0) stream.handler.streamWritable();
-      else this.waitForWindow(stream);
+      if (stream.sendable() === 0) {
+        passedOver.push(stream);
+        continue;
+      }
+      stream.waiting = false;
+      stream.handler.streamWritable();
     }
+    if (passedOver.length > 0) this.#waiting = passedOver.concat(this.#waiting);
+  }
+
+  #stopWaiting(stream: Http2Stream): void {
+    if (!stream.waiting) return;
+    stream.waiting = false;
+    const at = this.#waiting.indexOf(stream);
+    if (at >= 0) this.#waiting.splice(at, 1);
   }
 
   #rstStream(bytes: Uint8Array, at: number, length: number): void {
@@ -728,8 +762,8 @@ export class Http2Connection {
   #ping(bytes: Uint8Array, at: number, length: number): void {
     if (this.#streamId !== 0) throw connectionError('PROTOCOL_ERROR', 'PING on a stream');
     if (length !== 8) throw connectionError('FRAME_SIZE_ERROR', `PING of ${length} octets`);
-    if ((this.#flags & FrameFlag.ACK) !== 0) return;
     this.#guard.count(this.#options.now(), 'PING');
+    if ((this.#flags & FrameFlag.ACK) !== 0) return;
     this.#write(writePing(this.#memory, 0, true, bytes, at));
   }
 
@@ -738,6 +772,7 @@ export class Http2Connection {
     if (length < 8) throw connectionError('FRAME_SIZE_ERROR', `GOAWAY of ${length} octets`);
     const last = readUint31(bytes, at);
     const code = readUint32(bytes, at + 4);
+    if (this.#goAwayReceived) this.#guard.count(this.#options.now(), 'GOAWAY');
     this.#goAwayReceived = true;
     this.#events.goingAway(code);
     if (!this.#isServer) {
@@ -768,10 +803,7 @@ export class Http2Connection {
     if (!this.#streams.delete(stream.id)) return;
     this.#options.budget.giveBack(stream.windowSize - this.#options.initialWindow);
     stream.windowSize = this.#options.initialWindow;
-    if (stream.waiting) {
-      this.#waiting.splice(this.#waiting.indexOf(stream), 1);
-      stream.waiting = false;
-    }
+    this.#stopWaiting(stream);
     this.#events.streamClosed();
     this.#closeWhenIdle();
   }
@@ -814,9 +846,8 @@ export class Http2Connection {
   #goAway(code: number, debug: string): void {
     if (this.#goAwaySent && code === ErrorCode.NO_ERROR) return;
     this.#goAwaySent = true;
-    this.#write(
-      writeGoAway(this.#memory, 0, this.#lastPeerStreamId, code, debug.replace(/[^ -~]/g, '?').slice(0, 200)),
-    );
+    const text = debug.replace(/[^ -~]/g, '?').slice(0, 200);
+    this.#transport.write(0, writeGoAway(this.#memory, 0, this.#lastPeerStreamId, code, text));
   }
 
   #isIdle(streamId: number): boolean {
@@ -844,8 +875,12 @@ export class Http2Connection {
     this.#write(length);
   }
 
+  /** Sends the frame that was built at the start of the memory. DATA waits for a congested transport, this does not. */
   #write(length: number): void {
-    this.#transport.write(0, length);
+    if (this.#transport.write(0, length) <= MAX_QUEUED || this.#closed) return;
+    const error = connectionError('ENHANCE_YOUR_CALM', 'the peer does not read the answers to what it sends');
+    this.#end(error, { code: error.http2Code, unprocessed: false, detail: error.message });
+    this.#transport.close();
   }
 }
 

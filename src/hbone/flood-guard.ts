@@ -6,7 +6,8 @@ const BURST = 10_000;
 
 /**
  * Bounds what a peer can make us do without moving data: PING, SETTINGS, RST_STREAM, empty DATA, PRIORITY, unknown
- * frames (rapid reset, CVE-2023-44487, and its relatives).
+ * frames (rapid reset, CVE-2023-44487, and its relatives). Streams that were answered pay for their own end, so that
+ * applications which close with a reset can do so at any rate.
  */
 export class FloodGuard {
   #left = BURST;
@@ -14,6 +15,11 @@ export class FloodGuard {
 
   constructor(now: number) {
     this.#since = now;
+  }
+
+  /** A stream went its way: that many frames at its end are no flood. */
+  earn(frames: number): void {
+    this.#left = Math.min(BURST, this.#left + frames);
   }
 
   /** Counts one such frame. Throws ENHANCE_YOUR_CALM when there were too many. `now` in milliseconds. */

@@ -37,6 +37,8 @@ export class Http2Stream {
   windowSize: number;
   /** Received and not returned as credit yet. */
   uncredited = 0;
+  /** Padding received and not returned as credit yet. */
+  padding = 0;
   /** Credit returned since `windowStart`, which tells how fast the window is used. */
   credited = 0;
   windowStart = 0;
