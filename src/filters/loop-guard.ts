@@ -16,10 +16,15 @@ export function isIllegalPort(port: number): boolean {
   return ILLEGAL_PORTS.includes(port);
 }
 
-/** Outbound: our own ports on loopback, or dialled directly instead of having been redirected. */
+/**
+ * Outbound: our own ports on loopback, or dialled directly instead of having been redirected. The kernel records an
+ * original destination for connections that nobody redirected as well; a pod that dials its own address is told by coming
+ * from that address.
+ */
 export function callsOwnListener(connection: ProxiedConnection & { readonly isRedirected: boolean }): boolean {
-  if (!isIllegalPort(connection.destinationPort)) return false;
-  return !connection.isRedirected || isLoopback(connection.destinationIp);
+  const { destinationIp, destinationPort, peerIp, isRedirected } = connection;
+  if (!isIllegalPort(destinationPort)) return false;
+  return !isRedirected || isLoopback(destinationIp) || destinationIp === peerIp;
 }
 
 function selfCall(): Refusal {
