@@ -3,12 +3,11 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { readAccessLine } from '../support/access-log.ts';
-import { identityOf, podInfo, service, startAgent, workload } from '../support/mesh.ts';
+import { identityOf, meshNetwork, podInfo, service, startAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, fate, listenEcho } from '../support/pod-sockets.ts';
-import { podNetwork } from '../support/pods.ts';
 
 test('agents of two nodes with one CA folder carry traffic between their pods', async (t) => {
-  const network = await podNetwork(t);
+  const network = await meshNetwork(t);
   const near = await network.addPod('near');
   const far = await network.addPod('far');
   const services = { 'demo/far.demo.svc.cluster.local': { 80: 8080 } };
@@ -20,10 +19,8 @@ test('agents of two nodes with one CA folder carry traffic between their pods', 
     startAgent({ network, name: 'a', mesh }),
     startAgent({ network, name: 'b', mesh, env: { NODE_NAME: 'node-b', LOG_FORMAT: 'json' } }),
   ]);
-  t.after(() => Promise.all([a.stop(), b.stop()]));
   await Promise.all([a.enrol(near), b.enrol(far)]);
-  const echo = await listenEcho(far, 8080);
-  t.after(() => echo.close());
+  await listenEcho(far, 8080);
 
   await t.test('one agent logs the outbound side, the other the inbound side, each in its format', async () => {
     assert.equal(await exchange(dial(near, '10.96.0.10', 80), 'over there'), 'over there');
@@ -54,7 +51,6 @@ test('agents of two nodes with one CA folder carry traffic between their pods', 
       caDir: join(network.folder, 'other-ca'),
       env: { NODE_NAME: 'node-c' },
     });
-    t.after(() => c.stop());
     await c.enrol(foreign, podInfo('foreign'));
     const before = b.here();
     assert.equal(await fate(dial(foreign, far.ipv4, 8080)), 'ECONNRESET');

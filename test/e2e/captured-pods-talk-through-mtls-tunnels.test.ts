@@ -2,15 +2,14 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { type AccessLine, readAccessLine } from '../support/access-log.ts';
-import { identityOf, service, startAgent, workload } from '../support/mesh.ts';
+import { identityOf, meshNetwork, service, startAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, listen, listenEcho } from '../support/pod-sockets.ts';
-import { podNetwork } from '../support/pods.ts';
 import { matching, readSamples, type Sample, total } from '../support/samples.ts';
 
 const golden = (name: string) => readFileSync(new URL(`../${name}`, import.meta.url), 'utf8');
 
 test('two captured pods of one node talk through a tunnel of mutual TLS', async (t) => {
-  const network = await podNetwork(t);
+  const network = await meshNetwork(t);
   const client = await network.addPod('client');
   const server = await network.addPod('server');
   const services = { 'demo/server.demo.svc.cluster.local': { 80: 8080 } };
@@ -19,10 +18,8 @@ test('two captured pods of one node talk through a tunnel of mutual TLS', async 
     services: [service('server', '10.96.0.10', { 80: 8080 })],
   };
   const agent = await startAgent({ network, mesh });
-  t.after(() => agent.stop());
   for (const pod of [client, server]) await agent.enrol(pod);
-  const echo = await listenEcho(server, 8080);
-  t.after(() => echo.close());
+  await listenEcho(server, 8080);
 
   await t.test('both sides log it as the incumbent does', async () => {
     assert.equal(await exchange(dial(client, '10.96.0.10', 80), 'hello world'), 'hello world');
@@ -110,8 +107,7 @@ test('two captured pods of one node talk through a tunnel of mutual TLS', async 
   });
 
   await t.test('the server sees the client’s own address, over IPv4 and IPv6', async () => {
-    const who = await listen(server, 8081, { serve: ({ socket, peer }) => socket.end(peer.ip) });
-    t.after(() => who.close());
+    await listen(server, 8081, { serve: ({ socket, peer }) => socket.end(peer.ip) });
     assert.equal(await exchange(dial(client, server.ipv4, 8081), ''), client.ipv4);
     if (server.ipv6 === null) return;
     assert.equal(await exchange(dial(client, server.ipv6, 8081), ''), client.ipv6);

@@ -1,15 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { credentials, openTunnel, request } from '../support/hbone-client.ts';
-import { identityOf, policy, startAgent, workload } from '../support/mesh.ts';
+import { identityOf, meshNetwork, policy, startAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, fate, listenEcho } from '../support/pod-sockets.ts';
-import { podNetwork } from '../support/pods.ts';
 import { matching } from '../support/samples.ts';
 
 const PORTS = [8080, 8081, 9000];
 
 test('policies decide who may connect', async (t) => {
-  const network = await podNetwork(t);
+  const network = await meshNetwork(t);
   const friend = await network.addPod('friend');
   const other = await network.addPod('other');
   const evil = await network.addPod('evil');
@@ -41,13 +40,11 @@ test('policies decide who may connect', async (t) => {
       ],
     },
   });
-  t.after(() => agent.stop());
   for (const pod of [friend, other, server, strict, open]) await agent.enrol(pod);
   await agent.enrol(evil, { uid: 'uid-evil', name: 'evil', namespace: 'evil', serviceAccount: 'evil' });
   for (const pod of [server, strict, open]) {
     for (const port of PORTS) {
-      const echo = await listenEcho(pod, port);
-      t.after(() => echo.close());
+      await listenEcho(pod, port);
     }
   }
 

@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Mesh, policy, startAgent, workload } from '../support/mesh.ts';
+import { type Mesh, meshNetwork, policy, startAgent, workload } from '../support/mesh.ts';
 import { dial, fate, listenEcho, type Talk } from '../support/pod-sockets.ts';
-import { podNetwork } from '../support/pods.ts';
 
 test('an edit of the policies cuts exactly the live connections that are denied now', async (t) => {
-  const network = await podNetwork(t);
+  const network = await meshNetwork(t);
   const [client, sibling, outside, server] = await Promise.all(
     ['client', 'sibling', 'outside', 'server'].map((name) => network.addPod(name)),
   );
@@ -20,11 +19,9 @@ test('an edit of the policies cuts exactly the live connections that are denied 
   });
   const deny = (...matches: Record<string, unknown>[]) => policy('deny', 'WorkloadSelector', 'Deny', matches);
   const agent = await startAgent({ network, mesh: mesh() });
-  t.after(() => agent.stop());
   for (const pod of [client!, sibling!, server!]) await agent.enrol(pod);
   for (const port of [8080, 8081]) {
-    const echo = await listenEcho(server!, port);
-    t.after(() => echo.close());
+    await listenEcho(server!, port);
   }
 
   async function connect(from = client!, port = 8080): Promise<Talk> {

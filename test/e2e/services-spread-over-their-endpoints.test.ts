@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { service, startAgent, workload } from '../support/mesh.ts';
+import { meshNetwork, service, startAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, fate, listen } from '../support/pod-sockets.ts';
-import { podNetwork } from '../support/pods.ts';
 import { matching, total } from '../support/samples.ts';
 
 test('connections to a service spread over its endpoints and are counted under its name', async (t) => {
-  const network = await podNetwork(t);
+  const network = await meshNetwork(t);
   const client = await network.addPod('client');
   const endpoints = [await network.addPod('echo-1'), await network.addPod('echo-2')];
   const services = {
@@ -28,13 +27,11 @@ test('connections to a service spread over its endpoints and are counted under i
       ],
     },
   });
-  t.after(() => agent.stop());
   for (const pod of [client, ...endpoints]) await agent.enrol(pod);
   // The second endpoint serves the same service port on another port of its own.
   const ports = [8080, 8081];
   for (const [index, pod] of endpoints.entries()) {
-    const server = await listen(pod, ports[index]!, { serve: ({ socket }) => socket.end(pod.name) });
-    t.after(() => server.close());
+    await listen(pod, ports[index]!, { serve: ({ socket }) => socket.end(pod.name) });
   }
 
   await t.test('each connection reaches one endpoint, and all endpoints are reached', async () => {

@@ -3,13 +3,12 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import type { TLSSocket } from 'node:tls';
 import { type Credentials, credentials, openTunnel, request, secure } from '../support/hbone-client.ts';
-import { identityOf, startAgent, type TestAgent, workload } from '../support/mesh.ts';
+import { identityOf, meshNetwork, startAgent, type TestAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, fate, listenEcho, patiently, type Talk } from '../support/pod-sockets.ts';
-import { podNetwork } from '../support/pods.ts';
 import { total } from '../support/samples.ts';
 
 test('who is not of the mesh is turned away at 15008, with one line in the log, and nobody else notices', async (t) => {
-  const network = await podNetwork(t);
+  const network = await meshNetwork(t);
   const client = await network.addPod('client');
   const server = await network.addPod('server');
   const stranger = await network.addPod('stranger');
@@ -18,10 +17,8 @@ test('who is not of the mesh is turned away at 15008, with one line in the log, 
     mesh: { workloads: [workload(client), workload(server)] },
     env: { CULVERT_TLS_HANDSHAKE_TIMEOUT: '1s' },
   });
-  t.after(() => agent.stop());
   for (const pod of [client, server]) await agent.enrol(pod);
-  const echo = await listenEcho(server, 8080);
-  t.after(() => echo.close());
+  await listenEcho(server, 8080);
   const neighbour = dial(client, server.ipv4, 8080);
   await alive(neighbour);
 

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { startAgent, workload } from '../support/mesh.ts';
+import { meshNetwork, startAgent, workload } from '../support/mesh.ts';
 import { dial, fate, listen, type PodServer, type Talk } from '../support/pod-sockets.ts';
-import { type Pod, podNetwork } from '../support/pods.ts';
+import type { Pod } from '../support/pods.ts';
 
 test('TCP semantics survive the agent', async (t) => {
-  const network = await podNetwork(t);
+  const network = await meshNetwork(t);
   const captured = await network.addPod('captured');
   const plain = await network.addPod('plain');
   const server = await network.addPod('server');
@@ -13,15 +13,10 @@ test('TCP semantics survive the agent', async (t) => {
     network,
     mesh: { workloads: [workload(captured), workload(server), workload(plain, { protocol: 'TCP' })] },
   });
-  t.after(() => agent.stop());
   await agent.enrol(captured);
   await agent.enrol(server);
   const atServer = await listen(server, 8080);
   const atPlain = await listen(plain, 8080);
-  t.after(() => {
-    atServer.close();
-    atPlain.close();
-  });
 
   const paths: { name: string; from: Pod; to: Pod; target: PodServer }[] = [
     { name: 'through a tunnel', from: captured, to: server, target: atServer },

@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { identityOf, startAgent, workload } from '../support/mesh.ts';
+import { identityOf, meshNetwork, startAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, listen } from '../support/pod-sockets.ts';
-import { podNetwork } from '../support/pods.ts';
 import { matching } from '../support/samples.ts';
 
 test('captured pods talk plain TCP with whoever is not captured', async (t) => {
-  const network = await podNetwork(t);
+  const network = await meshNetwork(t);
   const captured = await network.addPod('captured');
   const outside = await network.addPod('outside');
   const stranger = await network.addPod('stranger');
@@ -14,11 +13,9 @@ test('captured pods talk plain TCP with whoever is not captured', async (t) => {
     network,
     mesh: { workloads: [workload(captured), workload(outside, { protocol: 'TCP' })] },
   });
-  t.after(() => agent.stop());
   await agent.enrol(captured);
   for (const pod of [captured, outside, stranger]) {
-    const server = await listen(pod, 8080, { serve: ({ socket, peer }) => socket.end(peer.ip) });
-    t.after(() => server.close());
+    await listen(pod, 8080, { serve: ({ socket, peer }) => socket.end(peer.ip) });
   }
 
   await t.test('a captured client reaches an uncaptured server, without identities', async () => {

@@ -1,21 +1,44 @@
-/** Agents under test: child processes with a node agent, a mesh file and a CA folder of their own. */
+/** Agents under test: child processes, each with a mesh file of its own, and pods for them to serve. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, readdirSync, readlinkSync, renameSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { ConfigDump } from '../../src/admin/config-dump.ts';
 import { chooseRulesBackend } from '../../src/cni/rules/backend.ts';
 import { defaultPodRules } from '../../src/cni/rules/pod-rules.ts';
+import { createPodNetwork } from '../../src/demo/pod-network.ts';
 import type { Logger } from '../../src/log/logger.ts';
 import { startZdsServer, type ZdsServer } from '../../src/zds/server.ts';
 import type { PodInfo } from '../../src/zds/types.ts';
 import { type AccessLine, readAccessLine } from './access-log.ts';
+import { closeConnections } from './pod-sockets.ts';
 import type { Pod, PodNetwork } from './pods.ts';
+import './pods.ts';
 import { readSamples, type Sample } from './samples.ts';
 
 const cli = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
+
+/** A pod network with agents in it. */
+export interface MeshNetwork extends PodNetwork {
+  /** Has something ended before the network goes, the last one first. */
+  defer(end: () => unknown): void;
+}
+
+/** Removed when the test ends, and with it every agent and every connection that was made in it. */
+export async function meshNetwork(t: TestContext): Promise<MeshNetwork> {
+  const network = await createPodNetwork();
+  const ends: (() => unknown)[] = [];
+  t.after(async () => {
+    // First the connections: an agent that is told to stop waits for them.
+    closeConnections();
+    for (const end of ends.reverse()) await end();
+    await network.close();
+  });
+  return { ...network, defer: (end) => ends.push(end) };
+}
 
 export interface TestAgent {
   readonly zds: ZdsServer;
@@ -56,7 +79,7 @@ export interface HttpAnswer {
 }
 
 export interface TestAgentOptions {
-  readonly network: PodNetwork;
+  readonly network: MeshNetwork;
   readonly name?: string;
   readonly mesh: Mesh;
   /** Shared by agents that are to trust each other. */
@@ -176,6 +199,7 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
     },
   };
   nodeAgents.set(agent, { zds, socket });
+  network.defer(() => agent.stop());
   await Promise.race([
     besides === undefined
       ? zds.whenAgent()

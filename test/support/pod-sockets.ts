@@ -37,6 +37,14 @@ export interface PodServer {
   close(): void;
 }
 
+/** Whatever was opened here and is not closed yet. */
+const open = new Set<{ end(): void }>();
+
+/** Closes every connection and every server. */
+export function closeConnections(): void {
+  for (const each of [...open]) each.end();
+}
+
 /** How long anything here may take before it counts as hung, in ms. */
 const PATIENCE = 15_000;
 
@@ -62,6 +70,9 @@ export async function listen(
     if (take === undefined) queue.push(connection);
     else take(connection);
   });
+  const entry = { end: () => server.close() };
+  open.add(entry);
+  server.on('close', () => open.delete(entry));
   server.listen({ fd });
   await once(server, 'listening');
   return {
@@ -109,6 +120,9 @@ export function patiently<T>(complaint: string, promise: Promise<T>, patienceMs 
 
 function talk(socket: Socket, peer: Talk['peer']): Talk {
   let broken: NodeJS.ErrnoException | null = null;
+  const entry = { end: () => socket.destroy() };
+  open.add(entry);
+  socket.on('close', () => open.delete(entry));
   socket.on('error', (error: NodeJS.ErrnoException) => {
     broken ??= error;
   });
