@@ -43,8 +43,6 @@ uint32_t Loop::Attach(int fd, bool connecting) {
   channel->fd = fd;
   channel->connecting = connecting;
   channel->writable = !connecting;
-  // Accepted connections often have data already; the first read finds out.
-  channel->readable = !connecting;
   table_[index] = channel;
   epoll_event event{};
   event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
@@ -69,7 +67,7 @@ Channel* Loop::Find(uint32_t id) {
 void Loop::Dispatch(Channel* channel, uint32_t events) {
   if (channel->connecting) {
     if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) == 0) return;
-    ConnectDone(channel);
+    ConnectDone(channel, events);
     return;
   }
   if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0 && !channel->writable) {
@@ -98,7 +96,7 @@ void Loop::Dispatch(Channel* channel, uint32_t events) {
   }
 }
 
-void Loop::ConnectDone(Channel* channel) {
+void Loop::ConnectDone(Channel* channel, uint32_t events) {
   int error = 0;
   socklen_t length = sizeof(error);
   getsockopt(channel->fd, SOL_SOCKET, SO_ERROR, &error, &length);
@@ -108,7 +106,9 @@ void Loop::ConnectDone(Channel* channel) {
     return;
   }
   channel->writable = true;
-  channel->readable = true;
+  // A server that speaks first may be heard already; otherwise its bytes are an edge of their own.
+  channel->readable = (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0;
+  channel->hung_up = (events & (EPOLLRDHUP | EPOLLHUP)) != 0;
   CallEvent(channel, kEventConnected, 0);
   if (!channel->closed && channel->out.size() > 0) MarkDirty(channel);
 }

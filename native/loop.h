@@ -126,7 +126,7 @@ class Loop {
   void Readable(Channel* channel);
   void ReadPlain(Channel* channel);
   void ReadTls(Channel* channel);
-  void ConnectDone(Channel* channel);
+  void ConnectDone(Channel* channel, uint32_t events);
   void ReadEnd(Channel* channel);
   void Fail(Channel* channel, int code, std::string text);
   void Flush(Channel* channel);
