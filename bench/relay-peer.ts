@@ -103,7 +103,7 @@ const pool = new TunnelPool({
             },
             goingAway: () => pool.retired(connection),
             streamClosed: () => pool.streamClosed(connection),
-            closed: () => pool.retired(connection),
+            closed: () => pool.closed(connection),
           },
         );
         events.opened(connection);
@@ -119,6 +119,7 @@ const pool = new TunnelPool({
 
 /** A plain connection that waits for its stream. */
 class Outgoing implements ChannelHandler, StreamHandler, TunnelRequest {
+  readonly isOver = false;
   readonly #channel: ChannelId;
   #stream: Http2Stream | null = null;
 

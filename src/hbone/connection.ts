@@ -33,7 +33,14 @@ import {
   writeWindowUpdate,
 } from './frames.ts';
 import { type HeaderField, HpackDecoder, HpackEncoder, maxEncodedSize } from './hpack.ts';
-import { connectionError, ErrorCode, errorCodeName, Http2Error, streamError } from './http-error.ts';
+import {
+  connectionError,
+  ErrorCode,
+  type ErrorCodeName,
+  errorCodeName,
+  Http2Error,
+  streamError,
+} from './http-error.ts';
 import { applySettings, defaultSettings } from './settings.ts';
 import { Http2Stream, type StreamHandler, type StreamReset } from './stream.ts';
 import type { WindowBudget } from './window-budget.ts';
@@ -226,10 +233,11 @@ export class Http2Connection {
   }
 
   /** Ends everything now, with a GOAWAY of that code. */
-  abort(code: number, detail: string): void {
+  abort(code: ErrorCode, detail: string): void {
     if (this.#closed) return;
     this.#goAway(code, '');
-    this.#end(null, { code: ErrorCode.CANCEL, unprocessed: false, detail });
+    const error = code === ErrorCode.NO_ERROR ? null : connectionError(errorCodeName(code) as ErrorCodeName, detail);
+    this.#end(error, { code: ErrorCode.CANCEL, unprocessed: false, detail });
     this.#transport.close();
   }
 

@@ -1,5 +1,6 @@
 import { CulvertError } from '../errors.ts';
 import type { Http2Connection } from './connection.ts';
+import type { ErrorCode } from './http-error.ts';
 
 /** Which tunnels may serve a stream: all of it must be equal (spec §6.1). */
 export interface TunnelKey {
@@ -34,6 +35,8 @@ export interface DialEvents {
 
 /** Gets a tunnel with room for a stream, which must be opened before returning; or why there is none. */
 export interface TunnelRequest {
+  /** Nobody waits for it any more: it is passed over. */
+  readonly isOver: boolean;
   tunnel(connection: Http2Connection): void;
   noTunnel(error: CulvertError): void;
 }
@@ -65,8 +68,7 @@ export class TunnelPool {
     const tunnel = this.#withRoom(group);
     if (tunnel !== null) {
       this.#options.count('hit');
-      tunnel.idleSince = 0;
-      request.tunnel(tunnel.connection);
+      this.#give(tunnel, request);
       return;
     }
     group.waiting.push(request);
@@ -86,14 +88,21 @@ export class TunnelPool {
     if (tunnel.group.waiting.length > 0) this.#serve(tunnel.group);
   }
 
-  /** The tunnel takes no more streams, or is gone. */
+  /** The tunnel takes no more streams; it is still looked after until it has closed. */
   retired(connection: Http2Connection): void {
     const tunnel = this.#tunnels.get(connection);
     if (tunnel === undefined) return;
+    const { group } = tunnel;
+    const at = group.tunnels.indexOf(tunnel);
+    if (at < 0) return;
+    group.tunnels.splice(at, 1);
+    this.#dropIfEmpty(group);
+  }
+
+  /** The tunnel is gone. */
+  closed(connection: Http2Connection): void {
+    this.retired(connection);
     this.#tunnels.delete(connection);
-    const { tunnels } = tunnel.group;
-    tunnels.splice(tunnels.indexOf(tunnel), 1);
-    this.#dropIfEmpty(tunnel.group);
   }
 
   /** Tunnels of this source take no new streams: its certificate changed, or it is gone. Existing streams go on. */
@@ -102,17 +111,16 @@ export class TunnelPool {
   }
 
   /** Closes the tunnels that start in this pod, at once. */
-  closePod(pod: string, code: number): void {
+  closePod(pod: string, code: ErrorCode): void {
     for (const group of [...this.#groups.values()]) {
       if (group.key.pod !== pod) continue;
       group.closed = true;
       this.#groups.delete(group.name);
-      for (const { connection } of [...group.tunnels]) {
-        this.#tunnels.delete(connection);
-        connection.abort(code, 'the pod is gone');
-      }
       const error = new CulvertError('POOL_DRAINING', 'pool draining');
       for (const request of group.waiting.splice(0)) request.noTunnel(error);
+    }
+    for (const { group, connection } of [...this.#tunnels.values()]) {
+      if (group.key.pod === pod) connection.abort(code, 'the pod is gone');
     }
   }
 
@@ -135,7 +143,7 @@ export class TunnelPool {
     }
   }
 
-  /** Every tunnel that takes new streams. */
+  /** Every tunnel that is open, those that take no new streams too. */
   connections(): IterableIterator<Http2Connection> {
     return this.#tunnels.keys();
   }
@@ -167,13 +175,23 @@ export class TunnelPool {
 
   #serve(group: Group): void {
     while (group.waiting.length > 0) {
+      if (group.waiting[0]!.isOver) {
+        group.waiting.shift();
+        continue;
+      }
       const tunnel = this.#withRoom(group);
       if (tunnel === null) break;
-      tunnel.idleSince = 0;
-      group.waiting.shift()!.tunnel(tunnel.connection);
+      this.#give(tunnel, group.waiting.shift()!);
     }
     // The peer may allow fewer streams than were expected to fit.
     if (group.waiting.length > group.dialling * this.#options.maxStreams) this.#dial(group);
+  }
+
+  #give(tunnel: Tunnel, request: TunnelRequest): void {
+    const { connection } = tunnel;
+    tunnel.idleSince = 0;
+    request.tunnel(connection);
+    if (connection.streamCount === 0) tunnel.idleSince = this.#options.now();
   }
 
   /** The fullest tunnel with room, so that the others can become idle and go. */

@@ -5,7 +5,9 @@ import {
   type ChannelLoop,
   NO_LIMIT,
 } from '../../native/channel.ts';
+import type { Deadlines } from '../deadlines.ts';
 import { Http2Connection, type Http2Events, type Http2Options, type Http2Transport } from './connection.ts';
+import { ErrorCode } from './http-error.ts';
 
 /** An HTTP/2 connection on an established TLS channel. */
 export function tunnelOnChannel(
@@ -20,6 +22,14 @@ export function tunnelOnChannel(
   tunnel.connection = connection;
   loop.resume(channel, NO_LIMIT);
   return connection;
+}
+
+/** Gives up on a peer that has done its TLS handshake and then does not speak HTTP/2. */
+export function expectSettings(connection: Http2Connection, deadlines: Deadlines): void {
+  deadlines.set(() => {
+    if (!connection.established)
+      connection.abort(ErrorCode.SETTINGS_TIMEOUT, 'the peer sent no HTTP/2 settings in time');
+  });
 }
 
 /** What ended a handshake, in the operator's words: a bare errno would not say that it was one. */

@@ -12,7 +12,7 @@ import { responseHeaders } from '../hbone/connect-headers.ts';
 import type { Http2Connection } from '../hbone/connection.ts';
 import { ErrorCode, type Http2Error } from '../hbone/http-error.ts';
 import type { Http2Stream, StreamHandler } from '../hbone/stream.ts';
-import { handshakeMessage, tunnelOnChannel } from '../hbone/tunnel.ts';
+import { expectSettings, handshakeMessage, tunnelOnChannel } from '../hbone/tunnel.ts';
 import { parseSpiffeId } from '../identity/spiffe.ts';
 import { EARLY_DENIES, TUNNEL_HANDSHAKES } from '../metrics/families.ts';
 import { formatSocketAddress } from '../netns/address.ts';
@@ -89,6 +89,8 @@ class InboundTunnel implements ChannelHandler {
   readonly #chain: FilterChain<TunnelStream>;
   readonly #events: { opened(connection: Http2Connection): void; closed(connection: Http2Connection): void };
   #deadline: Deadline | null = null;
+  /** Whose certificate is shown, once it is known. */
+  #identity: string | null = null;
   #over = false;
 
   constructor(
@@ -132,7 +134,7 @@ class InboundTunnel implements ChannelHandler {
     }
     this.#deadline?.clear();
     this.#over = true;
-    const { loop, metrics } = this.#plane;
+    const { loop, metrics, deadlines } = this.#plane;
     const { peerIp, peerPort, destinationIp, destinationPort } = this.#accepted;
     const side = {
       pod: this.#pod,
@@ -152,7 +154,10 @@ class InboundTunnel implements ChannelHandler {
       },
     });
     metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'server', 'ok'), 1);
+    expectSettings(connection, deadlines.handshake);
     this.#events.opened(connection);
+    // The workload got another identity during the handshake: whom to trust has changed.
+    if (this.#pod.identity !== this.#identity) connection.drain();
   }
 
   failed(error: ChannelError): void {
@@ -173,12 +178,13 @@ class InboundTunnel implements ChannelHandler {
 
   #secure(identity: string, context: number | CulvertError): void {
     if (this.#over) return;
+    this.#identity = identity;
     if (typeof context !== 'number') {
       this.#refuse('no-certificate', `identity error: ${context.message}`);
       return;
     }
     try {
-      this.#plane.loop.startTls(this.#channel, context, 'server', [], parseSpiffeId(identity)?.trustDomain ?? '');
+      this.#plane.loop.startTls(this.#channel, context, 'server', [], parseSpiffeId(identity).trustDomain);
     } catch (error) {
       this.#refuse('TLS', (error as CulvertError).message);
     }

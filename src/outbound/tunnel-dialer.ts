@@ -5,7 +5,7 @@ import type { Plane, Pod } from '../filters/plane.ts';
 import type { Http2Connection } from '../hbone/connection.ts';
 import type { Http2Error } from '../hbone/http-error.ts';
 import type { DialEvents, TunnelKey } from '../hbone/pool.ts';
-import { handshakeMessage, tunnelOnChannel } from '../hbone/tunnel.ts';
+import { expectSettings, handshakeMessage, tunnelOnChannel } from '../hbone/tunnel.ts';
 import { TUNNEL_HANDSHAKES } from '../metrics/families.ts';
 import { formatSocketAddress } from '../netns/address.ts';
 
@@ -21,9 +21,12 @@ export function createTunnelDialer(
       return;
     }
     const start = (context: number | CulvertError) => {
-      if (typeof context === 'number') new Dial(plane, pod, key, context, events).start();
-      else events.failed(context);
+      if (typeof context !== 'number') events.failed(context);
+      // The number of its namespace's descriptor may stand for another pod's by now.
+      else if (pod.stopped) events.failed(new CulvertError('POOL_DRAINING', 'pool draining'));
+      else new Dial(plane, pod, key, events).start();
     };
+    // Without a certificate there is nothing to connect for.
     const context = plane.identities.context(key.source, start);
     if (context !== null) start(context);
   };
@@ -33,17 +36,15 @@ class Dial implements ChannelHandler {
   readonly #plane: Plane;
   readonly #pod: Pod;
   readonly #key: TunnelKey;
-  readonly #context: number;
   readonly #events: DialEvents;
   #channel: ChannelId = 0;
   #deadline: Deadline | null = null;
   #step: 'connect' | 'handshake' | 'done' = 'connect';
 
-  constructor(plane: Plane, pod: Pod, key: TunnelKey, context: number, events: DialEvents) {
+  constructor(plane: Plane, pod: Pod, key: TunnelKey, events: DialEvents) {
     this.#plane = plane;
     this.#pod = pod;
     this.#key = key;
-    this.#context = context;
     this.#events = events;
   }
 
@@ -59,23 +60,21 @@ class Dial implements ChannelHandler {
   }
 
   connected(): void {
-    const { loop, deadlines } = this.#plane;
+    const { deadlines, identities } = this.#plane;
     this.#deadline?.clear();
     this.#step = 'handshake';
     this.#deadline = deadlines.handshake.set(() =>
       this.#fail(new CulvertError('TLS', 'tls handshake error: the peer took too long')),
     );
-    try {
-      loop.startTls(this.#channel, this.#context, 'client', this.#key.expected, '');
-    } catch (error) {
-      this.#fail(error as CulvertError);
-    }
+    // Asked for now: the certificate may have been replaced while the connection was made.
+    const context = identities.context(this.#key.source, (later) => this.#secure(later));
+    if (context !== null) this.#secure(context);
   }
 
   secured(): void {
     this.#deadline?.clear();
     this.#step = 'done';
-    const { loop, pool, metrics } = this.#plane;
+    const { loop, pool, metrics, deadlines } = this.#plane;
     const connection: Http2Connection = tunnelOnChannel(loop, this.#channel, this.#plane.http2('client'), {
       request: () => {
         // Unreachable: the connection refuses requests in the client role.
@@ -84,11 +83,12 @@ class Dial implements ChannelHandler {
       goingAway: () => pool.retired(connection),
       streamClosed: () => pool.streamClosed(connection),
       closed: (error) => {
-        pool.retired(connection);
+        pool.closed(connection);
         if (error !== null) this.#brokenBy(error);
       },
     });
     metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'client', 'ok'), 1);
+    expectSettings(connection, deadlines.handshake);
     this.#events.opened(connection);
   }
 
@@ -110,6 +110,19 @@ class Dial implements ChannelHandler {
 
   drained(): void {}
   closed(): void {}
+
+  #secure(context: number | CulvertError): void {
+    if (this.#step !== 'handshake') return;
+    if (typeof context !== 'number') {
+      this.#fail(context);
+      return;
+    }
+    try {
+      this.#plane.loop.startTls(this.#channel, context, 'client', this.#key.expected, '');
+    } catch (error) {
+      this.#fail(error as CulvertError);
+    }
+  }
 
   #brokenBy(error: Http2Error): void {
     this.#plane.log.warn('proxy', 'a tunnel ended because its peer broke HTTP/2', {

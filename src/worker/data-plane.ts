@@ -185,7 +185,8 @@ export class DataPlane implements Plane {
     const pod = this.#pods.get(uid);
     if (pod === undefined) return;
     pod.policies = policies;
-    pod.identify(identity);
+    // Peers of the tunnels that are open were verified against the trust domain of before.
+    if (pod.identify(identity)) for (const tunnel of [...this.#hbone.tunnels(pod)]) tunnel.drain();
     // A workload that the mesh state has lost sight of is no reason to cut what was allowed: nobody has forbidden it.
     if (policies === null) return;
     for (const connection of [...pod.connections]) {

@@ -29,6 +29,7 @@ export class PodRuntime implements Pod {
   stopped = false;
   readonly #loop: ChannelLoop;
   readonly #settings: PlaneSettings;
+  #lastIdentity: string | null = null;
   #listenerIds: number[] = [];
   #waiting: { done: (identity: string | null) => void; timer: NodeJS.Timeout }[] = [];
 
@@ -87,14 +88,18 @@ export class PodRuntime implements Pod {
     this.#waiting.push(entry);
   }
 
-  identify(identity: string | null): void {
+  /** Takes what the mesh state says. True when the pod was known by another identity before. */
+  identify(identity: string | null): boolean {
+    const isAnother = identity !== null && this.#lastIdentity !== null && identity !== this.#lastIdentity;
     this.identity = identity;
+    this.#lastIdentity = identity ?? this.#lastIdentity;
     if (identity !== null || this.stopped) {
       for (const { done, timer } of this.#waiting.splice(0)) {
         clearTimeout(timer);
         done(identity);
       }
     }
+    return isAnother;
   }
 }
 

@@ -1,5 +1,5 @@
 import type { RequestHead } from '../../../../src/hbone/connect-headers.ts';
-import { Http2Connection, type Http2Options } from '../../../../src/hbone/connection.ts';
+import { Http2Connection, type Http2Events, type Http2Options } from '../../../../src/hbone/connection.ts';
 import {
   CLIENT_PREFACE,
   FRAME_HEADER_SIZE,
@@ -44,7 +44,7 @@ export class ConnectionUnderTest {
   reads = true;
   readonly #isServer: boolean;
 
-  constructor(role: Role, options: Partial<Http2Options> = {}) {
+  constructor(role: Role, options: Partial<Http2Options> = {}, events: Partial<Http2Events> = {}) {
     this.#isServer = role === 'server';
     this.connection = new Http2Connection(
       this.transport,
@@ -68,10 +68,17 @@ export class ConnectionUnderTest {
           this.requests.push({ stream, head, recorder });
           return recorder;
         },
-        goingAway: (code) => void this.goingAway.push(errorCodeName(code)),
-        streamClosed: () => void this.streamsClosed++,
+        goingAway: (code) => {
+          this.goingAway.push(errorCodeName(code));
+          events.goingAway?.(code);
+        },
+        streamClosed: () => {
+          this.streamsClosed++;
+          events.streamClosed?.();
+        },
         closed: (error) => {
           this.closed = error;
+          events.closed?.(error);
         },
       },
     );
