@@ -37,12 +37,16 @@ export function handshakeMessage(error: ChannelError): string {
   return error.message.startsWith('tls ') ? error.message : `tls handshake error: ${error.message}`;
 }
 
+/** How long a peer may take to read what is queued when its tunnel closes, in ms. */
+const CLOSE_PATIENCE = 10_000;
+
 class TunnelChannel implements Http2Transport, ChannelHandler {
   readonly memory: Uint8Array;
   readonly scratchSize: number;
   connection: Http2Connection | null = null;
   readonly #loop: ChannelLoop;
   readonly #channel: ChannelId;
+  #closing: NodeJS.Timeout | null = null;
 
   constructor(loop: ChannelLoop, channel: ChannelId) {
     this.#loop = loop;
@@ -64,7 +68,12 @@ class TunnelChannel implements Http2Transport, ChannelHandler {
   }
 
   close(): void {
-    this.#loop.close(this.#channel);
+    if (this.#loop.close(this.#channel)) return;
+    this.#closing = setTimeout(() => this.#loop.reset(this.#channel), CLOSE_PATIENCE);
+  }
+
+  closed(): void {
+    if (this.#closing !== null) clearTimeout(this.#closing);
   }
 
   data(offset: number, length: number): number {
@@ -88,5 +97,4 @@ class TunnelChannel implements Http2Transport, ChannelHandler {
 
   connected(): void {}
   secured(): void {}
-  closed(): void {}
 }

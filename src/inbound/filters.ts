@@ -35,6 +35,7 @@ export function connect(): Filter<InboundConnection> {
       if (connection.connectError !== null) return connection.connectError;
       const { plan, plane, pod, peerIp } = connection;
       if (plan?.kind !== 'deliver' || connection.giveUp !== null) return PENDING;
+      let isStarting = true;
       connection.giveUp = connectToApplication(plane, pod, dialled(plan, plane), peerIp, {
         connected(channel) {
           connection.giveUp = null;
@@ -44,10 +45,11 @@ export function connect(): Filter<InboundConnection> {
         failed(error: CulvertError) {
           connection.giveUp = null;
           connection.connectError = close('connect-failed', error.message);
-          connection.proceed();
+          // One that fails at once is judged here and now.
+          if (!isStarting) connection.proceed();
         },
       });
-      // A connect that fails at once has already been judged by the time its callback asks again.
+      isStarting = false;
       return connection.connectError ?? PENDING;
     },
   };

@@ -13,6 +13,7 @@ import { buildProxyHeader } from '../hbone/proxy-protocol.ts';
 import type { Http2Stream, StreamHandler, StreamReset } from '../hbone/stream.ts';
 import { formatSocketAddress } from '../netns/address.ts';
 import type { CompiledPolicies, PolicyConnection } from '../policy/types.ts';
+import { EarlyBytes } from '../relay/early-bytes.ts';
 import { TunnelRelay } from '../relay/tunnel-relay.ts';
 import type { InboundPlan, WorkloadLabels } from '../routing/plan.ts';
 
@@ -45,7 +46,7 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
   readonly #stream: Http2Stream;
   #relay: TunnelRelay | null = null;
   /** What the client sent before it was answered; bounded by the stream's window. */
-  #early: Uint8Array[] = [];
+  #early: EarlyBytes | null = null;
   #earlyEnd = false;
 
   constructor(
@@ -97,6 +98,11 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
     const application = this.application;
     this.application = 0;
     this.#stream.respond(responseHeaders(200, this.responseBaggage), false);
+    // Sending can be what shows that the tunnel is broken.
+    if (this.isOver) {
+      loop.reset(application);
+      return;
+    }
     const relay = new TunnelRelay(loop, application, this.#stream, 'server', this);
     this.#relay = relay;
     relay.start();
@@ -106,8 +112,8 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
       loop.memory.set(header, 0);
       loop.write(application, 0, header.length);
     }
-    for (const bytes of this.#early) relay.streamBytes(bytes);
-    this.#early = [];
+    if (this.#early !== null) relay.streamBytes(this.#early.bytes);
+    this.#early = null;
     if (this.#earlyEnd) relay.streamEnded();
   }
 
@@ -141,7 +147,8 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
   streamHeaders(): void {}
 
   streamData(offset: number, length: number): void {
-    this.#early.push(this.plane.loop.memory.slice(offset, offset + length));
+    this.#early ??= new EarlyBytes();
+    this.#early.append(this.plane.loop.memory.subarray(offset, offset + length));
   }
 
   streamEnded(): void {
@@ -160,7 +167,7 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
     this.giveUp = null;
     if (this.application !== 0) this.plane.loop.reset(this.application);
     this.application = 0;
-    this.#early = [];
+    this.#early = null;
   }
 }
 

@@ -100,6 +100,8 @@ export class OutboundConnection extends ProxiedConnection implements ChannelHand
       forwardedNetwork: null,
     });
     const stream = connection.open(headers, this);
+    // Sending can be what shows that the tunnel is broken.
+    if (this.isOver) return;
     if (stream === null) {
       // It filled up or went away between the pool's look and now.
       this.#requestTunnel();
@@ -121,8 +123,7 @@ export class OutboundConnection extends ProxiedConnection implements ChannelHand
     if (head.kind === 'interim' || this.#stream === null) return;
     this.#deadline?.clear();
     if (head.kind === 'malformed') {
-      this.#stream.reset(ErrorCode.PROTOCOL_ERROR);
-      this.refuse(close('malformed-response', `malformed response: ${head.detail}`, 503, 'H2_HANDSHAKE_FAILURE'));
+      this.#refuseMalformed(`malformed response: ${head.detail}`);
       return;
     }
     if (head.status !== 200) {
@@ -150,13 +151,11 @@ export class OutboundConnection extends ProxiedConnection implements ChannelHand
   }
 
   streamData(): void {
-    // Data before the response head is a breach that the peer's response will be judged by.
-    this.#stream?.reset(ErrorCode.PROTOCOL_ERROR);
-    this.refuse(close('malformed-response', 'data before the response', 503, 'H2_HANDSHAKE_FAILURE'));
+    this.#refuseMalformed('data before the response');
   }
 
   streamEnded(): void {
-    // Only after a response without 200, which was refused before.
+    if (!this.isOver) this.#refuseMalformed('the stream ended before the response');
   }
 
   streamWritable(): void {}
@@ -177,6 +176,12 @@ export class OutboundConnection extends ProxiedConnection implements ChannelHand
   secured(): void {}
   drained(): void {}
   closed(): void {}
+
+  /** RFC 9113 §8.1.1 */
+  #refuseMalformed(message: string): void {
+    this.#stream?.reset(ErrorCode.PROTOCOL_ERROR);
+    this.refuse(close('malformed-response', message, 503, 'H2_HANDSHAKE_FAILURE'));
+  }
 
   #requestTunnel(): void {
     const { address, expectedIdentities } = this.endpoint!;

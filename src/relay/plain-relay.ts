@@ -16,6 +16,8 @@ export class PlainRelay {
   readonly #client: Side;
   readonly #server: Side;
   readonly #owner: RelayOwner;
+  /** Sides whose close waits until they have taken what is queued. */
+  #closing = 0;
   #done = false;
 
   constructor(loop: ChannelLoop, client: ChannelId, server: ChannelId, owner: RelayOwner) {
@@ -56,10 +58,13 @@ export class PlainRelay {
       other.shutdown();
       return;
     }
-    this.#done = true;
-    side.close();
-    other.close();
-    this.#owner.relayEnded(COMPLETE);
+    for (const each of [side, other]) if (!each.close()) this.#closing++;
+    if (this.#closing === 0) this.#complete();
+  }
+
+  sideClosed(): void {
+    this.#closing--;
+    if (this.#closing === 0) this.#complete();
   }
 
   broken(side: Side, error: ChannelError): void {
@@ -68,6 +73,12 @@ export class PlainRelay {
     side.close();
     this.#other(side).reset();
     this.#owner.relayEnded({ kind: 'broken', detail: error.message });
+  }
+
+  #complete(): void {
+    if (this.#done) return;
+    this.#done = true;
+    this.#owner.relayEnded(COMPLETE);
   }
 
   #other(side: Side): Side {
@@ -125,8 +136,13 @@ class Side implements ChannelHandler {
     this.#loop.shutdown(this.#own);
   }
 
-  close(): void {
-    this.#loop.close(this.#own);
+  /** True when that is done at once. */
+  close(): boolean {
+    return this.#loop.close(this.#own);
+  }
+
+  closed(): void {
+    this.#relay.sideClosed();
   }
 
   reset(): void {
@@ -135,5 +151,4 @@ class Side implements ChannelHandler {
 
   connected(): void {}
   secured(): void {}
-  closed(): void {}
 }

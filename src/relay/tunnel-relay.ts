@@ -96,9 +96,13 @@ export class TunnelRelay implements ChannelHandler, StreamHandler {
     this.#owner.relayEnded(broken(error.message));
   }
 
+  /** The application has taken the last of what waited for it. */
+  closed(): void {
+    this.#complete();
+  }
+
   connected(): void {}
   secured(): void {}
-  closed(): void {}
 
   // The stream's side.
 
@@ -124,7 +128,7 @@ export class TunnelRelay implements ChannelHandler, StreamHandler {
   /** The same for bytes that came before the relay did. */
   streamBytes(bytes: Uint8Array): void {
     const { memory, scratchSize } = this.#loop;
-    for (let at = 0; at < bytes.length; at += scratchSize) {
+    for (let at = 0; at < bytes.length && !this.#done; at += scratchSize) {
       const part = bytes.subarray(at, at + scratchSize);
       memory.set(part, 0);
       this.streamData(0, part.length);
@@ -139,13 +143,12 @@ export class TunnelRelay implements ChannelHandler, StreamHandler {
 
   streamReset(reset: StreamReset): void {
     if (this.#done) return;
-    this.#done = true;
     // RFC 9113 §8.1: NO_ERROR after a complete answer only says that the rest of the request is not wanted.
     if (this.#streamEnded && reset.code === ErrorCode.NO_ERROR) {
-      this.#loop.close(this.#channel);
-      this.#owner.relayEnded(COMPLETE);
+      this.#close();
       return;
     }
+    this.#done = true;
     this.#loop.reset(this.#channel);
     this.#owner.relayEnded(broken(reset.detail));
   }
@@ -192,9 +195,17 @@ export class TunnelRelay implements ChannelHandler, StreamHandler {
   }
 
   #finishIfBothEnded(): void {
-    if (this.#done || !this.#applicationEnded || !this.#streamEnded || this.#backlog !== null) return;
+    if (this.#applicationEnded && this.#streamEnded && this.#backlog === null) this.#close();
+  }
+
+  /** Bytes may still wait for the application; until it has them the connection can be cut. */
+  #close(): void {
+    if (this.#loop.close(this.#channel)) this.#complete();
+  }
+
+  #complete(): void {
+    if (this.#done) return;
     this.#done = true;
-    this.#loop.close(this.#channel);
     this.#owner.relayEnded(COMPLETE);
   }
 }

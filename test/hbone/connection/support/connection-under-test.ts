@@ -31,7 +31,7 @@ export type Role = Http2Options['role'];
 
 /** A connection in memory with a clock that the test sets. */
 export class ConnectionUnderTest {
-  readonly transport = new MemoryTransport();
+  readonly transport: MemoryTransport;
   readonly connection: Http2Connection;
   /** Requests that have arrived, with their streams. */
   readonly requests: { readonly stream: Http2Stream; readonly head: RequestHead; readonly recorder: Recorder }[] = [];
@@ -44,7 +44,13 @@ export class ConnectionUnderTest {
   reads = true;
   readonly #isServer: boolean;
 
-  constructor(role: Role, options: Partial<Http2Options> = {}, events: Partial<Http2Events> = {}) {
+  constructor(
+    role: Role,
+    options: Partial<Http2Options> = {},
+    events: Partial<Http2Events> = {},
+    transport = new MemoryTransport(),
+  ) {
+    this.transport = transport;
     this.#isServer = role === 'server';
     this.connection = new Http2Connection(
       this.transport,

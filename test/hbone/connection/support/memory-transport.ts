@@ -7,7 +7,7 @@ const SLAB = 256 * 1024;
 
 /** A transport laid out as the addon's, in memory. What is written waits in a queue until somebody takes it. */
 export class MemoryTransport implements Http2Transport {
-  readonly memory = new Uint8Array(SCRATCH + HEADROOM + SLAB);
+  readonly memory: Uint8Array;
   readonly scratchSize = SCRATCH;
   /** Bytes that go out without anybody taking them, as into the kernel's buffers. */
   room = Number.POSITIVE_INFINITY;
@@ -17,6 +17,11 @@ export class MemoryTransport implements Http2Transport {
   #sent: Buffer[] = [];
   /** Bytes in the queue. */
   queued = 0;
+
+  /** `memory` of a loop when its channels are to carry what streams bring. */
+  constructor(memory: Uint8Array = new Uint8Array(SCRATCH + HEADROOM + SLAB)) {
+    this.memory = memory;
+  }
 
   write(offset: number, length: number): number {
     if (this.closed) return -1;
