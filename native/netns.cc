@@ -20,6 +20,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <random>
 
 // linux/netfilter_ipv4.h and its IPv6 twin clash with netinet/in.h; both options have the same number.
 #ifndef SO_ORIGINAL_DST
@@ -162,19 +163,34 @@ bool ApplyStreamOptions(int fd, const StreamOptions& options, SocketError* error
   return true;
 }
 
-/// Gives the socket the client's address as its own. Returns 0 or the errno of the step that refused.
-int TakeOverSource(int fd, const Endpoint& source) {
+/// Ports of connections made in a client's name. The client's own system takes its ports from 32768 on (the default of
+/// ip_local_port_range): were one of them chosen here that the client uses towards the same pod, conntrack would take
+/// the two connections for one, and both would break.
+constexpr uint16_t kFirstBorrowedPort = 10240;
+constexpr uint16_t kLastBorrowedPort = 32767;
+/// Attempts to find a free one before the choice is left to the kernel.
+constexpr int kPortAttempts = 8;
+
+uint16_t BorrowedPort() {
+  thread_local std::minstd_rand random{std::random_device{}()};
+  return std::uniform_int_distribution<uint16_t>{kFirstBorrowedPort, kLastBorrowedPort}(random);
+}
+
+/// Gives the socket the client's address as its own, with a port, or with one that connect(2) chooses when it is 0.
+/// Returns 0 or the errno of the step that refused.
+int TakeOverSource(int fd, const Endpoint& source, uint16_t port) {
   const bool v4 = source.family == AF_INET;
   const int level = v4 ? SOL_IP : SOL_IPV6;
   if (SetInt(fd, level, v4 ? IP_TRANSPARENT : IPV6_TRANSPARENT, 1) != 0) return errno;
   if (SetInt(fd, level, v4 ? IP_FREEBIND : IPV6_FREEBIND, 1) != 0) return errno;
-  // Leaves the choice of the port to connect(2), which may use one port for many destinations: without it a busy
-  // client runs out of ports at 28 000 connections. Older kernels lack it; the bind below then picks a port itself.
-  SetInt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
-  Endpoint any_port = source;
-  any_port.port = 0;
+  // One port may serve many destinations: otherwise a busy client runs out of them. IP_BIND_ADDRESS_NO_PORT leaves the
+  // choice to connect(2); older kernels lack it, and the bind below then picks a port itself.
+  if (port == 0) SetInt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+  else SetInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  Endpoint local = source;
+  local.port = port;
   sockaddr_storage address;
-  const socklen_t length = ToSockaddr(any_port, &address);
+  const socklen_t length = ToSockaddr(local, &address);
   return bind(fd, reinterpret_cast<sockaddr*>(&address), length) == 0 ? 0 : errno;
 }
 
@@ -255,20 +271,28 @@ bool ListenTcp(int netns, const Endpoint& local, const ListenOptions& options, L
 
 bool ConnectTcp(int netns, const Endpoint& target, const Endpoint* source, const StreamOptions& options,
                 Connecting* out, SocketError* error) {
-  UniqueFd fd(SocketIn(netns, target.family, SOCK_STREAM, 0, error));
-  if (fd.get() < 0) return false;
-  if (!ApplyStreamOptions(fd.get(), options, error)) return false;
-  out->spoof_error = 0;
-  if (source != nullptr && !SameIp(*source, target)) {
-    out->spoof_error = source->family == target.family ? TakeOverSource(fd.get(), *source) : EAFNOSUPPORT;
-  }
   sockaddr_storage storage;
   const socklen_t length = ToSockaddr(target, &storage);
-  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&storage), length) != 0 && errno != EINPROGRESS) {
-    return Fail(error, "connect");
+  const bool takes_over = source != nullptr && !SameIp(*source, target);
+  for (int attempt = takes_over ? 1 : kPortAttempts;; attempt++) {
+    const bool is_last = attempt >= kPortAttempts;
+    UniqueFd fd(SocketIn(netns, target.family, SOCK_STREAM, 0, error));
+    if (fd.get() < 0) return false;
+    if (!ApplyStreamOptions(fd.get(), options, error)) return false;
+    out->spoof_error = 0;
+    if (takes_over) {
+      const uint16_t port = is_last ? 0 : BorrowedPort();
+      out->spoof_error = source->family == target.family ? TakeOverSource(fd.get(), *source, port) : EAFNOSUPPORT;
+      if (out->spoof_error == EADDRINUSE && !is_last) continue;
+    }
+    if (connect(fd.get(), reinterpret_cast<sockaddr*>(&storage), length) != 0 && errno != EINPROGRESS) {
+      // The port is taken towards this very destination.
+      if (errno == EADDRNOTAVAIL && !is_last) continue;
+      return Fail(error, "connect");
+    }
+    out->fd = fd.Release();
+    return true;
   }
-  out->fd = fd.Release();
-  return true;
 }
 
 bool BindUdp(int netns, const Endpoint& local, uint32_t mark, bool reuse_port, int* fd_out, SocketError* error) {
