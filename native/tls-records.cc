@@ -97,25 +97,29 @@ size_t RecordProtection::Seal(uint8_t type, const uint8_t* plain, size_t n, uint
   return kRecordHeader + body;
 }
 
-bool RecordProtection::Open(const uint8_t* header, const uint8_t* body, size_t n, uint8_t* out, uint8_t* type, size_t* length) {
-  if (n < kRecordTag + 1) return false;
+OpenResult RecordProtection::Open(const uint8_t* header, const uint8_t* body, size_t n, uint8_t* out, uint8_t* type, size_t* length) {
+  if (n < kRecordTag) return OpenResult::kNotAuthentic;
   uint8_t nonce[12];
   Nonce(nonce);
   size_t inner = n - kRecordTag;
   int part = 0;
   uint8_t tag[kRecordTag];
   std::memcpy(tag, body + inner, kRecordTag);
-  if (EVP_DecryptInit_ex(cipher_, nullptr, nullptr, nullptr, nonce) != 1) return false;
-  if (EVP_CIPHER_CTX_ctrl(cipher_, EVP_CTRL_AEAD_SET_TAG, kRecordTag, tag) != 1) return false;
-  if (EVP_DecryptUpdate(cipher_, nullptr, &part, header, kRecordHeader) != 1) return false;
-  if (EVP_DecryptUpdate(cipher_, out, &part, body, static_cast<int>(inner)) != 1) return false;
-  if (EVP_DecryptFinal_ex(cipher_, out + inner, &part) != 1) return false;
+  if (EVP_DecryptInit_ex(cipher_, nullptr, nullptr, nullptr, nonce) != 1 ||
+      EVP_CIPHER_CTX_ctrl(cipher_, EVP_CTRL_AEAD_SET_TAG, kRecordTag, tag) != 1 ||
+      EVP_DecryptUpdate(cipher_, nullptr, &part, header, kRecordHeader) != 1 ||
+      EVP_DecryptUpdate(cipher_, out, &part, body, static_cast<int>(inner)) != 1 ||
+      EVP_DecryptFinal_ex(cipher_, out + inner, &part) != 1) {
+    return OpenResult::kNotAuthentic;
+  }
   sequence_++;
-  while (inner > 0 && out[inner - 1] == 0) inner--;  // padding, RFC 8446 §5.4
-  if (inner == 0) return false;
+  // Padding counts, RFC 8446 §5.4.
+  if (inner > kMaxPlaintext + 1) return OpenResult::kOversized;
+  while (inner > 0 && out[inner - 1] == 0) inner--;
+  if (inner == 0) return OpenResult::kNoContent;
   *type = out[inner - 1];
   *length = inner - 1;
-  return *length <= kMaxPlaintext;
+  return OpenResult::kOpened;
 }
 
 }  // namespace culvert

@@ -22,6 +22,8 @@ struct TrafficSecret {
   size_t length;
 };
 
+enum class OpenResult { kOpened, kNotAuthentic, kOversized, kNoContent };
+
 class RecordProtection {
  public:
   RecordProtection() = default;
@@ -36,8 +38,8 @@ class RecordProtection {
   // Writes one record (header included) of `n` ≤ kMaxPlaintext bytes to `out`; returns its size, 0 on failure.
   size_t Seal(uint8_t type, const uint8_t* plain, size_t n, uint8_t* out);
   static size_t SealedSize(size_t n) { return kRecordHeader + n + 1 + kRecordTag; }
-  // Opens the body (without header) of one record to `out` (≥ n - kRecordTag bytes). Returns false when it is not authentic.
-  bool Open(const uint8_t* header, const uint8_t* body, size_t n, uint8_t* out, uint8_t* type, size_t* length);
+  // Opens the body (without header) of one record to `out` (≥ n - kRecordTag bytes).
+  OpenResult Open(const uint8_t* header, const uint8_t* body, size_t n, uint8_t* out, uint8_t* type, size_t* length);
   uint64_t sequence() const { return sequence_; }
 
  private:

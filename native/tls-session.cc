@@ -11,10 +11,13 @@
 namespace culvert {
 namespace {
 
+constexpr char kHandshakeError[] = "tls handshake error: ";
 constexpr uint8_t kAlertFatal = 2;
 constexpr uint8_t kCloseNotify = 0;
 constexpr uint8_t kUnexpectedMessage = 10;
 constexpr uint8_t kBadRecordMac = 20;
+constexpr uint8_t kRecordOverflow = 22;
+constexpr uint8_t kIllegalParameter = 47;
 constexpr uint8_t kDecodeError = 50;
 constexpr uint8_t kInternalError = 80;
 constexpr uint8_t kUserCanceled = 90;
@@ -118,9 +121,7 @@ TlsProgress TlsSession::Receive(const uint8_t* in, size_t n, size_t* consumed, u
   while (n - *consumed >= kRecordHeader) {
     const uint8_t* record = in + *consumed;
     size_t body = static_cast<size_t>(record[3]) << 8 | record[4];
-    if (record[0] < 20 || record[0] > 23 || record[1] != 3 || body > kMaxCiphertext) {
-      return Fail(kUnexpectedMessage, "the peer does not speak TLS", out, pool);
-    }
+    if (record[0] < 20 || record[0] > 23 || record[1] != 3 || body > kMaxCiphertext) return BadHeader(record, body, out, pool);
     if (n - *consumed < kRecordHeader + body) break;
     *consumed += kRecordHeader + body;
     TlsProgress progress;
@@ -136,6 +137,19 @@ TlsProgress TlsSession::Receive(const uint8_t* in, size_t n, size_t* consumed, u
   return TlsProgress::kMore;
 }
 
+TlsProgress TlsSession::BadHeader(const uint8_t* header, size_t body, OutQueue* out, ChunkPool* pool) {
+  if (established()) {
+    return body > kMaxCiphertext ? Fail(kRecordOverflow, "tls error: oversized record", out, pool)
+                                 : Fail(kUnexpectedMessage, "tls error: malformed record", out, pool);
+  }
+  // OpenSSL recognizes what people send by mistake, and has the alert for it.
+  std::string what;
+  if (Handshake(header, kRecordHeader, out, pool) == TlsProgress::kFailed) what = " (" + error_.substr(sizeof(kHandshakeError) - 1) + ")";
+  else SealAlert(kAlertFatal, kUnexpectedMessage, out, pool);
+  error_ = kHandshakeError + std::string("the peer does not speak TLS") + what;
+  return TlsProgress::kFailed;
+}
+
 TlsProgress TlsSession::Handshake(const uint8_t* record, size_t n, OutQueue* out, ChunkPool* pool) {
   ERR_clear_error();
   if (n > 0) BIO_write(SSL_get_rbio(ssl_), record, static_cast<int>(n));
@@ -148,7 +162,7 @@ TlsProgress TlsSession::Handshake(const uint8_t* record, size_t n, OutQueue* out
   if (SSL_get_error(ssl_, result) == SSL_ERROR_WANT_READ) return TlsProgress::kMore;
   unsigned long code = ERR_get_error();
   const char* reason = code != 0 ? ERR_reason_error_string(code) : nullptr;
-  error_ = "tls handshake error: ";
+  error_ = kHandshakeError;
   if (!verify_error_.empty()) error_ += verify_error_;
   else error_ += reason != nullptr ? reason : "unknown failure";
   ERR_clear_error();
@@ -179,6 +193,7 @@ bool TlsSession::Establish() {
     SSL_set_quiet_shutdown(ssl_, 1);
     SSL_free(ssl_);
     ssl_ = nullptr;
+    context_.reset();  // tunnels live long: they do not keep every certificate there ever was
   }
   return ok;
 }
@@ -188,8 +203,15 @@ TlsProgress TlsSession::OpenRecord(const uint8_t* record, size_t n, uint8_t* pla
   if (record[0] != kContentApplication) return Fail(kUnexpectedMessage, "tls error: unprotected record on a protected connection", out, pool);
   uint8_t type = 0;
   size_t opened = 0;
-  if (!opener_.Open(record, record + kRecordHeader, n - kRecordHeader, plain, &type, &opened)) {
-    return Fail(kBadRecordMac, "tls error: a record is not authentic", out, pool);
+  switch (opener_.Open(record, record + kRecordHeader, n - kRecordHeader, plain, &type, &opened)) {
+    case OpenResult::kOpened:
+      break;
+    case OpenResult::kNotAuthentic:
+      return Fail(kBadRecordMac, "tls error: a record is not authentic", out, pool);
+    case OpenResult::kOversized:
+      return Fail(kRecordOverflow, "tls error: oversized record", out, pool);
+    case OpenResult::kNoContent:
+      return Fail(kUnexpectedMessage, "tls error: a record of padding only", out, pool);
   }
   switch (type) {
     case kContentApplication:
@@ -219,16 +241,12 @@ TlsProgress TlsSession::HandshakeMessages(const uint8_t* bytes, size_t n, OutQue
     if (body > kMaxPostHandshakeMessage) return Fail(kDecodeError, "tls error: oversized handshake message", out, pool);
     if (partial_message_.size() < 4 + body) break;
     if (message[0] == kKeyUpdate) {
+      if (body != 1) return Fail(kDecodeError, "tls error: malformed key update", out, pool);
+      if (message[4] > 1) return Fail(kIllegalParameter, "tls error: malformed key update", out, pool);
       // It must end its record: what follows is under the next key (RFC 8446 §5.1).
-      if (body != 1 || message[4] > 1 || partial_message_.size() != 5) return Fail(kUnexpectedMessage, "tls error: malformed key update", out, pool);
-      bool requested = message[4] == 1;
+      if (partial_message_.size() != 5) return Fail(kUnexpectedMessage, "tls error: data after a key update", out, pool);
+      if (message[4] == 1) update_due_ = true;
       if (!opener_.Update()) return Fail(kInternalError, "tls error: key update failed", out, pool);
-      if (requested) {
-        const uint8_t answer[] = {kKeyUpdate, 0, 0, 1, 0};
-        uint8_t* room = out->Reserve(pool, RecordProtection::SealedSize(sizeof(answer)));
-        out->Commit(sealer_.Seal(kContentHandshake, answer, sizeof(answer), room));
-        if (!sealer_.Update()) return Fail(kInternalError, "tls error: key update failed", out, pool);
-      }
     } else if (message[0] != kNewSessionTicket || server_) {
       return Fail(kUnexpectedMessage, "tls error: unexpected handshake message", out, pool);
     }
@@ -240,11 +258,12 @@ TlsProgress TlsSession::HandshakeMessages(const uint8_t* bytes, size_t n, OutQue
 
 bool TlsSession::Seal(const uint8_t* plain, size_t n, OutQueue* out, ChunkPool* pool) {
   while (n > 0) {
-    if (sealer_.sequence() >= kRecordsPerKey) {
+    if (update_due_ || sealer_.sequence() >= kRecordsPerKey) {
       const uint8_t update[] = {kKeyUpdate, 0, 0, 1, 0};
       uint8_t* room = out->Reserve(pool, RecordProtection::SealedSize(sizeof(update)));
       out->Commit(sealer_.Seal(kContentHandshake, update, sizeof(update), room));
       if (!sealer_.Update()) return false;
+      update_due_ = false;
     }
     size_t part = n < kMaxPlaintext ? n : kMaxPlaintext;
     uint8_t* room = out->Reserve(pool, RecordProtection::SealedSize(part));
@@ -258,6 +277,8 @@ bool TlsSession::Seal(const uint8_t* plain, size_t n, OutQueue* out, ChunkPool* 
 }
 
 void TlsSession::SealAlert(uint8_t level, uint8_t description, OutQueue* out, ChunkPool* pool) {
+  if (ended_) return;
+  ended_ = true;
   const uint8_t alert[] = {level, description};
   if (established()) {
     uint8_t* room = out->Reserve(pool, RecordProtection::SealedSize(sizeof(alert)));
@@ -296,7 +317,7 @@ bool TlsSession::VerifyPeer(bool chain_ok, X509_STORE_CTX* store) {
   verify_error_ = server_ ? "identity verification error: expected trustdomain (" + expectation_.trust_domain + "), got (" + Joined(domains) + ")"
                           : "identity verification error: peer did not present the expected SAN (" + Joined(expectation_.identities) +
                                 "), got (" + Joined(uris) + ")";
-  X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION);
+  X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REJECTED);  // the peer is told: bad certificate
   return false;
 }
 

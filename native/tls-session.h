@@ -39,6 +39,7 @@ class TlsSession {
   // done, so that this is told before the first data.
   TlsProgress Receive(const uint8_t* in, size_t n, size_t* consumed, uint8_t* plain, size_t* produced, OutQueue* out, ChunkPool* pool);
   bool Seal(const uint8_t* plain, size_t n, OutQueue* out, ChunkPool* pool);
+  // The last record of this direction: close_notify, or what is wrong. Does nothing after the first one (RFC 8446 §6.1).
   void SealAlert(uint8_t level, uint8_t description, OutQueue* out, ChunkPool* pool);
   bool established() const { return ssl_ == nullptr; }
   const std::string& error() const { return error_; }
@@ -49,6 +50,7 @@ class TlsSession {
   void OnKeyLogLine(const char* line);
 
  private:
+  TlsProgress BadHeader(const uint8_t* header, size_t body, OutQueue* out, ChunkPool* pool);
   TlsProgress Handshake(const uint8_t* record, size_t n, OutQueue* out, ChunkPool* pool);
   bool Establish();
   TlsProgress OpenRecord(const uint8_t* record, size_t n, uint8_t* plain, size_t* length, OutQueue* out, ChunkPool* pool);
@@ -68,6 +70,10 @@ class TlsSession {
   TrafficSecret client_secret_{};
   TrafficSecret server_secret_{};
   bool server_;
+  bool ended_ = false;
+  // The peer asked for new keys. They come before the next data, once however often it asks (RFC 8446 §4.6.3): a peer
+  // that asks and does not read cannot fill our queue.
+  bool update_due_ = false;
 };
 
 }  // namespace culvert
