@@ -27,20 +27,22 @@ using BioPtr = std::unique_ptr<BIO, BioDeleter>;
   throw std::runtime_error(reason != nullptr ? what + ": " + reason : what);
 }
 
+// Without it OpenSSL would ask on the terminal.
+int NoPassphrase(char*, int, int, void*) { return 0; }
+
 BioPtr Reader(const std::string& text) { return BioPtr(BIO_new_mem_buf(text.data(), static_cast<int>(text.size()))); }
 
-// Calls `use` for every certificate in the PEM text; returns how many there were.
+// Calls `use` for every certificate in the PEM text, with null for one that cannot be read.
 template <typename Use>
-int EachCertificate(const std::string& pem, const Use& use) {
+void EachCertificate(const std::string& pem, const Use& use) {
   BioPtr bio = Reader(pem);
-  int count = 0;
-  while (X509* certificate = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)) {
-    bool ok = use(certificate, count++);
-    X509_free(certificate);
-    if (!ok) return -1;
+  while (true) {
+    std::unique_ptr<X509, decltype(&X509_free)> certificate(PEM_read_bio_X509(bio.get(), nullptr, NoPassphrase, nullptr), X509_free);
+    unsigned long error = ERR_peek_last_error();
+    if (certificate == nullptr && ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE) break;
+    use(certificate.get());
   }
   ERR_clear_error();  // the end of the text is reported as an error
-  return count;
 }
 
 int SelectAlpn(SSL*, const unsigned char** out, unsigned char* out_length, const unsigned char* in, unsigned in_length, void*) {
@@ -88,21 +90,28 @@ TlsContext::TlsContext(const TlsMaterial& material) {
     SSL_CTX_set_verify(context_, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, Verify);
     SSL_CTX_set_keylog_callback(context_, KeyLog);
 
-    X509_STORE* roots = SSL_CTX_get_cert_store(context_);
-    int count = EachCertificate(material.roots_pem, [roots](X509* root, int) { return X509_STORE_add_cert(roots, root) == 1; });
-    if (count < 1) Fail("the trust roots contain no usable certificate");
-    count = EachCertificate(material.chain_pem, [this](X509* certificate, int index) {
-      return (index == 0 ? SSL_CTX_use_certificate(context_, certificate) : SSL_CTX_add1_chain_cert(context_, certificate)) == 1;
+    int roots = 0;
+    EachCertificate(material.roots_pem, [&](X509* root) {
+      // Roots of others may be among them that only others understand.
+      if (root != nullptr && X509_STORE_add_cert(SSL_CTX_get_cert_store(context_), root) == 1) roots++;
     });
-    if (count < 1) Fail("the certificate chain contains no usable certificate");
+    if (roots == 0) Fail("the trust roots contain no usable certificate");
+    int chain = 0;
+    EachCertificate(material.chain_pem, [&](X509* certificate) {
+      if (certificate == nullptr) Fail("certificate " + std::to_string(chain + 1) + " of the chain cannot be read");
+      int added = chain++ == 0 ? SSL_CTX_use_certificate(context_, certificate) : SSL_CTX_add1_chain_cert(context_, certificate);
+      if (added != 1) Fail("certificate " + std::to_string(chain) + " of the chain cannot be used");
+    });
+    if (chain == 0) Fail("the certificate chain contains no certificate");
     BioPtr key_bio = Reader(material.key_pem);
-    EVP_PKEY* key = PEM_read_bio_PrivateKey(key_bio.get(), nullptr, nullptr, nullptr);
+    EVP_PKEY* key = PEM_read_bio_PrivateKey(key_bio.get(), nullptr, NoPassphrase, nullptr);
     if (key == nullptr) Fail("the private key cannot be read");
     int used = SSL_CTX_use_PrivateKey(context_, key);
     EVP_PKEY_free(key);
     if (used != 1 || SSL_CTX_check_private_key(context_) != 1) Fail("the private key does not belong to the certificate");
 
     if (!material.key_log_path.empty()) {
+      ERR_clear_error();
       key_log_fd_ = open(material.key_log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
       if (key_log_fd_ < 0) Fail("cannot open the TLS key log '" + material.key_log_path + "': " + std::strerror(errno));
     }
