@@ -21,14 +21,17 @@ constexpr size_t kSealDirectly = 4096;
 // A queue of this size is offered to the kernel at once instead of at the end of the turn.
 constexpr size_t kSendEarly = 256 * 1024;
 constexpr size_t kMaxSlices = 64;
+// A freed index rests until so many are free: with the generations an id comes back after a million connections.
+constexpr size_t kRestingIndexes = 1024;
+constexpr char kNotSealed[] = "tls error: a record could not be sealed";
 
 }  // namespace
 
 uint32_t Loop::Attach(int fd, bool connecting) {
   uint32_t index;
-  if (!free_.empty()) {
-    index = free_.back();
-    free_.pop_back();
+  if (free_.size() > kRestingIndexes || (table_.size() > kIndexMask && !free_.empty())) {
+    index = free_.front();
+    free_.pop_front();
   } else {
     if (table_.size() > kIndexMask) return 0;
     index = static_cast<uint32_t>(table_.size());
@@ -44,8 +47,9 @@ uint32_t Loop::Attach(int fd, bool connecting) {
   channel->connecting = connecting;
   channel->writable = !connecting;
   table_[index] = channel;
+  // What has arrived already is the first event: epoll looks at the socket when it is added.
   epoll_event event{};
-  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
   event.data.u64 = channel->id;
   if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) {
     table_[index] = nullptr;
@@ -65,38 +69,22 @@ Channel* Loop::Find(uint32_t id) {
 }
 
 void Loop::Dispatch(Channel* channel, uint32_t events) {
-  if (channel->connecting) {
-    if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) == 0) return;
-    ConnectDone(channel, events);
-    return;
+  constexpr uint32_t kEnd = EPOLLRDHUP | EPOLLERR | EPOLLHUP;
+  bool news = (events & (EPOLLIN | EPOLLPRI | kEnd)) != 0;
+  if (news) channel->readable = true;
+  if ((events & (EPOLLPRI | kEnd)) != 0) channel->read_to_end = true;
+  if ((events & EPOLLERR) != 0) channel->broken = true;
+  if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) {
+    if (channel->connecting) ConnectDone(channel);
+    else if (!channel->writable) Writable(channel);
   }
-  if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0 && !channel->writable) {
-    channel->writable = true;
-    Flush(channel);
-    if (channel->closed || channel->failed) return;
-    if (channel->tell_drained && !channel->closing) {
-      if (channel->out.empty()) channel->tell_drained = false;
-      CallEvent(channel, kEventDrained, static_cast<double>(channel->out.size()));
-      if (channel->closed || channel->failed) return;
-    }
-  }
-  if ((events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP)) != 0) channel->hung_up = true;
-  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP)) == 0) return;
-  channel->readable = true;
-  if (channel->read_limit > 0 && !channel->closing) {
-    Readable(channel);
-    return;
-  }
+  if (!news || channel->closed || channel->failed || channel->connecting) return;
+  if (channel->read_limit > 0 && !channel->closing) Readable(channel);
   // Not reading now: an end can wait until it is read, a reset cannot.
-  if ((events & EPOLLERR) != 0) {
-    int error = 0;
-    socklen_t length = sizeof(error);
-    getsockopt(channel->fd, SOL_SOCKET, SO_ERROR, &error, &length);
-    if (error != 0) Fail(channel, error, "");
-  }
+  else if (channel->broken) CheckError(channel);
 }
 
-void Loop::ConnectDone(Channel* channel, uint32_t events) {
+void Loop::ConnectDone(Channel* channel) {
   int error = 0;
   socklen_t length = sizeof(error);
   getsockopt(channel->fd, SOL_SOCKET, SO_ERROR, &error, &length);
@@ -106,27 +94,43 @@ void Loop::ConnectDone(Channel* channel, uint32_t events) {
     return;
   }
   channel->writable = true;
-  // A server that speaks first may be heard already; otherwise its bytes are an edge of their own.
-  channel->readable = (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0;
-  channel->hung_up = (events & (EPOLLRDHUP | EPOLLHUP)) != 0;
+  MarkDirty(channel);  // what was written, or shut down, in the meantime
   CallEvent(channel, kEventConnected, 0);
-  if (!channel->closed && channel->out.size() > 0) MarkDirty(channel);
+}
+
+void Loop::Writable(Channel* channel) {
+  channel->writable = true;
+  Flush(channel);
+  if (channel->closed || channel->failed || channel->closing || !channel->tell_drained) return;
+  if (channel->out.empty()) channel->tell_drained = false;
+  CallEvent(channel, kEventDrained, static_cast<double>(channel->out.size()));
+}
+
+void Loop::CheckError(Channel* channel) {
+  int error = 0;
+  socklen_t length = sizeof(error);
+  getsockopt(channel->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+  channel->broken = false;
+  if (error != 0) Fail(channel, error, "");
 }
 
 void Loop::Readable(Channel* channel) {
   if (channel->tls) ReadTls(channel);
   else ReadPlain(channel);
-  if (!channel->closed && !channel->failed && channel->readable && channel->read_limit > 0) MarkReady(channel);
+  if (channel->closed || channel->failed || !channel->readable) return;
+  if (channel->read_limit > 0 || channel->broken) MarkReady(channel);
 }
 
 void Loop::ReadPlain(Channel* channel) {
-  while (true) {
-    size_t room = channel->read_limit < kSlab ? channel->read_limit : kSlab;
-    // One record (16 KiB) must hold the frame header too: whole reads then fill whole records.
-    if (room > kSlab - kFrameHeader) room = kSlab - kFrameHeader;
-    ssize_t n = recv(channel->fd, read_at_, room, 0);
+  // Twice at most: an end that came along with the last bytes is read right away.
+  for (int reads = 0; reads < 2; reads++) {
+    // Room for the frame header: whole reads then fill whole TLS records.
+    size_t room = channel->read_limit < kSlab - kFrameHeader ? channel->read_limit : kSlab - kFrameHeader;
+    ssize_t n;
+    do {
+      n = recv(channel->fd, read_at_, room, 0);
+    } while (n < 0 && errno == EINTR);
     if (n < 0) {
-      if (errno == EINTR) continue;
       channel->readable = false;
       if (errno != EAGAIN && errno != EWOULDBLOCK) Fail(channel, errno, "");
       return;
@@ -135,12 +139,12 @@ void Loop::ReadPlain(Channel* channel) {
       ReadEnd(channel);
       return;
     }
-    // A short read has emptied the socket; the next bytes are a new edge. An end that came along is read right away.
+    // A short read has emptied the socket; the next bytes are a new edge.
     bool emptied = static_cast<size_t>(n) < room;
-    if (emptied && !channel->hung_up) channel->readable = false;
+    if (emptied && !channel->read_to_end) channel->readable = false;
     CallData(channel, static_cast<size_t>(n));
-    if (channel->closed || channel->failed || channel->closing || channel->read_limit == 0) return;
-    if (!emptied || !channel->hung_up) return;
+    if (channel->closed || channel->failed || channel->closing || channel->read_limit == 0 || channel->tls) return;
+    if (!emptied || !channel->read_to_end) return;
   }
 }
 
@@ -152,45 +156,22 @@ void Loop::ReadTls(Channel* channel) {
     std::memcpy(cipher_.get(), channel->partial_record->data(), held);
     channel->partial_record.reset();
   }
+  if (channel->records_wait) {
+    channel->records_wait = false;
+    OpenRecords(channel, held);
+    return;
+  }
   ssize_t n;
   do {
     n = recv(channel->fd, cipher_.get() + held, kSlab - held, 0);
   } while (n < 0 && errno == EINTR);
-  int error = n < 0 ? errno : 0;
   if (n > 0) {
-    if (static_cast<size_t>(n) < kSlab - held && !channel->hung_up) channel->readable = false;
-    size_t total = held + static_cast<size_t>(n);
-    size_t used = 0;
-    held = 0;
-    while (true) {
-      size_t consumed = 0;
-      size_t produced = 0;
-      TlsProgress progress = channel->tls->Receive(cipher_.get() + used, total - used, &consumed, read_at_, &produced, &channel->out, &pool_);
-      used += consumed;
-      if (!channel->out.empty()) MarkDirty(channel);
-      if (produced > 0) {
-        CallData(channel, produced);
-        if (channel->closed || channel->failed) return;
-      }
-      if (progress == TlsProgress::kHandshakeDone) {
-        CallEvent(channel, kEventHandshake, 0);
-        if (channel->closed || channel->failed || channel->closing) return;
-        continue;
-      }
-      if (progress == TlsProgress::kClosed) {
-        ReadEnd(channel);
-        return;
-      }
-      if (progress == TlsProgress::kFailed) {
-        Fail(channel, kTlsError, channel->tls->error());
-        return;
-      }
-      break;
-    }
-    if (used < total) channel->partial_record = std::make_unique<std::vector<uint8_t>>(cipher_.get() + used, cipher_.get() + total);
+    if (static_cast<size_t>(n) < kSlab - held && !channel->read_to_end) channel->readable = false;
+    OpenRecords(channel, held + static_cast<size_t>(n));
     return;
   }
-  if (held > 0) channel->partial_record = std::make_unique<std::vector<uint8_t>>(cipher_.get(), cipher_.get() + held);
+  int error = n < 0 ? errno : 0;
+  HoldBack(channel, 0, held);
   if (n == 0) {
     // RFC 8446 §6.1: without close_notify the stream may have been cut by anybody.
     if (!channel->tls->established()) Fail(channel, kTlsError, "tls handshake error: the peer closed the connection during the handshake");
@@ -202,6 +183,42 @@ void Loop::ReadTls(Channel* channel) {
   if (error != EAGAIN && error != EWOULDBLOCK) Fail(channel, error, "");
 }
 
+// Handles the records in the first `total` bytes of the ciphertext slab.
+void Loop::OpenRecords(Channel* channel, size_t total) {
+  size_t used = 0;
+  while (true) {
+    size_t consumed = 0;
+    size_t produced = 0;
+    TlsProgress progress = channel->tls->Receive(cipher_.get() + used, total - used, &consumed, read_at_, &produced, &channel->out, &pool_);
+    used += consumed;
+    if (!channel->out.empty()) MarkDirty(channel);
+    if (produced > 0) {
+      CallData(channel, produced);
+      if (channel->closed || channel->failed || channel->closing) return;
+    }
+    if (progress == TlsProgress::kClosed) {
+      ReadEnd(channel);
+      return;
+    }
+    if (progress == TlsProgress::kFailed) {
+      Fail(channel, kTlsError, channel->tls->error());
+      return;
+    }
+    if (progress == TlsProgress::kMore) break;
+    CallEvent(channel, kEventHandshake, 0);
+    if (channel->closed || channel->failed || channel->closing) return;
+    if (channel->read_limit > 0) continue;
+    // Paused before the data that came with the end of the handshake: `resume` must find it.
+    channel->records_wait = channel->readable = true;
+    break;
+  }
+  HoldBack(channel, used, total);
+}
+
+void Loop::HoldBack(Channel* channel, size_t from, size_t to) {
+  if (from < to) channel->partial_record = std::make_unique<std::vector<uint8_t>>(cipher_.get() + from, cipher_.get() + to);
+}
+
 void Loop::ReadEnd(Channel* channel) {
   channel->readable = false;
   channel->read_ended = true;
@@ -209,60 +226,38 @@ void Loop::ReadEnd(Channel* channel) {
   CallEvent(channel, kEventEnd, 0);
 }
 
+// TypeScript is told at the end of the turn, so that this may happen inside any of its calls.
 void Loop::Fail(Channel* channel, int code, std::string text) {
   if (channel->failed || channel->closed) return;
   if (channel->closing) {
-    // Nobody waits for this one any more.
-    channel->out.Clear(&pool_);
+    // Nobody waits for the rest any more.
     Finish(channel);
     return;
   }
   channel->failed = true;
   channel->readable = false;
   channel->read_limit = 0;
+  channel->first_slice = channel->last_slice = -1;
+  channel->error = code;
   channel->error_text = std::move(text);
-  if (code == kTlsError) {
-    // The alert tells the peer why; best effort.
-    channel->out.Send(channel->fd, &pool_);
-  }
+  // The alert tells the peer why; best effort.
+  if (code == kTlsError) channel->out.Send(channel->fd, &pool_);
   channel->out.Clear(&pool_);
-  CallEvent(channel, kEventError, code);
+  channel->tell_failed = true;
+  MarkDirty(channel);
 }
 
-int64_t Loop::Write(Channel* channel, const uint8_t* bytes, size_t n) {
-  if (channel->failed || channel->closing || channel->shut || channel->shut_when_flushed) return -1;
-  if (channel->tls) {
-    if (!channel->tls->established()) return -1;
-    if (n >= kSealDirectly) {
-      if (!SealPlain(channel) || !channel->tls->Seal(bytes, n, &channel->out, &pool_)) return -1;
-    } else {
-      if (channel->plain != nullptr && channel->plain->end + n > kMaxPlaintext && !SealPlain(channel)) return -1;
-      if (channel->plain == nullptr) channel->plain = pool_.Get(ChunkPool::kLarge);
-      std::memcpy(channel->plain->data() + channel->plain->end, bytes, n);
-      channel->plain->end += static_cast<uint32_t>(n);
-    }
-    if (channel->out.size() >= kSendEarly && channel->writable) FlushNow(channel);
-    else MarkDirty(channel);
-  } else if (in_data_call_ && channel->out.empty() && channel->writable && bytes >= read_at_) {
-    // Sent from the slab when the callback returns, with whatever else goes to this channel.
-    if (channel->first_slice < 0) sliced_.push_back(channel->id);
-    slices_.push_back({bytes, static_cast<uint32_t>(n), -1});
-    int32_t index = static_cast<int32_t>(slices_.size()) - 1;
-    if (channel->first_slice < 0) channel->first_slice = index;
-    else slices_[static_cast<size_t>(channel->last_slice)].next = index;
-    channel->last_slice = index;
-  } else {
-    // Copied: the scratch area is written anew at once, the slab with the next read.
-    if (!SendSlices(channel)) return -1;
-    channel->out.Append(&pool_, bytes, n);
-    MarkDirty(channel);
-  }
-  return static_cast<int64_t>(channel->out.size());
-}
+int64_t Loop::Write(Channel* channel, const uint8_t* bytes, size_t n) { return Queue(channel, bytes, n, true); }
 
 int64_t Loop::WriteFrame(Channel* channel, uint32_t stream, uint8_t flags, size_t offset, size_t n) {
-  // The header goes in front of the payload where it lies: the bytes there are either headroom or already sent.
+  // The header goes in front of the payload where it lies. A slice of this turn may end there: it is taken first.
   uint8_t* header = memory_ + offset - kFrameHeader;
+  if (!sliced_.empty() && header >= memory_ + kScratch) {
+    for (size_t i = 0; i < sliced_.size(); i++) {
+      Channel* other = Find(sliced_[i]);
+      if (other != nullptr) SendSlices(other);
+    }
+  }
   header[0] = static_cast<uint8_t>(n >> 16);
   header[1] = static_cast<uint8_t>(n >> 8);
   header[2] = static_cast<uint8_t>(n);
@@ -272,7 +267,40 @@ int64_t Loop::WriteFrame(Channel* channel, uint32_t stream, uint8_t flags, size_
   header[6] = static_cast<uint8_t>(stream >> 16);
   header[7] = static_cast<uint8_t>(stream >> 8);
   header[8] = static_cast<uint8_t>(stream);
-  return Write(channel, header, kFrameHeader + n);
+  return Queue(channel, header, kFrameHeader + n, false);
+}
+
+// `stays`: nobody writes to the bytes before the callback returns.
+int64_t Loop::Queue(Channel* channel, const uint8_t* bytes, size_t n, bool stays) {
+  if (channel->failed || channel->closing || channel->shut || channel->shut_when_flushed) return -1;
+  if (channel->tls) {
+    if (!channel->tls->established()) return -1;
+    bool sealed = true;
+    if (n >= kSealDirectly) {
+      sealed = SealPlain(channel) && channel->tls->Seal(bytes, n, &channel->out, &pool_);
+    } else {
+      if (channel->plain != nullptr && channel->plain->end + n > kMaxPlaintext) sealed = SealPlain(channel);
+      if (channel->plain == nullptr) channel->plain = pool_.Get(ChunkPool::kLarge);
+      std::memcpy(channel->plain->data() + channel->plain->end, bytes, n);
+      channel->plain->end += static_cast<uint32_t>(n);
+    }
+    if (!sealed) Fail(channel, kTlsError, kNotSealed);
+    else if (channel->out.size() >= kSendEarly && channel->writable) Flush(channel);
+    else MarkDirty(channel);
+  } else if (stays && in_data_call_ && channel->out.empty() && channel->writable && bytes >= read_at_) {
+    // Sent from the slab when the callback returns, with whatever else goes to this channel.
+    if (channel->first_slice < 0) sliced_.push_back(channel->id);
+    slices_.push_back({bytes, static_cast<uint32_t>(n), -1});
+    int32_t index = static_cast<int32_t>(slices_.size()) - 1;
+    if (channel->first_slice < 0) channel->first_slice = index;
+    else slices_[static_cast<size_t>(channel->last_slice)].next = index;
+    channel->last_slice = index;
+  } else if (SendSlices(channel)) {
+    // Copied: the scratch area is written anew at once, the slab with the next read.
+    channel->out.Append(&pool_, bytes, n);
+    MarkDirty(channel);
+  }
+  return channel->failed ? -1 : static_cast<int64_t>(channel->out.size());
 }
 
 bool Loop::SealPlain(Channel* channel) {
@@ -352,7 +380,7 @@ void Loop::Flush(Channel* channel) {
   if (!SendSlices(channel)) return;
   if (channel->connecting) return;
   if (!SealPlain(channel)) {
-    Fail(channel, kTlsError, "tls error: a record could not be sealed");
+    Fail(channel, kTlsError, kNotSealed);
     return;
   }
   if (!channel->out.empty() && channel->writable) {
@@ -379,12 +407,19 @@ size_t Loop::FlushNow(Channel* channel) {
 }
 
 void Loop::FlushDirty() {
-  // A flush can fail a channel, whose event may write to others: the list may grow while it is walked.
+  // What is told here may make further channels dirty: the list may grow while it is walked.
   for (size_t i = 0; i < dirty_.size(); i++) {
     Channel* channel = Find(dirty_[i]);
     if (channel == nullptr) continue;
     channel->dirty = false;
     Flush(channel);
+    if (channel->tell_failed) {
+      channel->tell_failed = false;
+      CallEvent(channel, kEventError, channel->error);
+    } else if (channel->tell_drained && channel->out.empty() && !channel->closed && !channel->closing) {
+      channel->tell_drained = false;
+      CallEvent(channel, kEventDrained, 0);
+    }
   }
   dirty_.clear();
 }
@@ -408,7 +443,6 @@ bool Loop::Close(Channel* channel) {
   if (channel->closing) return false;
   channel->read_limit = 0;
   if (channel->failed || channel->connecting) {
-    channel->out.Clear(&pool_);
     Finish(channel);
     return true;
   }
@@ -416,12 +450,7 @@ bool Loop::Close(Channel* channel) {
     channel->tls->SealAlert(1, 0, &channel->out, &pool_);
   }
   if (!in_data_call_ || channel->first_slice < 0) Flush(channel);
-  if (channel->closed) return true;
-  if (channel->failed) {
-    Finish(channel);
-    return true;
-  }
-  if (channel->out.empty() && channel->first_slice < 0 && channel->plain == nullptr) {
+  if (channel->failed || (channel->out.empty() && channel->first_slice < 0 && channel->plain == nullptr)) {
     Finish(channel);
     return true;
   }
@@ -433,15 +462,15 @@ bool Loop::Close(Channel* channel) {
 void Loop::Reset(Channel* channel) {
   linger abort{1, 0};
   setsockopt(channel->fd, SOL_SOCKET, SO_LINGER, &abort, sizeof(abort));
-  channel->first_slice = channel->last_slice = -1;
-  channel->out.Clear(&pool_);
+  channel->closing = false;  // and nothing is told
   Finish(channel);
 }
 
 void Loop::Finish(Channel* channel) {
   if (channel->closed) return;
-  bool told = channel->closing;
   channel->closed = true;
+  channel->tell_closed = channel->closing;
+  channel->first_slice = channel->last_slice = -1;
   channel->out.Clear(&pool_);
   if (channel->plain != nullptr) {
     pool_.Put(channel->plain);
@@ -451,20 +480,26 @@ void Loop::Finish(Channel* channel) {
   channel->fd = -1;
   dead_.push_back(channel);
   live_--;
-  if (told && !stopping_) CallEvent(channel, kEventClosed, 0);
 }
 
 void Loop::FreeClosed() {
+  // What is told here may close further channels: the list may grow while it is walked.
   for (size_t i = 0; i < dead_.size(); i++) {
-    uint32_t index = dead_[i]->id & kIndexMask;
+    Channel* channel = dead_[i];
+    if (channel->tell_closed && !stopping_) CallEvent(channel, kEventClosed, 0);
+    uint32_t index = channel->id & kIndexMask;
     table_[index] = nullptr;
     free_.push_back(index);
-    delete dead_[i];
+    delete channel;
   }
   dead_.clear();
 }
 
 bool Loop::StartTls(Channel* channel, std::shared_ptr<TlsContext> context, bool server, PeerExpectation expectation, std::string* error) {
+  if (channel->tls || channel->failed || channel->closing || channel->shut_when_flushed || !SendSlices(channel)) {
+    *error = "TLS cannot start on this connection any more";
+    return false;
+  }
   try {
     channel->tls = std::make_unique<TlsSession>(std::move(context), server, std::move(expectation));
   } catch (const std::exception& failure) {

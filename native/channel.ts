@@ -12,9 +12,12 @@ import { addon } from './load.ts';
 /** Identifies a channel of one loop; 0 is none. An id is not used again soon, calls on a closed one do nothing. */
 export type ChannelId = number;
 
-/** What happens on a channel. Methods are called from the loop, never from inside a call on the same channel. */
+/** What happens on a channel. Methods are called from the loop, never from inside one of its own methods. */
 export interface ChannelHandler {
-  /** Bytes arrived in `memory`. Returns how many the next read may take at most; 0 pauses reading until `resume`. */
+  /**
+   * Bytes arrived in `memory`. Returns how many the next read may take at most; 0 pauses reading until `resume`. With
+   * TLS whole records are read: any limit but 0 stands for NO_LIMIT.
+   */
   data(offset: number, length: number): number;
   /** The connect of this channel succeeded. */
   connected(): void;
@@ -160,7 +163,7 @@ export class ChannelLoop {
   readonly #owners: ChannelId[] = [];
   readonly #listeners: (ListenerHandler | undefined)[] = [];
 
-  /** `onBug` gets what a handler threw; its channel is reset, the others go on. */
+  /** A thread has one loop at a time. `onBug` gets what a handler threw; its channel is reset, the others go on. */
   constructor(onBug: (error: unknown) => void) {
     this.#native = native.createLoop({
       data: (channel, offset, length) => {
@@ -185,6 +188,7 @@ export class ChannelLoop {
         }
       },
       accept: (listener, channel, peerIp, peerPort, destinationIp, destinationPort, original) => {
+        if (channel > 0) this.#enter(channel, undefined);
         try {
           if (channel < 0) this.#listeners[listener]?.failed(errnoError(-channel, 'accept'), listener);
           else
@@ -202,7 +206,7 @@ export class ChannelLoop {
           if (handler !== undefined) this.#broken(channel, handler, error);
         }
         // Nobody took it.
-        if (channel > 0 && this.#owners[channel & INDEX_MASK] !== channel) this.#native.reset(channel);
+        if (channel > 0 && this.#handlers[channel & INDEX_MASK] === undefined) this.reset(channel);
       },
     });
     this.memory = new Uint8Array(this.#native.memory);
@@ -214,15 +218,13 @@ export class ChannelLoop {
   attach(fd: number, handler: ChannelHandler): ChannelId {
     const channel = this.#native.attach(fd, false);
     if (channel === 0) throw new CulvertError('EPOLL', `cannot watch descriptor ${fd}`);
-    this.adopt(channel, handler);
+    this.#enter(channel, handler);
     return channel;
   }
 
   /** Gives an accepted channel (or one whose owner changes) its handler. */
   adopt(channel: ChannelId, handler: ChannelHandler): void {
-    const index = channel & INDEX_MASK;
-    this.#handlers[index] = handler;
-    this.#owners[index] = channel;
+    if (this.#owners[channel & INDEX_MASK] === channel) this.#handlers[channel & INDEX_MASK] = handler;
   }
 
   /**
@@ -232,11 +234,11 @@ export class ChannelLoop {
   connect(netns: number, ip: string, port: number, source: string | null, handler: ChannelHandler): ChannelId {
     const channel = this.#native.connect(netns, ip, port, source);
     if (channel <= 0) throw errnoError(-channel, 'connect');
-    this.adopt(channel, handler);
+    this.#enter(channel, handler);
     return channel;
   }
 
-  /** Queues bytes of `memory`. Returns the bytes that wait in the channel's queue so far, or -1 when it takes no more. */
+  /** Queues bytes of `memory`. Returns the bytes that wait in the channel's queue so far, or -1 when it takes none (with TLS: before `secured` too). */
   write(channel: ChannelId, offset: number, length: number): number {
     return this.#native.write(channel, offset, length);
   }
@@ -265,17 +267,20 @@ export class ChannelLoop {
     this.#native.shutdown(channel);
   }
 
-  /** Closes once what is queued is sent. True when that is already done, otherwise `closed` follows. */
+  /**
+   * Closes once what is queued is sent; a connect under way is given up. True when that is already done, otherwise
+   * `closed` follows, also when the connection breaks meanwhile.
+   */
   close(channel: ChannelId): boolean {
     const done = this.#native.close(channel);
-    if (done) this.#release(channel);
+    if (done) this.#leave(channel);
     return done;
   }
 
   /** Drops everything and sends a RST. */
   reset(channel: ChannelId): void {
     this.#native.reset(channel);
-    this.#release(channel);
+    this.#leave(channel);
   }
 
   /**
@@ -305,6 +310,7 @@ export class ChannelLoop {
   /** Accepts from a listening socket; `original` asks for the address the client dialled before REDIRECT. */
   listen(fd: number, original: boolean, handler: ListenerHandler): number {
     const listener = this.#native.listen(fd, original);
+    if (listener < 0) throw errnoError(-listener, 'listen');
     this.#listeners[listener] = handler;
     return listener;
   }
@@ -323,7 +329,7 @@ export class ChannelLoop {
     return this.#native.newTlsContext(material);
   }
 
-  /** Connections that use the context keep it until they end. */
+  /** Handshakes that use the context go on. */
   freeTlsContext(context: number): void {
     this.#native.freeTlsContext(context);
   }
@@ -353,11 +359,18 @@ export class ChannelLoop {
   /** Closes every channel and listener without a word to their handlers. */
   stop(): void {
     this.#native.stop();
+    this.#handlers.length = this.#owners.length = this.#listeners.length = 0;
   }
 
-  #release(channel: ChannelId): void {
-    const index = channel & INDEX_MASK;
-    if (this.#owners[index] === channel) this.#handlers[index] = undefined;
+  #enter(channel: ChannelId, handler: ChannelHandler | undefined): void {
+    this.#owners[channel & INDEX_MASK] = channel;
+    this.#handlers[channel & INDEX_MASK] = handler;
+  }
+
+  #leave(channel: ChannelId): void {
+    if (this.#owners[channel & INDEX_MASK] !== channel) return;
+    this.#owners[channel & INDEX_MASK] = 0;
+    this.#handlers[channel & INDEX_MASK] = undefined;
   }
 
   #event(handler: ChannelHandler, channel: ChannelId, kind: number, argument: number): void {
@@ -382,7 +395,7 @@ export class ChannelLoop {
         );
         break;
       case CLOSED:
-        this.#handlers[channel & INDEX_MASK] = undefined;
+        this.#leave(channel);
         handler.closed();
         break;
     }

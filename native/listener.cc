@@ -21,14 +21,16 @@ napi_value IpText(napi_env env, const Endpoint& endpoint) {
 
 }  // namespace
 
-uint32_t Loop::Listen(int fd, Destination destination) {
+int Loop::Listen(int fd, Destination destination) {
   uint32_t id = 0;
   while (id < listeners_.size() && listeners_[id].fd >= 0) id++;
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = kListenerTag | id;
+  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) return -errno;
   if (id == listeners_.size()) listeners_.emplace_back();
-  listeners_[id].fd = fd;
-  listeners_[id].destination = destination;
-  ResumeListener(id);
-  return id;
+  listeners_[id] = {fd, destination};
+  return static_cast<int>(id);
 }
 
 void Loop::ResumeListener(uint32_t id) {
@@ -36,9 +38,7 @@ void Loop::ResumeListener(uint32_t id) {
   epoll_event event{};
   event.events = EPOLLIN;
   event.data.u64 = kListenerTag | id;
-  if (epoll_ctl(epoll_, EPOLL_CTL_MOD, listeners_[id].fd, &event) != 0 && errno == ENOENT) {
-    epoll_ctl(epoll_, EPOLL_CTL_ADD, listeners_[id].fd, &event);
-  }
+  epoll_ctl(epoll_, EPOLL_CTL_MOD, listeners_[id].fd, &event);
 }
 
 void Loop::CloseListener(uint32_t id) {
@@ -63,7 +63,7 @@ void Loop::Accept(uint32_t id) {
       event.data.u64 = kListenerTag | id;
       epoll_ctl(epoll_, EPOLL_CTL_MOD, listeners_[id].fd, &event);
       napi_create_int32(env, result, &arguments[1]);
-      napi_call_function(env, resource_.Value(), on_accept_.Value(), 2, arguments, nullptr);
+      Called(napi_call_function(env, resource_.Value(), on_accept_.Value(), 2, arguments, nullptr));
       return;
     }
     uint32_t channel = Attach(accepted.fd, false);
@@ -77,7 +77,9 @@ void Loop::Accept(uint32_t id) {
     arguments[4] = IpText(env, accepted.destination);
     napi_create_uint32(env, accepted.destination.port, &arguments[5]);
     napi_get_boolean(env, accepted.original, &arguments[6]);
-    if (napi_call_function(env, resource_.Value(), on_accept_.Value(), 7, arguments, nullptr) != napi_ok) return;
+    if (Called(napi_call_function(env, resource_.Value(), on_accept_.Value(), 7, arguments, nullptr))) continue;
+    if (Channel* orphan = Find(channel)) Reset(orphan);
+    return;
   }
 }
 

@@ -5,7 +5,6 @@
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <system_error>
 #include <unistd.h>
 #include <utility>
 
@@ -14,6 +13,12 @@ namespace {
 
 constexpr uint64_t kUvTag = ~uint64_t{0};
 constexpr int kEventsPerTurn = 256;
+// libuv gets its turn at least this often: what it would do at the end of every turn (unreferenced immediates) does not
+// wake anybody.
+constexpr int kTurnsBeforeUv = 64;
+
+// A loop waits for its own channels only, so a second one of the thread would stand still.
+thread_local Loop* loop_of_thread = nullptr;
 
 // True when libuv has descriptors to watch that it has not told the kernel yet; it does so only in its own poll.
 bool UvHasNewWatchers(const uv_loop_t* loop) {
@@ -40,9 +45,11 @@ class TurnScope {
 }  // namespace
 
 Loop::Loop(Napi::Env environment, Napi::Object callbacks) : env(environment), cipher_(new uint8_t[kSlab]) {
+  if (loop_of_thread != nullptr) throw Napi::Error::New(env, "this thread has a loop already");
   napi_get_uv_event_loop(env, &uv_);
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
-  if (epoll_ < 0) throw std::system_error(errno, std::generic_category(), "epoll_create1");
+  if (epoll_ < 0) throw Napi::Error::New(env, std::string("epoll_create1: ") + std::strerror(errno));
+  loop_of_thread = this;
   Napi::ArrayBuffer memory = Napi::ArrayBuffer::New(env, kScratch + kHeadroom + kSlab);
   memory_ = static_cast<uint8_t*>(memory.Data());
   read_at_ = memory_ + kScratch + kHeadroom;
@@ -83,10 +90,10 @@ void Loop::Stop(std::function<void()> done) {
   }
   stopping_ = true;
   stopped_ = std::move(done);
+  if (loop_of_thread == this) loop_of_thread = nullptr;
   for (Channel* channel : table_) {
     if (channel != nullptr && !channel->closed) Finish(channel);
   }
-  FreeClosed();
   for (uint32_t id = 0; id < listeners_.size(); id++) CloseListener(id);
   contexts.clear();
   close(epoll_);
@@ -94,6 +101,7 @@ void Loop::Stop(std::function<void()> done) {
   auto closed = [](uv_handle_t* handle) {
     auto* loop = static_cast<Loop*>(handle->data);
     if (--loop->open_handles_ > 0) return;
+    loop->FreeClosed();
     // The callback may delete the loop.
     std::function<void()> stopped = std::move(loop->stopped_);
     if (stopped) stopped();
@@ -106,7 +114,7 @@ void Loop::OnPrepare(uv_prepare_t* handle) { static_cast<Loop*>(handle->data)->R
 
 void Loop::RunTurns() {
   uv_idle_stop(&idle_);
-  while (!stopping_) {
+  for (int turns = 0; turns < kTurnsBeforeUv && !stopping_; turns++) {
     if (!dirty_.empty() || !dead_.empty()) {
       Napi::HandleScope handles(env);
       TurnScope scope(env, resource_.Value(), async_context_);
@@ -118,7 +126,9 @@ void Loop::RunTurns() {
     uv_update_time(uv_);
     int timeout = uv_backend_timeout(uv_);
     bool uv_first = timeout == 0 || UvHasNewWatchers(uv_);
-    bool uv_ready = TurnOnce(uv_first || !ready_.empty() ? 0 : timeout);
+    // What ran when the scope above was left (a promise) may have written.
+    bool more = !ready_.empty() || !dirty_.empty() || !dead_.empty();
+    bool uv_ready = TurnOnce(uv_first || more ? 0 : timeout);
     if (uv_first || uv_ready || stopping_) break;
   }
   // libuv only looks, it does not wait: waiting is done here.
@@ -149,7 +159,9 @@ bool Loop::TurnOnce(int timeout) {
     Channel* channel = Find(id);
     if (channel == nullptr || stopping_) continue;
     channel->ready = false;
-    if (channel->readable && channel->read_limit > 0 && !channel->failed && !channel->closing) Readable(channel);
+    if (channel->failed || channel->closing || !channel->readable) continue;
+    if (channel->read_limit > 0) Readable(channel);
+    else if (channel->broken) CheckError(channel);
   }
   reading_.clear();
   if (!stopping_) {
@@ -170,8 +182,7 @@ void Loop::CallData(Channel* channel, size_t n) {
   napi_status status = napi_call_function(env, resource_.Value(), on_data_.Value(), 3, arguments, &result);
   in_data_call_ = false;
   int32_t limit = 0;
-  // A failed call means that the thread is being terminated: nothing more is read.
-  if (status == napi_ok) napi_get_value_int32(env, result, &limit);
+  if (Called(status)) napi_get_value_int32(env, result, &limit);
   if (!channel->closed && !channel->closing && !channel->read_ended) channel->read_limit = limit > 0 ? static_cast<uint32_t>(limit) : 0;
   if (!sliced_.empty()) FlushSliced();
 }
@@ -182,7 +193,19 @@ void Loop::CallEvent(Channel* channel, int kind, double argument) {
   napi_create_uint32(env, channel->id, &arguments[0]);
   napi_create_int32(env, kind, &arguments[1]);
   napi_create_double(env, argument, &arguments[2]);
-  napi_call_function(env, resource_.Value(), on_event_.Value(), 3, arguments, nullptr);
+  Called(napi_call_function(env, resource_.Value(), on_event_.Value(), 3, arguments, nullptr));
+}
+
+// An exception that TypeScript let out goes where Node's uncaught ones go; left alone it would make every later call
+// fail. Without an exception a failed call means that the thread is being terminated.
+bool Loop::Called(napi_status status) {
+  if (status == napi_ok) return true;
+  bool pending = false;
+  napi_value error = nullptr;
+  if (napi_is_exception_pending(env, &pending) == napi_ok && pending && napi_get_and_clear_last_exception(env, &error) == napi_ok) {
+    napi_fatal_exception(env, error);
+  }
+  return false;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -227,6 +250,17 @@ struct Call {
     return result;
   }
 };
+
+// While its thread is being terminated any call into JavaScript fails, which node-addon-api reports by throwing.
+template <napi_callback Function>
+napi_value Guarded(napi_env env, napi_callback_info info) {
+  try {
+    return Function(env, info);
+  } catch (const std::exception& failure) {
+    napi_throw_error(env, nullptr, failure.what());
+    return nullptr;
+  }
+}
 
 std::string Text(Napi::Value value) { return value.IsString() ? value.As<Napi::String>().Utf8Value() : std::string(); }
 
@@ -361,8 +395,8 @@ napi_value TcpInfo(napi_env env, napi_callback_info info) {
 
 napi_value Listen(napi_env env, napi_callback_info info) {
   Call call(env, info);
-  if (call.loop->stopping()) return call.Int(-1);
-  return call.Number(call.loop->Listen(call.I32(0), call.Bool(1) ? Destination::kOriginal : Destination::kLocal));
+  if (call.loop->stopping()) return call.Int(-ECANCELED);
+  return call.Int(call.loop->Listen(call.I32(0), call.Bool(1) ? Destination::kOriginal : Destination::kLocal));
 }
 
 napi_value CloseListener(napi_env env, napi_callback_info info) {
@@ -443,9 +477,9 @@ Napi::Value CreateLoop(const Napi::CallbackInfo& info) {
   Napi::Object result = Napi::Object::New(env);
   const std::pair<const char*, napi_callback> functions[] = {
       {"attach", Attach}, {"connect", Connect}, {"write", Write}, {"writeFrame", WriteFrame}, {"flush", Flush}, {"resume", Resume},
-      {"shutdown", Shutdown}, {"close", Close}, {"reset", Reset}, {"startTls", StartTls}, {"errorText", ErrorText}, {"peer", Peer},
-      {"tcpInfo", TcpInfo}, {"listen", Listen}, {"closeListener", CloseListener}, {"resumeListener", ResumeListener},
-      {"newTlsContext", NewTlsContext}, {"freeTlsContext", FreeTlsContext}, {"setStreamOptions", SetStreamOptions}, {"count", Count}, {"stop", Stop},
+      {"shutdown", Shutdown}, {"close", Close}, {"reset", Reset}, {"startTls", Guarded<StartTls>}, {"errorText", Guarded<ErrorText>}, {"peer", Guarded<Peer>},
+      {"tcpInfo", Guarded<TcpInfo>}, {"listen", Listen}, {"closeListener", CloseListener}, {"resumeListener", ResumeListener},
+      {"newTlsContext", Guarded<NewTlsContext>}, {"freeTlsContext", FreeTlsContext}, {"setStreamOptions", SetStreamOptions}, {"count", Count}, {"stop", Stop},
   };
   for (const auto& [name, callback] : functions) {
     napi_value function = nullptr;

@@ -9,6 +9,7 @@
 #include <uv.h>
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -54,18 +55,23 @@ struct Channel {
   int32_t first_slice = -1;
   int32_t last_slice = -1;
   bool connecting = false;
-  bool readable = false;      // the kernel may have bytes (or an end) for us
-  bool hung_up = false;       // the peer has ended or reset; a read will tell which
+  bool readable = false;      // there may be bytes (or an end) for us
+  bool read_to_end = false;   // a short read no longer means that nothing is left: an end or urgent data may follow
+  bool broken = false;        // the socket has an error; it comes after the bytes that are read before it
   bool read_ended = false;
   bool writable = true;
-  bool failed = false;        // an error was told; only close is left
+  bool failed = false;        // only close is left
+  bool tell_failed = false;   // and TypeScript does not know yet
   bool shut_when_flushed = false;
   bool shut = false;
   bool closing = false;       // closed by TypeScript; waits for its queue
-  bool closed = false;        // descriptor gone; memory freed at the end of the turn
+  bool closed = false;        // descriptor gone; memory freed between turns
+  bool tell_closed = false;
   bool dirty = false;         // in the list of channels to flush
   bool ready = false;         // in the list of channels to read again
   bool tell_drained = false;
+  bool records_wait = false;  // TLS: partial_record begins with whole records, left there by a pause
+  int error = 0;
   OutQueue out;
   Chunk* plain = nullptr;     // TLS: what was written this turn and not sealed yet
   std::unique_ptr<TlsSession> tls;
@@ -101,10 +107,12 @@ class Loop {
   bool Close(Channel* channel);
   void Reset(Channel* channel);
   bool StartTls(Channel* channel, std::shared_ptr<TlsContext> context, bool server, PeerExpectation expectation, std::string* error);
-  uint32_t Listen(int fd, Destination destination);
+  // Returns the listener's id or a negated errno.
+  int Listen(int fd, Destination destination);
   void CloseListener(uint32_t id);
   void ResumeListener(uint32_t id);
-  // Closes everything; `done` is called when libuv has let go of the handles.
+  // Closes every descriptor; `done` is called when libuv has let go of the handles. Channels stay in memory until then,
+  // because TypeScript may call this from inside any of their events.
   void Stop(std::function<void()> done);
   bool stopping() const { return stopping_; }
   uint8_t* memory() { return memory_; }
@@ -126,10 +134,15 @@ class Loop {
   void Readable(Channel* channel);
   void ReadPlain(Channel* channel);
   void ReadTls(Channel* channel);
-  void ConnectDone(Channel* channel, uint32_t events);
+  void OpenRecords(Channel* channel, size_t total);
+  void HoldBack(Channel* channel, size_t from, size_t to);
+  void CheckError(Channel* channel);
+  void ConnectDone(Channel* channel);
+  void Writable(Channel* channel);
   void ReadEnd(Channel* channel);
   void Fail(Channel* channel, int code, std::string text);
   void Flush(Channel* channel);
+  int64_t Queue(Channel* channel, const uint8_t* bytes, size_t n, bool stays);
   bool SendSlices(Channel* channel);
   void FlushSliced();
   void FlushDirty();
@@ -141,6 +154,7 @@ class Loop {
   void Accept(uint32_t id);
   void CallData(Channel* channel, size_t n);
   void CallEvent(Channel* channel, int kind, double argument);
+  bool Called(napi_status status);
 
   uv_prepare_t prepare_{};
   uv_idle_t idle_{};
@@ -154,7 +168,7 @@ class Loop {
   ChunkPool pool_;
   std::vector<Channel*> table_;
   std::vector<uint32_t> generations_;
-  std::vector<uint32_t> free_;
+  std::deque<uint32_t> free_;
   std::vector<uint32_t> dirty_;
   std::vector<uint32_t> ready_;
   std::vector<uint32_t> reading_;

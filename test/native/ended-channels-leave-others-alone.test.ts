@@ -62,43 +62,6 @@ test('closing no channel at all keeps the first one hearing', async (t) => {
   assert.equal(await heard.promise, 5);
 });
 
-for (const end of ['close', 'reset'] as const) {
-  test(`a second ${end} of a channel keeps the one that took its place hearing`, async (t) => {
-    const loop = loopOf(t);
-    const heard = Promise.withResolvers<number>();
-    const channels: number[] = [];
-    const port = await freePort();
-    const { fd } = listenTcp(OWN_NETNS, LOCALHOST, port, plainListener);
-    const both = Promise.withResolvers<void>();
-    loop.listen(fd, false, {
-      accepted({ channel }) {
-        channels.push(channel);
-        loop.adopt(channel, {
-          ...silent,
-          data(_, length) {
-            heard.resolve(length);
-            return NO_LIMIT;
-          },
-        });
-        if (channels.length === 1) loop[end](channel);
-        else both.resolve();
-      },
-      failed: (error) => assert.fail(error.message),
-    });
-    const first = connect(port, LOCALHOST).on('error', () => {});
-    await new Promise((resolve) => first.once('close', resolve));
-    const second = connect(port, LOCALHOST);
-    t.after(() => second.destroy());
-    await both.promise;
-    const [before, after] = channels as [number, number];
-    assert.equal(before & 0xfffff, after & 0xfffff, 'they share a place');
-    loop[end](before);
-    loop.resume(after, NO_LIMIT);
-    second.write('hello');
-    assert.equal(await heard.promise, 5);
-  });
-}
-
 test('an error while a connection is accepted resets it and tells its handler', async (t) => {
   const bugs: unknown[] = [];
   const loop = loopOf(t, (error) => bugs.push(error));
