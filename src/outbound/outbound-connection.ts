@@ -33,7 +33,7 @@ export class OutboundConnection extends ProxiedConnection implements ChannelHand
   #stream: Http2Stream | null = null;
   #relay: TunnelRelay | PlainRelay | null = null;
   #deadline: Deadline | null = null;
-  #retried = false;
+  #retries = 0;
 
   constructor(plane: Plane, pod: Pod, accepted: Accepted, chain: FilterChain<OutboundConnection>) {
     super(
@@ -142,8 +142,8 @@ export class OutboundConnection extends ProxiedConnection implements ChannelHand
     this.#deadline?.clear();
     if (this.isOver) return;
     // Nothing was sent on it: the peer says, or it is known, that it did not act on the request (RFC 9113 §8.7).
-    if (!this.#retried && (reset.unprocessed || reset.code === ErrorCode.REFUSED_STREAM)) {
-      this.#retried = true;
+    if (this.#retries < MAX_RETRIES && (reset.unprocessed || reset.code === ErrorCode.REFUSED_STREAM)) {
+      this.#retries++;
       this.#requestTunnel();
       return;
     }
@@ -241,6 +241,9 @@ export class OutboundConnection extends ProxiedConnection implements ChannelHand
     this.#upstream = 0;
   }
 }
+
+/** Every thread of an agent that is being replaced may send a stream away once. */
+const MAX_RETRIES = 8;
 
 const traceparent = createTraceparentSource();
 

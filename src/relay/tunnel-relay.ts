@@ -149,6 +149,9 @@ export class TunnelRelay implements ChannelHandler, StreamHandler {
       return;
     }
     this.#done = true;
+    // What came before the reset, perhaps in the same read, was sent before it: a server that closes with unread input
+    // resets the connection right behind its answer.
+    this.#loop.flush(this.#channel);
     this.#loop.reset(this.#channel);
     this.#owner.relayEnded(broken(reset.detail));
   }
