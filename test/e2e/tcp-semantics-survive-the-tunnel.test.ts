@@ -74,6 +74,18 @@ test('TCP semantics survive the agent', async (t) => {
       assert.equal(await fate(near), 'ECONNRESET');
     });
 
+    await t.test(`${name}: what was sent before a RST arrives before it`, async () => {
+      for (let i = 0; i < 10; i++) {
+        const { near, far } = await pair();
+        const [from, to] = i % 2 === 0 ? [near, far] : [far, near];
+        const heard = to.text(10);
+        from.send('last words');
+        from.reset();
+        assert.equal(await heard, 'last words');
+        assert.equal(await fate(to), 'ECONNRESET');
+      }
+    });
+
     await t.test(`${name}: a RST after a FIN of the other side is still a RST`, async () => {
       const first = await pair();
       first.near.finish();

@@ -108,6 +108,7 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
   const meshFile = join(folder, 'mesh.yaml');
   writeFileSync(meshFile, meshText(mesh));
   const { zds, socket } = nodeAgentOf(besides) ?? startNodeAgent(join(folder, 'zds.sock'));
+  if (besides === undefined) network.defer(() => zds.close());
   const agentsBefore = zds.agents();
   const ports = await freePorts(3);
   const [adminPort, statsPort, readinessPort] = ports as [number, number, number];
@@ -193,9 +194,7 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
     },
     async stop() {
       child.kill('SIGTERM');
-      const code = await exited;
-      if (besides === undefined) zds.close();
-      return code;
+      return exited;
     },
   };
   nodeAgents.set(agent, { zds, socket });
@@ -209,7 +208,6 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
           (agents) => agents > agentsBefore,
         ),
     exited.then((code) => {
-      if (besides === undefined) zds.close();
       throw new Error(`the agent ended with ${code} before it connected:\n${output()}`);
     }),
   ]);

@@ -14,6 +14,7 @@ export interface Talk {
   readonly socket: Socket;
   /** The other end as this one sees it; canonical. */
   readonly peer: { readonly ip: string; readonly port: number };
+  readonly localPort: number;
   send(data: string | Uint8Array): void;
   /** FIN. */
   finish(): void;
@@ -147,6 +148,8 @@ function talk(socket: Socket, peer: Talk['peer']): Talk {
   const connection: Talk = {
     socket,
     peer,
+    // While the socket is open, so that it can be asked for later.
+    localPort: socket.localPort ?? 0,
     send: (data) => void socket.write(data),
     finish: () => void socket.end(),
     reset: () => void socket.resetAndDestroy(),
