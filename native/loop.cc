@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstring>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,6 +14,9 @@ namespace {
 
 constexpr uint64_t kUvTag = ~uint64_t{0};
 constexpr int kEventsPerTurn = 256;
+// Nanoseconds. One connection at a time, pods on one machine: 0.26 of the plain rate without, 0.41 with 50 µs, 0.43 with 200.
+constexpr uint64_t kLookOut = 50'000;
+constexpr int kSleepsAfterVainLookOut = 8;
 // libuv gets its turn at least this often: what it would do at the end of every turn (unreferenced immediates) does not
 // wake anybody.
 constexpr int kTurnsBeforeUv = 64;
@@ -135,10 +139,29 @@ void Loop::RunTurns() {
   if (!stopping_) uv_idle_start(&idle_, OnIdle);
 }
 
+// Waits for events, at first without giving up the processor: an answer of a local peer takes less time than to go to
+// sleep and to be woken on a virtual machine. Whoever else wants the processor gets it, and a thread whose look-out was in
+// vain sleeps at once for the next waits, so that a quiet or slow connection costs next to nothing.
+int Loop::Wait(epoll_event* events, int room, int timeout) {
+  if (timeout == 0) return epoll_wait(epoll_, events, room, 0);
+  if (sleeps_due_ > 0) {
+    sleeps_due_--;
+  } else {
+    const uint64_t until = uv_hrtime() + kLookOut;
+    do {
+      int count = epoll_wait(epoll_, events, room, 0);
+      if (count != 0) return count;
+      sched_yield();
+    } while (uv_hrtime() < until);
+    sleeps_due_ = kSleepsAfterVainLookOut;
+  }
+  return epoll_wait(epoll_, events, room, timeout);
+}
+
 // Returns true when libuv should have its turn.
 bool Loop::TurnOnce(int timeout) {
   epoll_event events[kEventsPerTurn];
-  int count = epoll_wait(epoll_, events, kEventsPerTurn, timeout);
+  int count = Wait(events, kEventsPerTurn, timeout);
   if (count <= 0 && ready_.empty()) return count == 0 ? timeout != 0 : true;
   bool uv_ready = false;
   Napi::HandleScope handles(env);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <napi.h>
+#include <sys/epoll.h>
 #include <uv.h>
 
 #include <cstdint>
@@ -130,6 +131,7 @@ class Loop {
   static void OnIdle(uv_idle_t*) {}
   void RunTurns();
   bool TurnOnce(int timeout);
+  int Wait(epoll_event* events, int room, int timeout);
   void Dispatch(Channel* channel, uint32_t events);
   void Readable(Channel* channel);
   void ReadPlain(Channel* channel);
@@ -162,6 +164,7 @@ class Loop {
   std::function<void()> stopped_;
   uv_loop_t* uv_ = nullptr;
   int epoll_ = -1;
+  int sleeps_due_ = 0;  // waits that sleep at once
   uint8_t* memory_ = nullptr;
   uint8_t* read_at_ = nullptr;
   std::unique_ptr<uint8_t[]> cipher_;
