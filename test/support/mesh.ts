@@ -142,7 +142,7 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
       };
       const timer = setTimeout(() => {
         stopWatching();
-        reject(new Error(`no line with ${what} within ${PATIENCE / 1000} s; the agent said:\n${output()}`));
+        reject(new Error(`no line with ${what} within ${PATIENCE / 1000} s; the agent said:\n${tail(output())}`));
       }, PATIENCE);
       const stopWatching = watch(look);
       look();
@@ -180,7 +180,7 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
         if (satisfies(answer)) return answer;
         if (performance.now() > end) {
           throw new Error(
-            `not ${what} within ${PATIENCE / 1000} s, last: ${JSON.stringify(answer)}; the agent said:\n${output()}`,
+            `not ${what} within ${PATIENCE / 1000} s, last: ${JSON.stringify(answer)}; the agent said:\n${tail(output())}`,
           );
         }
         await new Promise((resolve) => setTimeout(resolve, 20));
@@ -320,6 +320,10 @@ export async function freePorts(count: number): Promise<number[]> {
         }),
     ),
   );
+}
+
+function tail(text: string): string {
+  return text.split('\n').slice(-20).join('\n');
 }
 
 interface NodeAgent {

@@ -1,0 +1,124 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { freePorts, meshNetwork, meshText, runCulvert, startAgent } from '../support/mesh.ts';
+import { patiently } from '../support/pod-sockets.ts';
+
+test('an agent that cannot start says why, in words for who has to change it, and exits with 1', async (t) => {
+  const network = await meshNetwork(t);
+  const { folder } = network;
+  const meshFile = join(folder, 'mesh.yaml');
+  writeFileSync(meshFile, meshText({}));
+  const [admin, stats, readiness] = (await freePorts(3)).map(String);
+  const good = {
+    XDS_ADDRESS: '',
+    LOCAL_XDS_PATH: meshFile,
+    CULVERT_CA_DIR: join(folder, 'ca'),
+    INPOD_UDS: join(folder, 'zds.sock'),
+    ZTUNNEL_WORKER_THREADS: '1',
+    CULVERT_ADMIN_PORT: admin!,
+    CULVERT_STATS_PORT: stats!,
+    CULVERT_READINESS_PORT: readiness!,
+  };
+  const { CULVERT_CA_DIR: _, ...withoutCa } = good;
+  const broken = join(folder, 'broken.yaml');
+  writeFileSync(broken, 'workloads:\n- name: x\n  color: red\n');
+  const brokenCa = join(folder, 'broken-ca');
+  mkdirSync(brokenCa);
+  writeFileSync(join(brokenCa, 'ca-key.pem'), 'nothing');
+  const taken = createServer().listen(0, '127.0.0.1');
+  await once(taken, 'listening');
+  t.after(() => taken.close());
+  const takenPort = String((taken.address() as { port: number }).port);
+
+  const failures: { name: string; env?: Record<string, string>; argv?: string[]; says: RegExp[] }[] = [
+    { name: 'without CULVERT_CA_DIR', env: withoutCa, says: [/set CULVERT_CA_DIR to a folder/] },
+    {
+      name: 'with XDS_ADDRESS',
+      env: { ...good, XDS_ADDRESS: 'https://istiod.istio-system.svc:15012' },
+      says: [/XDS_ADDRESS \(https:\/\/istiod\.istio-system\.svc:15012\)/, /set XDS_ADDRESS="" and LOCAL_XDS_PATH/],
+    },
+    { name: 'with neither', env: {}, says: [/XDS_ADDRESS/, /CULVERT_CA_DIR/] },
+    {
+      name: 'with bad values, all at once',
+      env: { ...good, IPV6_ENABLED: 'yes', SECRET_TTL: 'soon', RUST_LOG: 'loud' },
+      says: [/IPV6_ENABLED.*yes/, /SECRET_TTL.*soon/, /RUST_LOG.*loud/],
+    },
+    { name: 'with a broken mesh file', env: { ...good, LOCAL_XDS_PATH: broken }, says: [/broken\.yaml:3:3: .*color/] },
+    {
+      name: 'with a mesh file that is not there',
+      env: { ...good, LOCAL_XDS_PATH: join(folder, 'absent.yaml') },
+      says: [/absent\.yaml cannot be read/],
+    },
+    { name: 'with a broken CA folder', env: { ...good, CULVERT_CA_DIR: brokenCa }, says: [/broken-ca/] },
+    {
+      name: 'with a port that is taken',
+      env: { ...good, CULVERT_ADMIN_PORT: takenPort },
+      says: [new RegExp(`failed to bind to address 127\\.0\\.0\\.1:${takenPort}: .*address already in use`)],
+    },
+    { name: 'with an unknown command', env: good, argv: ['agnet'], says: [/unknown command: agnet/, /usage: culvert/] },
+  ];
+  for (const { name, env = good, argv = ['agent'], says } of failures) {
+    await t.test(name, async (t) => {
+      const { exited, output } = runCulvert(argv, env);
+      assert.equal(await patiently('still running', exited), 1, output());
+      for (const expected of says) assert.match(output(), expected);
+      // A message, not a trace of the program's inside.
+      assert.doesNotMatch(output(), /^\s+at .*:\d+:\d+/m);
+      t.diagnostic(output().trimEnd().split('\n').at(-1) ?? '');
+    });
+  }
+
+  await t.test('readiness answers 500 from the start on, names what is awaited, and becomes 200', async () => {
+    const agent = await startAgent({ network, mesh: {} });
+    await agent.until(
+      'ready',
+      () => agent.ready(),
+      ({ status, body }) => {
+        assert.ok((status === 200 && body === 'ready\n') || /^not ready, pending: [a-z ,]+\n$/.test(body), body);
+        return status === 200;
+      },
+    );
+    agent.zds.close();
+    await agent.until(
+      'not ready without the node agent',
+      () => agent.ready(),
+      ({ status }) => status === 500,
+    );
+    assert.equal((await agent.ready()).body, 'not ready, pending: workload proxy manager\n');
+  });
+
+  await t.test('without a node agent it waits, not ready, and says what it cannot reach', async () => {
+    const { child, exited, output, watch } = runCulvert(['proxy', 'ztunnel'], good);
+    const tells = (text: string) =>
+      patiently(
+        `did not say ${text}`,
+        new Promise<void>((resolve) => {
+          const look = () => output().includes(text) && resolve();
+          watch(look);
+          look();
+        }),
+      );
+    await tells('culvert agent started');
+    await tells('zds.sock');
+    const answer = await fetch(`http://127.0.0.1:${readiness}/healthz/ready`);
+    assert.equal(answer.status, 500);
+    assert.equal(await answer.text(), 'not ready, pending: workload proxy manager\n');
+    child.kill('SIGTERM');
+    assert.equal(await patiently('still running', exited), 0);
+  });
+
+  await t.test('version and help', async () => {
+    for (const [argv, says] of [
+      [['version'], /^culvert \d+\.\d+\.\d+/],
+      [['help'], /usage: culvert <command>/],
+    ] as const) {
+      const { exited, output } = runCulvert(argv, {});
+      assert.equal(await exited, 0);
+      assert.match(output(), says);
+    }
+  });
+});
