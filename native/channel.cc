@@ -476,10 +476,19 @@ void Loop::Finish(Channel* channel) {
     pool_.Put(channel->plain);
     channel->plain = nullptr;
   }
-  close(channel->fd);  // leaves the epoll set with it
+  if (channel->fd >= 0) close(channel->fd);  // leaves the epoll set with it
   channel->fd = -1;
   dead_.push_back(channel);
   live_--;
+}
+
+int Loop::Detach(Channel* channel) {
+  int fd = channel->fd;
+  if (epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr) != 0) return -1;
+  // Finish closes what is left of it: nothing.
+  channel->fd = -1;
+  Finish(channel);
+  return fd;
 }
 
 void Loop::FreeClosed() {

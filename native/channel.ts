@@ -107,6 +107,8 @@ interface NativeLoop {
   errorText(channel: number): string;
   peer(channel: number): Peer | null;
   tcpInfo(channel: number): TcpInfo | null;
+  localPort(channel: number): number;
+  detach(channel: number): number;
   listen(fd: number, original: boolean): number;
   closeListener(listener: number): void;
   resumeListener(listener: number): void;
@@ -301,6 +303,21 @@ export class ChannelLoop {
 
   peer(channel: ChannelId): Peer | null {
     return this.#native.peer(channel);
+  }
+
+  /** The port of this end of a connection; 0 when it has none. */
+  localPort(channel: ChannelId): number {
+    return this.#native.localPort(channel);
+  }
+
+  /**
+   * Gives up a channel that was accepted and not used yet. Returns its descriptor, which the caller owns; -1 when it is
+   * gone already.
+   */
+  detach(channel: ChannelId): number {
+    const fd = this.#native.detach(channel);
+    this.#leave(channel);
+    return fd;
   }
 
   tcpInfo(channel: ChannelId): TcpInfo | null {

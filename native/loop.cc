@@ -1,5 +1,6 @@
 #include "loop.h"
 
+#include <arpa/inet.h>
 #include <cerrno>
 #include <cstring>
 #include <netinet/tcp.h>
@@ -416,6 +417,24 @@ napi_value TcpInfo(napi_env env, napi_callback_info info) {
   return result;
 }
 
+// localPort(channel) → the port of this end, 0 when it has none.
+napi_value LocalPort(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  Channel* channel = call.Target();
+  sockaddr_storage address{};
+  socklen_t length = sizeof(address);
+  if (channel == nullptr || getsockname(channel->fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return call.Int(0);
+  // The port stands at the same place in both families.
+  return call.Int(ntohs(reinterpret_cast<sockaddr_in*>(&address)->sin_port));
+}
+
+// detach(channel) → its descriptor, which is the caller's from now on; -1 when there is none.
+napi_value Detach(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  Channel* channel = call.Target();
+  return call.Int(channel == nullptr ? -1 : call.loop->Detach(channel));
+}
+
 napi_value Listen(napi_env env, napi_callback_info info) {
   Call call(env, info);
   if (call.loop->stopping()) return call.Int(-ECANCELED);
@@ -501,7 +520,7 @@ Napi::Value CreateLoop(const Napi::CallbackInfo& info) {
   const std::pair<const char*, napi_callback> functions[] = {
       {"attach", Attach}, {"connect", Connect}, {"write", Write}, {"writeFrame", WriteFrame}, {"flush", Flush}, {"resume", Resume},
       {"shutdown", Shutdown}, {"close", Close}, {"reset", Reset}, {"startTls", Guarded<StartTls>}, {"errorText", Guarded<ErrorText>}, {"peer", Guarded<Peer>},
-      {"tcpInfo", Guarded<TcpInfo>}, {"listen", Listen}, {"closeListener", CloseListener}, {"resumeListener", ResumeListener},
+      {"tcpInfo", Guarded<TcpInfo>}, {"localPort", LocalPort}, {"detach", Detach}, {"listen", Listen}, {"closeListener", CloseListener}, {"resumeListener", ResumeListener},
       {"newTlsContext", Guarded<NewTlsContext>}, {"freeTlsContext", FreeTlsContext}, {"setStreamOptions", SetStreamOptions}, {"count", Count}, {"stop", Stop},
   };
   for (const auto& [name, callback] : functions) {

@@ -107,6 +107,7 @@ class Loop {
   void Shutdown(Channel* channel);
   bool Close(Channel* channel);
   void Reset(Channel* channel);
+  int Detach(Channel* channel);
   bool StartTls(Channel* channel, std::shared_ptr<TlsContext> context, bool server, PeerExpectation expectation, std::string* error);
   // Returns the listener's id or a negated errno.
   int Listen(int fd, Destination destination);

@@ -25,6 +25,8 @@ export interface Plane {
   readonly deadlines: PlaneDeadlines;
   readonly plans: Plans;
   readonly identities: TlsIdentities;
+  /** Told of every tunnel that this thread opens, by the port of its own end. */
+  tunnelOpening(localPort: number): void;
   /** Options of a new HTTP/2 connection. */
   http2(role: 'client' | 'server'): Http2Options;
 }
@@ -89,6 +91,12 @@ export interface TlsIdentities {
   context(identity: string, done: (context: number | CulvertError) => void): number | null;
 }
 
+/** A tunnel that is being opened, to a pod or from it. */
+export interface Handshake {
+  /** Ends it at once: its pod is gone. */
+  abandon(): void;
+}
+
 /** An enrolled pod as one thread knows it. */
 export interface Pod extends ConnectionHome {
   readonly info: PodInfo;
@@ -100,6 +108,7 @@ export interface Pod extends ConnectionHome {
   readonly identity: string | null;
   readonly policies: CompiledPolicies | null;
   readonly stopped: boolean;
+  readonly handshakes: Set<Handshake>;
   /** Calls back once the identity is known, with null when that takes longer than allowed. */
   whenIdentified(done: (identity: string | null) => void): void;
 }

@@ -207,7 +207,10 @@ export class Http2Connection {
     return stream;
   }
 
-  /** Parses what the transport has read. Never throws: a breach ends the stream or the connection as RFC 9113 says. */
+  /**
+   * Parses what the transport has read. A breach ends the stream or the connection as RFC 9113 says; the only thing that
+   * is thrown is what a handler threw, after the connection has ended.
+   */
   receive(offset: number, length: number): void {
     if (this.#closed) return;
     this.#lastActivity = this.#options.now();
@@ -215,7 +218,12 @@ export class Http2Connection {
     try {
       this.#parse(offset, offset + length);
     } catch (error) {
-      this.#fail(error instanceof Http2Error ? error : connectionError('INTERNAL_ERROR', messageOf(error)));
+      if (error instanceof Http2Error) {
+        this.#fail(error);
+        return;
+      }
+      this.#fail(connectionError('INTERNAL_ERROR', messageOf(error)));
+      throw error;
     }
   }
 

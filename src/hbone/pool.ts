@@ -107,7 +107,9 @@ export class TunnelPool {
 
   /** Tunnels of this source take no new streams: its certificate changed, or it is gone. Existing streams go on. */
   retireSource(identity: string): void {
-    this.#retire((group) => group.key.source === identity);
+    for (const { key, tunnels } of [...this.#groups.values()]) {
+      if (key.source === identity) for (const { connection } of [...tunnels]) this.#drainTunnel(connection);
+    }
   }
 
   /** Closes the tunnels that start in this pod, at once. */
@@ -122,11 +124,6 @@ export class TunnelPool {
     for (const { group, connection } of [...this.#tunnels.values()]) {
       if (group.key.pod === pod) connection.abort(code, 'the pod is gone');
     }
-  }
-
-  /** Every tunnel takes no new streams and closes after its last one. */
-  drain(): void {
-    this.#retire(() => true);
   }
 
   /** Closes idle tunnels and retires old ones. Called every second or so. */
@@ -203,13 +200,6 @@ export class TunnelPool {
       if (best === null || connection.streamCount > best.connection.streamCount) best = tunnel;
     }
     return best;
-  }
-
-  #retire(matches: (group: Group) => boolean): void {
-    for (const group of [...this.#groups.values()]) {
-      if (!matches(group)) continue;
-      for (const tunnel of [...group.tunnels]) this.#drainTunnel(tunnel.connection);
-    }
   }
 
   #drainTunnel(connection: Http2Connection): void {

@@ -5,7 +5,7 @@ import { FilterChain } from '../filters/chain.ts';
 import { limits } from '../filters/limits.ts';
 import { isIllegalPort, loopGuard } from '../filters/loop-guard.ts';
 import { accessLog, stats } from '../filters/observers.ts';
-import type { Plane, Pod } from '../filters/plane.ts';
+import type { Handshake, Plane, Pod } from '../filters/plane.ts';
 import { policy } from '../filters/policy.ts';
 import type { RequestHead } from '../hbone/connect-headers.ts';
 import { responseHeaders } from '../hbone/connect-headers.ts';
@@ -81,7 +81,7 @@ export function createTunnelListener(plane: Plane, observe: PolicyObserver | nul
 const NONE: ReadonlySet<Http2Connection> = new Set();
 
 /** One connection to 15008, from TCP to the end of its streams. */
-class InboundTunnel implements ChannelHandler {
+class InboundTunnel implements ChannelHandler, Handshake {
   readonly #plane: Plane;
   readonly #pod: Pod;
   readonly #accepted: Accepted;
@@ -112,6 +112,7 @@ class InboundTunnel implements ChannelHandler {
   start(): void {
     const { loop, deadlines } = this.#plane;
     loop.adopt(this.#channel, this);
+    this.#pod.handshakes.add(this);
     this.#deadline = deadlines.handshake.set(() => this.#refuse('TLS', 'tls handshake error: the peer took too long'));
     this.#pod.whenIdentified((identity) => {
       if (this.#over) return;
@@ -128,12 +129,9 @@ class InboundTunnel implements ChannelHandler {
   }
 
   secured(): void {
-    if (this.#pod.stopped) {
-      this.#refuse('pod-stopped', 'connection closed due to connection drain');
-      return;
-    }
-    this.#deadline?.clear();
     this.#over = true;
+    this.#deadline?.clear();
+    this.#pod.handshakes.delete(this);
     const { loop, metrics, deadlines } = this.#plane;
     const { peerIp, peerPort, destinationIp, destinationPort } = this.#accepted;
     const side = {
@@ -158,6 +156,10 @@ class InboundTunnel implements ChannelHandler {
     this.#events.opened(connection);
     // The workload got another identity during the handshake: whom to trust has changed.
     if (this.#pod.identity !== this.#identity) connection.drain();
+  }
+
+  abandon(): void {
+    this.#refuse('pod-stopped', 'connection closed due to connection drain');
   }
 
   failed(error: ChannelError): void {
@@ -194,6 +196,7 @@ class InboundTunnel implements ChannelHandler {
     if (this.#over) return;
     this.#over = true;
     this.#deadline?.clear();
+    this.#pod.handshakes.delete(this);
     const { loop, metrics } = this.#plane;
     loop.close(this.#channel);
     metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'server', reason), 1);

@@ -1,7 +1,7 @@
 import type { ChannelError, ChannelHandler, ChannelId } from '../../native/channel.ts';
 import type { Deadline } from '../deadlines.ts';
 import { CulvertError } from '../errors.ts';
-import type { Plane, Pod } from '../filters/plane.ts';
+import type { Handshake, Plane, Pod } from '../filters/plane.ts';
 import type { Http2Connection } from '../hbone/connection.ts';
 import type { Http2Error } from '../hbone/http-error.ts';
 import type { DialEvents, TunnelKey } from '../hbone/pool.ts';
@@ -32,7 +32,7 @@ export function createTunnelDialer(
   };
 }
 
-class Dial implements ChannelHandler {
+class Dial implements ChannelHandler, Handshake {
   readonly #plane: Plane;
   readonly #pod: Pod;
   readonly #key: TunnelKey;
@@ -56,6 +56,8 @@ class Dial implements ChannelHandler {
       this.#fail(connectError(error as CulvertError));
       return;
     }
+    this.#plane.tunnelOpening(loop.localPort(this.#channel));
+    this.#pod.handshakes.add(this);
     this.#deadline = deadlines.connect.set(() => this.#fail(connectError(TIMED_OUT)));
   }
 
@@ -72,8 +74,9 @@ class Dial implements ChannelHandler {
   }
 
   secured(): void {
-    this.#deadline?.clear();
     this.#step = 'done';
+    this.#deadline?.clear();
+    this.#pod.handshakes.delete(this);
     const { loop, pool, metrics, deadlines } = this.#plane;
     const connection: Http2Connection = tunnelOnChannel(loop, this.#channel, this.#plane.http2('client'), {
       request: () => {
@@ -90,6 +93,10 @@ class Dial implements ChannelHandler {
     metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'client', 'ok'), 1);
     expectSettings(connection, deadlines.handshake);
     this.#events.opened(connection);
+  }
+
+  abandon(): void {
+    this.#fail(new CulvertError('POOL_DRAINING', 'pool draining'));
   }
 
   failed(error: ChannelError): void {
@@ -136,6 +143,7 @@ class Dial implements ChannelHandler {
     if (this.#step === 'done') return;
     this.#step = 'done';
     this.#deadline?.clear();
+    this.#pod.handshakes.delete(this);
     if (this.#channel !== 0) this.#plane.loop.close(this.#channel);
     const { metrics } = this.#plane;
     metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'client', error.code), 1);

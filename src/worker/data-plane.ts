@@ -1,4 +1,11 @@
-import { type Accepted, ChannelLoop, type ListenerHandler } from '../../native/channel.ts';
+import {
+  type Accepted,
+  type ChannelHandler,
+  type ChannelId,
+  ChannelLoop,
+  type ListenerHandler,
+} from '../../native/channel.ts';
+import { closeFd } from '../../native/netns.ts';
 import { INBOUND_HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from '../config/ports.ts';
 import { Deadlines } from '../deadlines.ts';
 import { messageOf } from '../errors.ts';
@@ -18,11 +25,12 @@ import type { ThreadMetrics } from '../metrics/thread-metrics.ts';
 import { createOutboundListener, type OutboundListener } from '../outbound/listener.ts';
 import { createTunnelDialer } from '../outbound/tunnel-dialer.ts';
 import type { PodInfo } from '../zds/types.ts';
-import type { PodSnapshot } from './messages.ts';
+import type { PodSnapshot, TunnelEnds } from './messages.ts';
 import { type AskControl, PlanCache } from './plan-cache.ts';
 import type { PodMeshState } from './pod-mesh-state.ts';
 import { type ListenerInfo, PodRuntime } from './pod-runtime.ts';
 import { TlsContexts } from './tls-identities.ts';
+import type { TunnelAffinity } from './tunnel-affinity.ts';
 
 export interface DataPlaneOptions {
   readonly settings: PlaneSettings;
@@ -30,8 +38,16 @@ export interface DataPlaneOptions {
   readonly metrics: ThreadMetrics;
   readonly askPlan: AskControl;
   readonly askCertificate: (identity: string) => void;
+  /** The other threads of the process; left out when there are none. */
+  readonly siblings?: Siblings;
   /** Where a pod's traffic arrives; the standard ports unless a test wants others. */
   readonly ports?: Ports;
+}
+
+export interface Siblings {
+  readonly affinity: TunnelAffinity;
+  /** Gives a tunnel to the thread that opened its other end; the descriptor is the receiver's. */
+  passOn(to: number, uid: string, fd: number, ends: TunnelEnds): void;
 }
 
 export interface Ports {
@@ -61,6 +77,9 @@ const MAX_SERVER_STREAMS = 200;
 const CLIENT_HEADER_LIST = 16_384;
 const SERVER_HEADER_LIST = 65_536;
 
+/** Neither side has failed: no response flag (spec §12.2). */
+const POD_STOPPED = close('pod-stopped', 'connection closed due to connection drain', 503, '-');
+
 /** A listener out of descriptors rests this long. */
 const ACCEPT_REST = 100;
 
@@ -76,6 +95,7 @@ export class DataPlane implements Plane {
   readonly deadlines: PlaneDeadlines;
   readonly plans: PlanCache;
   readonly identities: TlsContexts;
+  readonly #siblings: Siblings | null;
   readonly #ports: Ports;
   readonly #budget: WindowBudget;
   readonly #pods = new Map<string, PodRuntime>();
@@ -90,6 +110,7 @@ export class DataPlane implements Plane {
   constructor(options: DataPlaneOptions) {
     const { settings, log, metrics } = options;
     this.settings = settings;
+    this.#siblings = options.siblings ?? null;
     this.log = log;
     this.metrics = metrics;
     this.#ports = options.ports ?? STANDARD_PORTS;
@@ -129,6 +150,10 @@ export class DataPlane implements Plane {
     this.#timer = setInterval(() => this.#tick(), TICK);
   }
 
+  tunnelOpening(localPort: number): void {
+    this.#siblings?.affinity.claim(localPort);
+  }
+
   http2(role: 'client' | 'server'): Http2Options {
     const { streamWindow, connectionWindow, frameSize, maxStreamsPerTunnel } = this.settings;
     return {
@@ -155,7 +180,12 @@ export class DataPlane implements Plane {
     pod.identify(state.identity);
     const { hbone, plaintext, outbound } = this.#ports;
     try {
-      pod.listen('inbound-hbone', hbone, false, this.#acceptor(pod, this.#hbone));
+      pod.listen(
+        'inbound-hbone',
+        hbone,
+        false,
+        this.#acceptor(pod, { accept: (_, accepted) => this.#acceptTunnel(pod, accepted) }),
+      );
       pod.listen('inbound-plaintext', plaintext, true, this.#acceptor(pod, this.#plaintext));
       pod.listen('outbound', outbound, true, this.#acceptor(pod, this.#outbound));
     } catch (error) {
@@ -172,9 +202,9 @@ export class DataPlane implements Plane {
     this.#pods.delete(uid);
     pod.stopped = true;
     pod.closeListeners();
+    for (const handshake of [...pod.handshakes]) handshake.abandon();
     pod.identify(null);
-    const refusal = close('pod-stopped', 'connection closed due to connection drain');
-    for (const connection of [...pod.connections]) connection.cut(refusal);
+    for (const connection of [...pod.connections]) connection.cut(POD_STOPPED);
     for (const tunnel of [...this.#hbone.tunnels(pod)]) tunnel.abort(ErrorCode.NO_ERROR, 'the pod is gone');
     this.pool.closePod(uid, ErrorCode.NO_ERROR);
     this.plans.invalidate(uid);
@@ -196,6 +226,24 @@ export class DataPlane implements Plane {
     }
   }
 
+  /** Takes over a tunnel to a pod that another thread accepted. */
+  takeOver(uid: string, fd: number, ends: TunnelEnds): void {
+    const pod = this.#pods.get(uid);
+    if (pod === undefined) {
+      closeFd(fd);
+      return;
+    }
+    let channel: ChannelId;
+    try {
+      channel = this.loop.attach(fd, UNUSED);
+    } catch (error) {
+      closeFd(fd);
+      this.log.warn('proxy', 'a tunnel cannot be taken over', { pod: uid, error: messageOf(error) });
+      return;
+    }
+    this.#hbone.accept(pod, { channel, original: false, ...ends });
+  }
+
   setCertificate(identity: string, certificate: WorkloadCertificate): void {
     // New tunnels use the new certificate; the old ones finish what they carry.
     if (this.identities.set(identity, certificate)) this.pool.retireSource(identity);
@@ -209,7 +257,7 @@ export class DataPlane implements Plane {
 
   /** Takes no new connections; `done` is called after the last one has ended or was cut at the deadline (spec §16.3). */
   drain(deadlineMs: number, done: () => void): void {
-    for (const pod of this.#pods.values()) pod.closeListeners();
+    for (const pod of this.#pods.values()) pod.drainListeners();
     this.#hbone.drain();
     this.#draining = { until: this.now() + deadlineMs, done };
     this.#checkDrained();
@@ -231,6 +279,18 @@ export class DataPlane implements Plane {
   stop(): void {
     clearInterval(this.#timer);
     this.loop.stop();
+  }
+
+  #acceptTunnel(pod: PodRuntime, accepted: Accepted): void {
+    const siblings = this.#siblings;
+    const owner = siblings === null ? 0 : siblings.affinity.otherOwner(accepted.peerPort);
+    if (siblings === null || owner === 0) {
+      this.#hbone.accept(pod, accepted);
+      return;
+    }
+    const { peerIp, peerPort, destinationIp, destinationPort } = accepted;
+    const fd = this.loop.detach(accepted.channel);
+    if (fd >= 0) siblings.passOn(owner, pod.info.uid, fd, { peerIp, peerPort, destinationIp, destinationPort });
   }
 
   #acceptor(pod: PodRuntime, listener: { accept(pod: Pod, accepted: Accepted): void }): ListenerHandler {
@@ -265,15 +325,17 @@ export class DataPlane implements Plane {
     const draining = this.#draining;
     if (draining === null) return;
     let live = 0;
-    for (const pod of this.#pods.values()) live += pod.connections.size;
+    for (const pod of this.#pods.values()) live += pod.connections.size + pod.handshakes.size;
     if (live > 0 && this.now() < draining.until) return;
     if (live > 0) {
       this.log.warn('proxy', 'drain duration expired with pending connections, forcefully shutting down', {
         connections: live,
       });
     }
-    this.#draining = null;
     for (const uid of [...this.#pods.keys()]) this.stopPod(uid);
+    // What tunnels have queued still has to leave.
+    if (this.loop.size > 0 && this.now() < draining.until) return;
+    this.#draining = null;
     draining.done();
   }
 
@@ -307,6 +369,17 @@ export class DataPlane implements Plane {
     });
   }
 }
+
+/** Until the listener puts its own in its place, in the same turn. */
+const UNUSED: ChannelHandler = {
+  data: () => 0,
+  connected() {},
+  secured() {},
+  ended() {},
+  drained() {},
+  failed() {},
+  closed() {},
+};
 
 function countStreams(connections: Iterable<{ readonly streamCount: number }>) {
   let tunnels = 0;

@@ -13,6 +13,10 @@ import type { ListenerInfo } from './pod-runtime.ts';
 /** What a thread is started with. */
 export interface WorkerData {
   readonly name: string;
+  /** Number of the thread, from 1; kept when it is started again. */
+  readonly index: number;
+  /** See TunnelAffinity. */
+  readonly affinity: SharedArrayBuffer;
   readonly settings: PlaneSettings;
   readonly logLevel: string;
   readonly logFormat: LogFormat;
@@ -36,6 +40,8 @@ export type ToWorker =
   | { readonly kind: 'plan'; readonly id: number; readonly plan: OutboundPlan | InboundPlan | null }
   /** Plans of these pods may have changed; null for all. */
   | { readonly kind: 'invalidate'; readonly uids: readonly string[] | null }
+  /** A tunnel that another thread accepted; the descriptor belongs to the receiver. */
+  | { readonly kind: 'tunnel'; readonly uid: string; readonly fd: number; readonly ends: TunnelEnds }
   | { readonly kind: 'report'; readonly id: number }
   | { readonly kind: 'connections'; readonly id: number }
   | { readonly kind: 'log-level'; readonly spec: string }
@@ -50,7 +56,23 @@ export type FromWorker =
   | { readonly kind: 'ask-certificate'; readonly identity: string }
   | { readonly kind: 'report'; readonly id: number; readonly report: ThreadReport }
   | { readonly kind: 'connections'; readonly id: number; readonly pods: readonly PodSnapshot[] }
+  /** A tunnel that belongs to thread `to`, which opened its other end. */
+  | {
+      readonly kind: 'pass-on';
+      readonly to: number;
+      readonly uid: string;
+      readonly fd: number;
+      readonly ends: TunnelEnds;
+    }
   | { readonly kind: 'drained' };
+
+/** The addresses of a tunnel that was accepted. */
+export interface TunnelEnds {
+  readonly peerIp: string;
+  readonly peerPort: number;
+  readonly destinationIp: string;
+  readonly destinationPort: number;
+}
 
 export type PlanQuery =
   | { readonly kind: 'outbound'; readonly uid: string; readonly target: SocketAddress; readonly peerIp: string }

@@ -1,7 +1,7 @@
-import type { ChannelLoop } from '../../native/channel.ts';
-import { listenTcp } from '../../native/netns.ts';
+import type { ChannelHandler, ChannelId, ChannelLoop, ListenerHandler } from '../../native/channel.ts';
+import { type AcceptedSocket, acceptTcp, closeFd, listenTcp } from '../../native/netns.ts';
 import type { ProxiedConnection } from '../filters/connection.ts';
-import type { PlaneSettings, Pod } from '../filters/plane.ts';
+import type { Handshake, PlaneSettings, Pod } from '../filters/plane.ts';
 import type { TrafficCounters } from '../metrics/traffic.ts';
 import type { CompiledPolicies } from '../policy/types.ts';
 import type { PodInfo } from '../zds/types.ts';
@@ -21,6 +21,7 @@ export class PodRuntime implements Pod {
   readonly info: PodInfo;
   readonly netns: number;
   readonly connections = new Set<ProxiedConnection>();
+  readonly handshakes = new Set<Handshake>();
   readonly traffic: TrafficCounters;
   readonly listeners: ListenerInfo[] = [];
   canSpoof = false;
@@ -30,7 +31,7 @@ export class PodRuntime implements Pod {
   readonly #loop: ChannelLoop;
   readonly #settings: PlaneSettings;
   #lastIdentity: string | null = null;
-  #listenerIds: number[] = [];
+  #open: { id: number; fd: number; original: boolean; handler: ListenerHandler }[] = [];
   #waiting: { done: (identity: string | null) => void; timer: NodeJS.Timeout }[] = [];
 
   constructor(info: PodInfo, netns: number, loop: ChannelLoop, settings: PlaneSettings, traffic: TrafficCounters) {
@@ -45,12 +46,7 @@ export class PodRuntime implements Pod {
    * Binds one listener in the pod's namespace. `original` asks for the address the client dialled.
    * @throws Error with the errno's name as `code`
    */
-  listen(
-    name: ListenerInfo['name'],
-    port: number,
-    original: boolean,
-    handler: Parameters<ChannelLoop['listen']>[2],
-  ): void {
+  listen(name: ListenerInfo['name'], port: number, original: boolean, handler: ListenerHandler): void {
     const { mark, keepalive, userTimeoutMs, reusePort, ipv6, originalSource } = this.#settings;
     const address = ipv6 ? '::' : '0.0.0.0';
     const { fd, transparent } = listenTcp(this.netns, address, port, {
@@ -63,14 +59,46 @@ export class PodRuntime implements Pod {
       dualStack: true,
     });
     if (transparent) this.canSpoof = true;
-    this.#listenerIds.push(this.#loop.listen(fd, original, handler));
+    this.#open.push({ id: this.#loop.listen(fd, original, handler), fd, original, handler });
     this.listeners.push({ name, address, port });
   }
 
   closeListeners(): void {
-    for (const id of this.#listenerIds) this.#loop.closeListener(id);
-    this.#listenerIds = [];
+    for (const { id } of this.#open.splice(0)) this.#loop.closeListener(id);
     this.listeners.length = 0;
+  }
+
+  /** Takes the connections that wait to be accepted, which closing would reset, and then closes. */
+  drainListeners(): void {
+    for (const { fd, original, handler } of this.#open) {
+      try {
+        for (let accepted = acceptTcp(fd, original); accepted !== null; accepted = acceptTcp(fd, original)) {
+          this.#take(accepted, handler);
+        }
+      } catch {
+        // Out of descriptors: those who wait are lost with the listener.
+      }
+    }
+    this.closeListeners();
+  }
+
+  #take({ fd, peer, destination, original }: AcceptedSocket, handler: ListenerHandler): void {
+    let channel: ChannelId;
+    try {
+      // Its owner takes it over within the call, as from the loop.
+      channel = this.#loop.attach(fd, NO_HANDLER);
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
+    handler.accepted({
+      channel,
+      peerIp: peer.ip,
+      peerPort: peer.port,
+      destinationIp: destination.ip,
+      destinationPort: destination.port,
+      original,
+    });
   }
 
   whenIdentified(done: (identity: string | null) => void): void {
@@ -102,6 +130,16 @@ export class PodRuntime implements Pod {
     return isAnother;
   }
 }
+
+const NO_HANDLER: ChannelHandler = {
+  data: () => 0,
+  connected() {},
+  secured() {},
+  ended() {},
+  drained() {},
+  failed() {},
+  closed() {},
+};
 
 /** The incumbent's (spec §2.1); the kernel's somaxconn bounds it as well. */
 const BACKLOG = 128;

@@ -1,4 +1,5 @@
 import { Worker } from 'node:worker_threads';
+import { closeFd } from '../../native/netns.ts';
 import { CulvertError, messageOf } from '../errors.ts';
 import type { PlaneSettings } from '../filters/plane.ts';
 import type { WorkloadCertificate } from '../identity/certificate.ts';
@@ -10,6 +11,7 @@ import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
 import type { PodInfo, PodManager, RunningPod } from '../zds/types.ts';
 import type { FromWorker, PlanQuery, PodSnapshot, ToWorker, WorkerData } from './messages.ts';
 import type { PodMeshState } from './pod-mesh-state.ts';
+import { newAffinityTable } from './tunnel-affinity.ts';
 import { WorkerSlot } from './worker-slot.ts';
 
 export interface SupervisorOptions {
@@ -41,6 +43,7 @@ export class Supervisor implements PodManager {
   readonly #starting = new Map<string, PodEntry>();
   readonly #stopping = new Map<string, Promise<unknown>>();
   readonly #holders = new Map<string, Set<WorkerSlot>>();
+  readonly #affinity = newAffinityTable();
   #stopped = false;
 
   constructor(options: SupervisorOptions) {
@@ -157,11 +160,23 @@ export class Supervisor implements PodManager {
 
   #spawn(slot: WorkerSlot): Promise<void> {
     const { settings, log, logFormat } = this.#options;
-    const data: WorkerData = { name: slot.nextName(), settings, logLevel: log.level(), logFormat };
+    const data: WorkerData = {
+      name: slot.nextName(),
+      index: slot.index,
+      affinity: this.#affinity,
+      settings,
+      logLevel: log.level(),
+      logFormat,
+    };
     const worker = new Worker(ENTRY, { workerData: data, name: data.name, stdout: false, stderr: false });
     return new Promise((resolve) => {
       worker.on('message', (message: FromWorker) => {
         if (message.kind === 'ready') {
+          // It was being replaced when the end began: there is nothing left for it to do.
+          if (this.#stopped) {
+            void worker.terminate();
+            return;
+          }
           slot.attach(worker);
           this.#restore(slot);
           resolve();
@@ -186,7 +201,10 @@ export class Supervisor implements PodManager {
           code,
           delay: `${delay}ms`,
         });
-        setTimeout(() => void this.#spawn(slot).then(resolve), delay);
+        setTimeout(() => {
+          if (this.#stopped) resolve();
+          else void this.#spawn(slot).then(resolve);
+        }, delay);
       });
     });
   }
@@ -213,6 +231,13 @@ export class Supervisor implements PodManager {
           },
         );
         break;
+      case 'pass-on': {
+        const { to, uid, fd, ends } = message;
+        const owner = this.#slots[to - 1];
+        if (owner === undefined || owner.worker === null) closeFd(fd);
+        else owner.send({ kind: 'tunnel', uid, fd, ends });
+        break;
+      }
       case 'ask-certificate':
         this.#giveCertificate(slot, message.identity);
         break;

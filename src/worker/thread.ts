@@ -7,8 +7,9 @@ import { createThreadMetrics, transferListOf } from '../metrics/thread-metrics.t
 import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
 import { DataPlane } from './data-plane.ts';
 import type { FromWorker, ToWorker, WorkerData } from './messages.ts';
+import { TunnelAffinity } from './tunnel-affinity.ts';
 
-const { name, settings, logLevel, logFormat } = workerData as WorkerData;
+const { name, index, affinity, settings, logLevel, logFormat } = workerData as WorkerData;
 const port = parentPort!;
 const writer = createLineWriter();
 const log = createLogger({ format: logFormat, level: logLevel, write: writer.write });
@@ -26,6 +27,10 @@ const plane = new DataPlane({
     send({ kind: 'ask-plan', id, query });
   },
   askCertificate: (identity) => send({ kind: 'ask-certificate', identity }),
+  siblings: {
+    affinity: new TunnelAffinity(affinity, index),
+    passOn: (to, uid, fd, ends) => send({ kind: 'pass-on', to, uid, fd, ends }),
+  },
 });
 
 port.on('message', (message: ToWorker) => {
@@ -57,6 +62,9 @@ port.on('message', (message: ToWorker) => {
     case 'invalidate':
       if (message.uids === null) plane.plans.invalidate(null);
       else for (const uid of message.uids) plane.plans.invalidate(uid);
+      break;
+    case 'tunnel':
+      plane.takeOver(message.uid, message.fd, message.ends);
       break;
     case 'report': {
       const report = metrics.report();
