@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { captureLink } from '../../src/demo/link-capture.ts';
+import { viewAsTls } from '../../src/demo/tls-stream.ts';
 import { type AccessLine, readAccessLine } from '../support/access-log.ts';
 import { identityOf, meshNetwork, service, startAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, listen, listenEcho } from '../support/pod-sockets.ts';
@@ -158,6 +160,40 @@ test('two captured pods of one node talk through a tunnel of mutual TLS', async 
       'rid of the connection',
       async () => Object.values((await agent.dump()).workloadState).flatMap(({ connections }) => connections ?? []),
       (all) => all.every(({ inbound, outbound }) => inbound.length + outbound.length === 0),
+    );
+  });
+
+  await t.test('on the link between the pods there is nothing but TLS to port 15008', async () => {
+    const marker = 'a text that nobody on the way may read';
+    const capture = captureLink(network.node.fd, server.link);
+    network.defer(() => capture.close());
+    const seen = () => capture.streams().filter(({ bytes }) => bytes.length > 0);
+    assert.equal(await exchange(dial(client, '10.96.0.10', 80), marker), marker);
+    // A tunnel that is new to the capture, so that it is seen from its first byte on.
+    const fresh = await network.addPod('fresh');
+    agent.writeMesh({ ...mesh, workloads: [...mesh.workloads, workload(fresh)] });
+    await agent.enrol(fresh);
+    assert.equal(await exchange(dial(fresh, '10.96.0.10', 80), marker), marker);
+    await agent.until(
+      'seen on the link',
+      async () => seen().length,
+      (streams) => streams >= 4,
+    );
+    const between = seen();
+    for (const { sender, receiver, bytes } of between) {
+      assert.ok([sender.port, receiver.port].includes(15008), `${sender.port} → ${receiver.port}`);
+      assert.ok(!bytes.includes(marker));
+    }
+    const ofFresh = between.filter(({ sender, receiver }) => [sender.ip, receiver.ip].includes(fresh.ipv4));
+    assert.ok(ofFresh.length >= 2);
+    for (const { bytes } of ofFresh) assert.equal(viewAsTls(bytes).kind, 'tls');
+    // The same reader sees it where there is no tunnel.
+    const plain = await network.addPod('plain');
+    assert.equal(await exchange(dial(plain, server.ipv4, 8080), marker), marker);
+    await agent.until(
+      'seen in the clear',
+      async () => seen().some(({ bytes }) => bytes.includes(marker)),
+      (found) => found,
     );
   });
 
