@@ -246,3 +246,17 @@ test('keep-alive asks an idle peer, takes any frame for an answer, and gives up 
   assert.equal(recorder.outcome, 'CANCEL');
   assert.equal(client.transport.closed, true);
 });
+
+test('an error in what handles a stream ends the connection and comes out with its stack', () => {
+  const server = new ConnectionUnderTest('server').established();
+  server.receive(connectFrame(1), connectFrame(3));
+  const [first, second] = server.requests;
+  const bug = new Error('a bug');
+  first!.recorder.streamData = () => {
+    throw bug;
+  };
+  assert.throws(() => server.receive(frame(FrameType.DATA, 0, 1, Buffer.alloc(1))), bug);
+  assert.match(server.said().at(-1)!, /^GOAWAY INTERNAL_ERROR/);
+  assert.equal(second!.recorder.outcome, 'INTERNAL_ERROR');
+  assert.equal(server.transport.closed, true);
+});

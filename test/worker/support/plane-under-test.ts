@@ -35,7 +35,7 @@ export interface PlaneUnderTest {
   /** What the plane has asked the control thread, in order. */
   readonly asked: PlanQuery[];
   /** Answers plan questions; by default the pod's outbound traffic goes through a tunnel to the pod itself, to `app`. */
-  answer: (query: PlanQuery) => OutboundPlan | InboundPlan | null;
+  answer: (query: PlanQuery) => OutboundPlan | InboundPlan | null | 'never';
   /** Certificates that the plane asked for. */
   readonly certificates: string[];
   /** Answers certificate questions; by default with a fresh one of the test's CA. */
@@ -100,7 +100,10 @@ export async function planeUnderTest(t: TestContext, changed: Partial<PlaneSetti
     ports,
     askPlan(query, done) {
       rig.asked.push(query);
-      queueMicrotask(() => done(rig.answer(query)));
+      queueMicrotask(() => {
+        const plan = rig.answer(query);
+        if (plan !== 'never') done(plan);
+      });
     },
     askCertificate(identity) {
       rig.certificates.push(identity);
@@ -177,7 +180,12 @@ export async function dial(t: TestContext, port: number): Promise<Client> {
     socket.on('end', () => resolve('end'));
     socket.on('close', () => resolve('reset'));
   });
-  await patiently('no connection', new Promise<void>((resolve) => socket.once('connect', () => resolve())));
+  const connected = new Promise<void>((resolve, reject) => {
+    socket.once('connect', resolve);
+    // A reset may overtake the news of the connection.
+    socket.once('error', (error: NodeJS.ErrnoException) => (error.code === 'ECONNRESET' ? resolve() : reject(error)));
+  });
+  await patiently('no connection', connected);
   return { socket, ended: patiently('the connection does not end', ended) };
 }
 

@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect as connectHttp2 } from 'node:http2';
+import { connect } from 'node:net';
+import { test } from 'node:test';
+import { connect as connectTls } from 'node:tls';
+import {
+  application,
+  dial,
+  IDENTITY,
+  LOCALHOST,
+  patiently,
+  planeUnderTest,
+  startPod,
+  until,
+} from './support/plane-under-test.ts';
+
+const LONG = 3_600_000;
+
+test('a plane without connections has drained at once', async (t) => {
+  const rig = await planeUnderTest(t);
+  startPod(rig);
+  let done = false;
+  rig.plane.drain(LONG, () => {
+    done = true;
+  });
+  assert.equal(done, true);
+  await assert.rejects(dial(t, rig.ports.outbound));
+});
+
+test('live connections end by themselves, and then the plane has drained', async (t) => {
+  const rig = await planeUnderTest(t);
+  const app = await application(t);
+  rig.app = app.port;
+  startPod(rig);
+  const client = await dial(t, rig.ports.outbound);
+  client.socket.write('before');
+  const served = await app.next();
+  await once(served, 'data');
+  const drained = Promise.withResolvers<void>();
+  rig.plane.drain(LONG, drained.resolve);
+  client.socket.write('after');
+  const [bytes] = await patiently('no bytes', once(served, 'data'));
+  assert.equal(bytes.toString(), 'after');
+  client.socket.end();
+  assert.equal(await client.ended, 'end');
+  await patiently('it does not end', drained.promise);
+  assert.equal(rig.plane.loop.size, 0);
+  assert.doesNotMatch(rig.log(), /connection drain|forcefully/);
+});
+
+test('connections that do not end are cut at the deadline', async (t) => {
+  const rig = await planeUnderTest(t);
+  const app = await application(t);
+  rig.app = app.port;
+  startPod(rig);
+  const client = await dial(t, rig.ports.outbound);
+  client.socket.write('hello');
+  await app.next();
+  const drained = Promise.withResolvers<void>();
+  rig.plane.drain(300, drained.resolve);
+  assert.equal(await client.ended, 'reset');
+  await patiently('it does not end', drained.promise);
+  assert.match(rig.log(), /drain duration expired with pending connections, forcefully shutting down/);
+});
+
+test('a handshake under way is finished, and its client hears to go elsewhere', async (t) => {
+  const rig = await planeUnderTest(t);
+  startPod(rig);
+  const tcp = connect(rig.ports.hbone, LOCALHOST);
+  t.after(() => tcp.destroy());
+  await once(tcp, 'connect');
+  await until('it was not accepted', () => rig.plane.loop.size === 1);
+  let done = false;
+  rig.plane.drain(LONG, () => {
+    done = true;
+  });
+  assert.equal(done, false);
+  const { privateKeyPem, chainPem, rootsPem } = await rig.sign(IDENTITY);
+  const session = connectHttp2('https://hbone.invalid', {
+    createConnection: () =>
+      connectTls({
+        socket: tcp,
+        key: privateKeyPem,
+        cert: chainPem,
+        ca: rootsPem,
+        ALPNProtocols: ['h2'],
+        checkServerIdentity: () => undefined,
+      }),
+  });
+  session.on('error', () => {});
+  const [code, last] = await patiently('no GOAWAY', once(session, 'goaway'));
+  assert.deepEqual([code, last], [0, 0]);
+  await until('it has not drained', () => done);
+  assert.equal(rig.plane.loop.size, 0);
+});
