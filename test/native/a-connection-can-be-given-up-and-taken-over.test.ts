@@ -16,28 +16,27 @@ const silent: ChannelHandler = {
   closed() {},
 };
 
-test('a connection that one loop accepted and gave up is served by another, with what had arrived before', async (t) => {
-  const first = testLoop(t);
-  const second = testLoop(t);
+test('a connection that was given up is served under its descriptor, with what had arrived before', async (t) => {
+  const loop = testLoop(t);
   const before = openDescriptors();
   const { fd, port } = listenSomewhere();
-  const listener = first.listen(fd, false, {
+  const listener = loop.listen(fd, false, {
     accepted({ channel, peerPort }) {
-      assert.equal(first.localPort(channel), port);
-      const moved = first.detach(channel);
+      assert.equal(loop.localPort(channel), port);
+      const moved = loop.detach(channel);
       assert.ok(moved > 0);
-      assert.equal(first.detach(channel), -1, 'it is gone');
-      assert.equal(first.size, 0);
-      const id = second.attach(moved, {
+      assert.equal(loop.detach(channel), -1, 'it is gone');
+      assert.equal(loop.size, 0);
+      const id = loop.attach(moved, {
         ...silent,
         data(offset, length) {
-          second.write(id, offset, length);
+          loop.write(id, offset, length);
           return NO_LIMIT;
         },
-        ended: () => void second.close(id),
+        ended: () => void loop.close(id),
       });
       assert.ok(peerPort > 0);
-      second.resume(id, NO_LIMIT);
+      loop.resume(id, NO_LIMIT);
     },
     failed: (error) => assert.fail(error.message),
   });
@@ -47,7 +46,7 @@ test('a connection that one loop accepted and gave up is served by another, with
   assert.equal(String(answer), 'sent before anybody accepted');
   client.end();
   await once(client, 'close');
-  first.closeListener(listener);
-  assert.equal(second.size, 0);
+  loop.closeListener(listener);
+  assert.equal(loop.size, 0);
   assertNothingOpened(before);
 });
