@@ -234,8 +234,10 @@ export class Supervisor implements PodManager {
       case 'pass-on': {
         const { to, uid, fd, ends } = message;
         const owner = this.#slots[to - 1];
-        if (owner === undefined || owner.worker === null) closeFd(fd);
-        else owner.send({ kind: 'tunnel', uid, fd, ends });
+        // A thread that is being replaced, or that may not have the pod yet: then the tunnel stays where it was accepted.
+        const taker = owner === undefined || owner.worker === null || !this.#pods.has(uid) ? slot : owner;
+        if (taker.worker === null) closeFd(fd);
+        else taker.send({ kind: 'tunnel', uid, fd, ends });
         break;
       }
       case 'ask-certificate':
