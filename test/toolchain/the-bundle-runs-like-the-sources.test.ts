@@ -8,17 +8,15 @@ import { makeScratchCheckout, run } from './scratch-checkout.ts';
 const command = `
 import { createRequire } from 'node:module';
 import { Worker } from 'node:worker_threads';
-import pino from 'pino';
-import { Registry } from 'prom-client';
+import protobuf from 'protobufjs/minimal.js';
 
 import { where } from './where.ts';
 
 const bundled = !import.meta.url.endsWith('.ts');
 const addon = createRequire(import.meta.url)(bundled ? './culvert.node' : '../native/build/Release/culvert.node');
 const { parse } = await import('yaml');
-const protobuf = await import('protobufjs/minimal.js');
-console.log(where(), typeof addon, parse('a: [1]'), new Registry().contentType, typeof protobuf.default.Reader);
-pino({ base: null, timestamp: false }).info('logged');
+const lazy = await import('protobufjs/minimal.js');
+console.log(where(), typeof addon, parse('a: [1]'), typeof protobuf.Reader, typeof lazy.default.Writer);
 const entry = new URL(bundled ? './worker.mjs' : './worker/thread.ts', import.meta.url);
 new Worker(entry).on('exit', (code) => console.log('worker ended', code));
 `;
