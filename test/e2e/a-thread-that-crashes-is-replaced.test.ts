@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { freePorts, meshNetwork, startAgent, workload } from '../support/mesh.ts';
+import { freePort, meshNetwork, startAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, listenEcho, patiently, type Talk } from '../support/pod-sockets.ts';
 import { total } from '../support/samples.ts';
 
@@ -8,22 +8,24 @@ test('a thread that crashes is replaced and gets its pods back, the others go on
   const network = await meshNetwork(t);
   const client = await network.addPod('client');
   const server = await network.addPod('server');
-  const [inspector] = await freePorts(1);
+  const outside = await network.addPod('outside');
+  const inspector = await freePort();
   const agent = await startAgent({
     network,
-    mesh: { workloads: [workload(client), workload(server)] },
+    mesh: { workloads: [workload(client), workload(server), workload(outside, { protocol: 'TCP' })] },
     // The debugger's protocol reaches into threads; the agent itself has no way to be told to crash.
     env: { NODE_OPTIONS: `--inspect=127.0.0.1:${inspector}`, ZTUNNEL_WORKER_THREADS: '2' },
   });
   for (const pod of [client, server]) await agent.enrol(pod);
   await listenEcho(server, 8080);
-  const threads = await attachToThreads(inspector!);
-  t.after(() => threads.close());
+  const threads = await attachToThreads(inspector);
+  // A process waits for its debugger to leave.
+  network.defer(() => threads.close());
 
-  // Enough connections for both threads to have some.
+  // Enough connections for both threads to have some; plain ones, as the kernel spreads them.
   const connections: Talk[] = [];
   for (let i = 0; i < 24; i++) {
-    const connection = dial(client, server.ipv4, 8080);
+    const connection = dial(outside, server.ipv4, 8080);
     await alive(connection);
     connections.push(connection);
   }
@@ -35,7 +37,6 @@ test('a thread that crashes is replaced and gets its pods back, the others go on
     threads.crash('worker-1');
     await agent.line('a data-plane thread failed', position);
     assert.match(await agent.line('a data-plane thread ended and is started again', position), /thread="worker-1"/);
-    // Either end of a connection may have been in the thread.
     const ends = connections.map(({ socket }) => new Promise((resolve) => socket.once('close', resolve)));
     const survivors: Talk[] = [];
     for (const connection of connections) {
@@ -53,11 +54,7 @@ test('a thread that crashes is replaced and gets its pods back, the others go on
   });
 
   await t.test('the new thread serves every pod', async () => {
-    await agent.until(
-      'listening in both threads',
-      async () => Object.values((await agent.dump()).workloadState),
-      (pods) => pods.length === 2 && pods.every(({ listeners }) => new Set(listeners?.map((l) => l.worker)).size === 2),
-    );
+    await everywhere();
     const answers = await Promise.all(
       Array.from({ length: 40 }, () => exchange(dial(client, server.ipv4, 8080), 'hello')),
     );
@@ -74,6 +71,7 @@ test('a thread that crashes is replaced and gets its pods back, the others go on
     for (let round = 2; round < 5; round++) {
       const name = `worker-1.${round}`;
       await patiently(`no thread ${name}`, threads.whenThere(name));
+      await everywhere();
       const position = agent.here();
       threads.crash(name);
       const line = await agent.line('a data-plane thread ended and is started again', position);
@@ -84,16 +82,25 @@ test('a thread that crashes is replaced and gets its pods back, the others go on
 
   await t.test('an agent without a thread at the moment still stops in order', async () => {
     await patiently('no thread', threads.whenThere('worker-1.5'));
+    await everywhere();
     const position = agent.here();
     threads.crash('worker-1.5');
     await agent.line('a data-plane thread ended and is started again', position);
-    // A process waits for its debugger to leave.
     threads.close();
     assert.equal(await patiently('still running', agent.stop()), 0);
   });
 
+  /** Waits until both threads serve both pods. */
+  async function everywhere(): Promise<void> {
+    await agent.until(
+      'listening in both threads',
+      async () => Object.values((await agent.dump()).workloadState),
+      (pods) => pods.length === 2 && pods.every(({ listeners }) => new Set(listeners?.map((l) => l.worker)).size === 2),
+    );
+  }
+
   async function counted(): Promise<number> {
-    return total(await agent.metrics(), 'istio_tcp_connections_opened_total', { reporter: 'source' });
+    return total(await agent.metrics(), 'istio_tcp_connections_opened_total', { reporter: 'destination' });
   }
 
   /** What there is at rest: connections of the test and tunnels aside. */

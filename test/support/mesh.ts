@@ -87,6 +87,8 @@ export interface TestAgentOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Connects to the node agent of this one, as a successor does. */
   readonly besides?: TestAgent;
+  /** Open descriptors that it may have. */
+  readonly maxDescriptors?: number;
 }
 
 /** The local file's sections. Fields that are not said have the file's defaults. */
@@ -103,6 +105,7 @@ const PATIENCE = 15_000;
 
 export async function startAgent(options: TestAgentOptions): Promise<TestAgent> {
   const { network, name = 'agent', mesh, caDir = join(network.folder, 'ca'), env = {}, besides } = options;
+  const { maxDescriptors = null } = options;
   const folder = join(network.folder, name);
   mkdirSync(folder, { recursive: true });
   const meshFile = join(folder, 'mesh.yaml');
@@ -112,18 +115,22 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
   const agentsBefore = zds.agents();
   const ports = await freePorts(3);
   const [adminPort, statsPort, readinessPort] = ports as [number, number, number];
-  const { child, exited, output, watch } = runCulvert(['agent'], {
-    XDS_ADDRESS: '',
-    LOCAL_XDS_PATH: meshFile,
-    CULVERT_CA_DIR: caDir,
-    INPOD_UDS: socket,
-    NODE_NAME: 'node-a',
-    ZTUNNEL_WORKER_THREADS: '2',
-    CULVERT_ADMIN_PORT: String(adminPort),
-    CULVERT_STATS_PORT: String(statsPort),
-    CULVERT_READINESS_PORT: String(readinessPort),
-    ...env,
-  });
+  const { child, exited, output, watch } = runCulvert(
+    ['agent'],
+    {
+      XDS_ADDRESS: '',
+      LOCAL_XDS_PATH: meshFile,
+      CULVERT_CA_DIR: caDir,
+      INPOD_UDS: socket,
+      NODE_NAME: 'node-a',
+      ZTUNNEL_WORKER_THREADS: '2',
+      CULVERT_ADMIN_PORT: String(adminPort),
+      CULVERT_STATS_PORT: String(statsPort),
+      CULVERT_READINESS_PORT: String(readinessPort),
+      ...env,
+    },
+    maxDescriptors,
+  );
 
   /** The first line after a position that `find` makes something of. */
   function search<T>(what: string, after: number, find: (line: string) => T | null): Promise<T> {
@@ -218,6 +225,7 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
 export function runCulvert(
   argv: readonly string[],
   env: Readonly<Record<string, string>>,
+  maxDescriptors: number | null = null,
 ): {
   readonly child: ChildProcess;
   readonly exited: Promise<number | null>;
@@ -226,7 +234,8 @@ export function runCulvert(
   watch(look: () => void): () => void;
 } {
   const { PATH, CULVERT_ADDON } = process.env;
-  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', process.execPath, cli, ...argv], {
+  const limited = maxDescriptors === null ? [] : ['prlimit', `--nofile=${maxDescriptors}:${maxDescriptors}`, '--'];
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...limited, process.execPath, cli, ...argv], {
     env: { PATH, ...(CULVERT_ADDON === undefined ? {} : { CULVERT_ADDON }), ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -308,7 +317,12 @@ export function meshText(mesh: Mesh): string {
   return JSON.stringify(mesh, null, 2);
 }
 
-/** Free TCP ports of the own namespace. */
+/** A free TCP port of the own namespace. */
+export async function freePort(): Promise<number> {
+  return (await freePorts(1))[0]!;
+}
+
+/** Several, all different. */
 export async function freePorts(count: number): Promise<number[]> {
   const servers = await Promise.all(Array.from({ length: count }, takePort));
   return Promise.all(
