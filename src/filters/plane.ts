@@ -93,6 +93,8 @@ export interface TlsIdentities {
 
 /** A tunnel that is being opened, to a pod or from it. */
 export interface Handshake {
+  /** `client` when this agent opens it. */
+  readonly role: 'client' | 'server';
   /** Ends it at once: its pod is gone. */
   abandon(): void;
 }

@@ -3,9 +3,9 @@ import { type Filter, FilterChain } from '../filters/chain.ts';
 import { limits } from '../filters/limits.ts';
 import { isIllegalPort, loopGuard } from '../filters/loop-guard.ts';
 import { accessLog, stats } from '../filters/observers.ts';
+import { originalDestination } from '../filters/original-destination.ts';
 import type { Plane, Pod } from '../filters/plane.ts';
 import { policy } from '../filters/policy.ts';
-import { CONTINUE, close } from '../filters/verdict.ts';
 import { formatSocketAddress } from '../netns/address.ts';
 import type { PolicyObserver } from '../policy/evaluate.ts';
 import { connect, planVerdict } from './filters.ts';
@@ -35,16 +35,6 @@ export function createPlaintextListener(plane: Plane, observe: PolicyObserver | 
   return {
     filters: chain.names,
     accept: (pod, accepted) => new PlaintextConnection(plane, pod, accepted, chain).proceed(),
-  };
-}
-
-function originalDestination(): Filter<PlaintextConnection> {
-  return {
-    name: 'original-destination',
-    check: ({ destinationIp, destinationPort }) =>
-      destinationIp !== '' && destinationPort > 0
-        ? CONTINUE
-        : close('no-destination', 'the original destination of the connection is not known'),
   };
 }
 

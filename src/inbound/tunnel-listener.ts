@@ -82,6 +82,7 @@ const NONE: ReadonlySet<Http2Connection> = new Set();
 
 /** One connection to 15008, from TCP to the end of its streams. */
 class InboundTunnel implements ChannelHandler, Handshake {
+  readonly role = 'server';
   readonly #plane: Plane;
   readonly #pod: Pod;
   readonly #accepted: Accepted;
@@ -182,7 +183,7 @@ class InboundTunnel implements ChannelHandler, Handshake {
     if (this.#over) return;
     this.#identity = identity;
     if (typeof context !== 'number') {
-      this.#refuse('no-certificate', `identity error: ${context.message}`);
+      this.#refuse('no-certificate', context.message);
       return;
     }
     try {

@@ -3,9 +3,10 @@ import { FilterChain } from '../filters/chain.ts';
 import { limits } from '../filters/limits.ts';
 import { callsOwnListener, loopGuard } from '../filters/loop-guard.ts';
 import { accessLog, stats } from '../filters/observers.ts';
+import { originalDestination } from '../filters/original-destination.ts';
 import type { Plane, Pod } from '../filters/plane.ts';
 import { OutboundConnection } from './outbound-connection.ts';
-import { originalDestination, route } from './route.ts';
+import { route } from './route.ts';
 
 /** The outbound listener of a thread: what it does with a connection that a pod's application made. */
 export interface OutboundListener {

@@ -274,6 +274,7 @@ const STATUS_TEXTS: Record<number, string> = {
 /** `response_flags` for a tunnel that could not be opened (spec §12.2). */
 function flagOf(error: CulvertError): ResponseFlag {
   if (error.code === 'ETIMEDOUT') return 'NETWORK_POLICY';
+  if (error.code === 'NO_CERTIFICATE') return 'IDENTITY_ERROR';
   if (error.code !== 'TLS') return 'CONNECT';
   return error.message.includes('identity verification error') ? 'IDENTITY_ERROR' : 'TLS_FAILURE';
 }

@@ -5,17 +5,6 @@ import { pickEndpoint } from '../routing/pick.ts';
 import type { OutboundPlan, PlannedEndpoint } from '../routing/plan.ts';
 import type { OutboundConnection } from './outbound-connection.ts';
 
-/** Where the application wanted to go: recorded by the kernel when it redirected the connection (spec §2.2). */
-export function originalDestination(): Filter<OutboundConnection> {
-  return {
-    name: 'original-destination',
-    check: ({ destinationIp, destinationPort }) =>
-      destinationIp !== '' && destinationPort > 0
-        ? CONTINUE
-        : close('no-destination', 'the original destination of the connection is not known'),
-  };
-}
-
 /** Asks for the plan and picks an endpoint of it (spec §3.2). */
 export function route(): Filter<OutboundConnection> {
   return {

@@ -33,6 +33,7 @@ export function createTunnelDialer(
 }
 
 class Dial implements ChannelHandler, Handshake {
+  readonly role = 'client';
   readonly #plane: Plane;
   readonly #pod: Pod;
   readonly #key: TunnelKey;

@@ -352,16 +352,18 @@ export class DataPlane implements Plane {
     metrics.beforeReport(() => {
       let outbound = 0;
       let plaintext = 0;
+      let handshakes = 0;
       for (const pod of this.#pods.values()) {
         for (const { listener } of pod.connections) {
           if (listener === 'outbound') outbound++;
           else if (listener === 'inbound-plaintext') plaintext++;
         }
+        for (const { role } of pod.handshakes) if (role === 'server') handshakes++;
       }
       const server = countStreams(this.#hbone.all());
       const client = countStreams(this.pool.connections());
       metrics.set(slots.outboundSockets, outbound);
-      metrics.set(slots.inboundSockets, plaintext + server.tunnels);
+      metrics.set(slots.inboundSockets, plaintext + handshakes + server.tunnels);
       metrics.set(slots.clientTunnels, client.tunnels);
       metrics.set(slots.serverTunnels, server.tunnels);
       metrics.set(slots.clientStreams, client.streams);

@@ -63,7 +63,7 @@ export class TlsContexts implements TlsIdentities {
 
   /** No certificate is to be had now; who waits is told, and the next one asks again. */
   fail(identity: string, error: string): void {
-    this.#settle(identity, new CulvertError('NO_CERTIFICATE', error));
+    this.#settle(identity, new CulvertError('NO_CERTIFICATE', `identity error: ${error}`));
   }
 
   #settle(identity: string, outcome: number | CulvertError): void {

@@ -4,6 +4,9 @@ import { connect as connectHttp2 } from 'node:http2';
 import { connect } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
+import { SOCKETS_OPEN } from '../../src/metrics/families.ts';
+import { CLOSED } from '../../src/metrics/traffic.ts';
+import { RESPONSE_FLAGS } from '../../src/metrics/traffic-labels.ts';
 import {
   ALLOW_ALL,
   type Application,
@@ -116,4 +119,37 @@ test('a peer that does its TLS handshake and then says nothing is turned away', 
   tls.resume();
   await patiently('it is not closed', new Promise((resolve) => tls.once('close', resolve)));
   assert.match(await rig.line('h2 failed'), /the peer sent no HTTP\/2 settings in time/);
+});
+
+test('without a certificate connections are refused in either direction, and the next ones ask again', async (t) => {
+  const rig = await planeUnderTest(t);
+  rig.certify = (identity) => rig.plane.identities.fail(identity, 'the CA does not answer');
+  startPod(rig);
+  for (let i = 1; i <= 2; i++) {
+    assert.equal(await (await dial(t, rig.ports.outbound)).ended, 'reset');
+    assert.equal(rig.certificates.length, i);
+  }
+  assert.match(rig.log(), /direction="outbound".*error="identity error: the CA does not answer"/);
+  const { traffic } = rig.metrics.report();
+  assert.equal(traffic.values[CLOSED + RESPONSE_FLAGS.indexOf('IDENTITY_ERROR')], 2);
+  const peer = connect(rig.ports.hbone, LOCALHOST);
+  t.after(() => peer.destroy());
+  peer.resume();
+  await patiently('it is not closed', new Promise((resolve) => peer.once('close', resolve)));
+  assert.match(rig.log(), /direction="inbound" error="identity error: the CA does not answer"/);
+});
+
+test('sockets in their TLS handshake count as open', async (t) => {
+  const rig = await planeUnderTest(t);
+  startPod(rig);
+  const slot = rig.metrics.slot(SOCKETS_OPEN, 'destination');
+  const openSockets = () => rig.metrics.report().values[slot];
+  assert.equal(openSockets(), 0);
+  const peer = connect(rig.ports.hbone, LOCALHOST);
+  t.after(() => peer.destroy());
+  await until('it does not count', () => openSockets() === 1);
+  await foreignTls(t, rig);
+  await until('they do not count', () => openSockets() === 2);
+  peer.destroy();
+  await until('it counts on', () => openSockets() === 1);
 });
