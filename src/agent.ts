@@ -133,8 +133,9 @@ async function start(
     else supervisor.renew(identity, certificate);
   });
   end.push(async () => {
-    podDirector.close();
+    // The mesh state is followed to the last: what it denies now must not go on until the deadline.
     await supervisor.drain(config.terminationDeadline);
+    podDirector.close();
   });
 
   const session = createZdsSession({
