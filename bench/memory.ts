@@ -13,12 +13,12 @@ import { residentBytes } from './harness/processes.ts';
 
 const MEGABYTE = 1024 * 1024;
 /** Connections that are held first, so that what is paid once (compiled code, first tunnels) is not counted per connection. */
-const FIRST = 500;
-const MORE = 2000;
+const FIRST = 2000;
+const MORE = 6000;
 /** Tunnels outlive their streams for a while, and have both ends here. The number is the default of the setting. */
 const STREAMS_PER_TUNNEL = 100;
 const SPARE_DESCRIPTORS = 10;
-const SETTLE_MS = 3000;
+const SETTLE_MS = 10_000;
 const CLOSE_TIMEOUT_MS = 30_000;
 
 export const memory: Bench = async ({ progress }) => {

@@ -123,6 +123,7 @@ interface NativeLoop {
     userTimeoutMs: number,
   ): void;
   count(): number;
+  trim(): void;
   stop(): void;
 }
 
@@ -366,6 +367,11 @@ export class ChannelLoop {
       keepalive?.retries ?? 0,
       userTimeoutMs,
     );
+  }
+
+  /** Gives memory that was freed, by whatever thread, back to the system. */
+  trim(): void {
+    this.#native.trim();
   }
 
   /** Channels that are open. */

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <cerrno>
+#include <malloc.h>
 #include <cstring>
 #include <netinet/tcp.h>
 #include <sched.h>
@@ -491,6 +492,12 @@ napi_value Count(napi_env env, napi_callback_info info) {
   return call.Number(static_cast<double>(call.loop->channel_count()));
 }
 
+// trim(): gives memory that was freed back to the system.
+napi_value Trim(napi_env, napi_callback_info) {
+  malloc_trim(0);
+  return nullptr;
+}
+
 napi_value Stop(napi_env env, napi_callback_info info) {
   Call call(env, info);
   call.loop->Stop([] {});
@@ -521,7 +528,7 @@ Napi::Value CreateLoop(const Napi::CallbackInfo& info) {
       {"attach", Attach}, {"connect", Connect}, {"write", Write}, {"writeFrame", WriteFrame}, {"flush", Flush}, {"resume", Resume},
       {"shutdown", Shutdown}, {"close", Close}, {"reset", Reset}, {"startTls", Guarded<StartTls>}, {"errorText", Guarded<ErrorText>}, {"peer", Guarded<Peer>},
       {"tcpInfo", Guarded<TcpInfo>}, {"localPort", LocalPort}, {"detach", Detach}, {"listen", Listen}, {"closeListener", CloseListener}, {"resumeListener", ResumeListener},
-      {"newTlsContext", Guarded<NewTlsContext>}, {"freeTlsContext", FreeTlsContext}, {"setStreamOptions", SetStreamOptions}, {"count", Count}, {"stop", Stop},
+      {"newTlsContext", Guarded<NewTlsContext>}, {"freeTlsContext", FreeTlsContext}, {"setStreamOptions", SetStreamOptions}, {"count", Count}, {"trim", Trim}, {"stop", Stop},
   };
   for (const auto& [name, callback] : functions) {
     napi_value function = nullptr;

@@ -7,6 +7,8 @@ import type { InboundPlan, WorkloadLabels } from '../routing/plan.ts';
 import { planVerdict } from './filters.ts';
 import { baggageOf, claimedHost, type TunnelStream } from './tunnel-stream.ts';
 
+const NO_HEADERS: TunnelStream['headers'] = [];
+
 /** Whether the authority is one this pod serves, and who talks to whom (spec §4.2, steps 2 to 6). */
 export function authority(): Filter<TunnelStream> {
   return {
@@ -14,6 +16,7 @@ export function authority(): Filter<TunnelStream> {
     check(stream) {
       const { plane, pod, headers } = stream;
       if (stream.plan === null) {
+        stream.claimedService = claimedHost(headers);
         stream.plan = plane.plans.inbound(
           pod,
           {
@@ -21,7 +24,7 @@ export function authority(): Filter<TunnelStream> {
             localIp: stream.destinationIp,
             peerIp: stream.peerIp,
             authority: stream.authority,
-            forwardedHost: claimedHost(headers),
+            forwardedHost: stream.claimedService,
             fromNetwork: readForwardedNetwork(headers),
           },
           (plan) => {
@@ -30,7 +33,10 @@ export function authority(): Filter<TunnelStream> {
           },
         );
       }
-      if (stream.plan?.kind === 'deliver') stream.context = contextOf(stream, stream.plan);
+      if (stream.plan?.kind === 'deliver') {
+        stream.context = contextOf(stream, stream.plan);
+        stream.headers = NO_HEADERS;
+      }
       return planVerdict(stream.plan);
     },
   };

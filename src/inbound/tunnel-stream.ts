@@ -35,7 +35,10 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
   readonly pod: Pod;
   readonly peerIdentity: string;
   readonly authority: string;
-  readonly headers: readonly HeaderField[];
+  /** Of the request; let go of once the context is known, as held connections are many. */
+  headers: readonly HeaderField[];
+  /** The service that the client says it addressed. */
+  claimedService: string | null = null;
   plan: InboundPlan | null = null;
   application: ChannelId = 0;
   giveUp: (() => void) | null = null;
@@ -136,7 +139,7 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
     return {
       direction: 'inbound',
       src: formatSocketAddress({ ip: this.peerIp, port: this.peerPort }),
-      originalDst: claimedHost(this.headers),
+      originalDst: this.claimedService,
       actualDst: target,
       protocol: 'HBONE',
     };

@@ -1,4 +1,5 @@
 import type { Filter } from '../filters/chain.ts';
+import type { ConnectionContext } from '../filters/connection.ts';
 import { CONTINUE, close, PENDING } from '../filters/verdict.ts';
 import { formatSocketAddress } from '../netns/address.ts';
 import { pickEndpoint } from '../routing/pick.ts';
@@ -25,13 +26,25 @@ export function route(): Filter<OutboundConnection> {
       if (plan.kind === 'reject') return close(plan.reason.tag, plan.reason.message);
       const endpoint = pickEndpoint(plan.endpoints, plane.random);
       connection.endpoint = endpoint;
-      connection.context = contextOf(plan, endpoint);
+      connection.context = sharedContext(plan, endpoint);
       return CONTINUE;
     },
   };
 }
 
-function contextOf(plan: Extract<OutboundPlan, { kind: 'forward' }>, endpoint: PlannedEndpoint) {
+/** One for all connections of a plan to an endpoint: held connections are many. */
+const contexts = new WeakMap<PlannedEndpoint, ConnectionContext>();
+
+function sharedContext(plan: Extract<OutboundPlan, { kind: 'forward' }>, endpoint: PlannedEndpoint): ConnectionContext {
+  let context = contexts.get(endpoint);
+  if (context === undefined) {
+    context = contextOf(plan, endpoint);
+    contexts.set(endpoint, context);
+  }
+  return context;
+}
+
+function contextOf(plan: Extract<OutboundPlan, { kind: 'forward' }>, endpoint: PlannedEndpoint): ConnectionContext {
   const isTunnel = endpoint.protocol === 'hbone';
   return {
     source: plan.source,

@@ -25,6 +25,7 @@ import type { ThreadMetrics } from '../metrics/thread-metrics.ts';
 import { createOutboundListener, type OutboundListener } from '../outbound/listener.ts';
 import { createTunnelDialer } from '../outbound/tunnel-dialer.ts';
 import type { PodInfo } from '../zds/types.ts';
+import { MemoryRelease } from './memory-release.ts';
 import type { PodSnapshot, TunnelEnds } from './messages.ts';
 import { type AskControl, PlanCache } from './plan-cache.ts';
 import type { PodMeshState } from './pod-mesh-state.ts';
@@ -97,6 +98,7 @@ export class DataPlane implements Plane {
   readonly identities: TlsContexts;
   readonly #siblings: Siblings | null;
   readonly #ports: Ports;
+  readonly #release: MemoryRelease;
   readonly #budget: WindowBudget;
   readonly #pods = new Map<string, PodRuntime>();
   readonly #outbound: OutboundListener;
@@ -120,6 +122,7 @@ export class DataPlane implements Plane {
       }),
     );
     this.loop.setStreamOptions(settings);
+    this.#release = new MemoryRelease(() => this.loop.trim());
     this.deadlines = {
       connect: new Deadlines(settings.connectTimeout, this.now),
       handshake: new Deadlines(settings.handshakeTimeout, this.now),
@@ -315,6 +318,7 @@ export class DataPlane implements Plane {
     if (now - this.#lastTunnelTick >= TUNNEL_TICK) {
       this.#lastTunnelTick = now;
       this.pool.tick();
+      this.#release.observe(this.loop.size);
       for (const tunnel of [...this.pool.connections(), ...this.#hbone.all()])
         tunnel.keepAlive(PING_IDLE, PING_TIMEOUT);
     }
