@@ -117,17 +117,22 @@ test('the config dump and the log show the agent as it is', async (t) => {
       quiet.every((line) => !/\tdebug\t/.test(line)),
       quiet.join('\n'),
     );
-    assert.equal((await agent.post('/logging?level=access=debug,rbac=debug')).status, 200);
+    assert.equal(await level('?level=access=debug,rbac=debug'), 200);
     const loud = await linesOf(24);
     const opened = loud.filter((line) => line.includes('\tdebug\taccess\tconnection opened\t'));
     // One for each side of each connection, whichever thread served it.
     assert.equal(opened.length, 48);
     for (const field of ['bytes_sent', 'duration', 'error=']) assert.ok(opened.every((line) => !line.includes(field)));
     assert.ok(loud.some((line) => line.includes('\tdebug\trbac\t')));
-    assert.equal((await agent.post('/logging?level=access=off')).status, 200);
+    assert.equal(await level('?level=access=off'), 200);
     const silent = agent.here();
     await Promise.all(Array.from({ length: 24 }, () => exchange(dial(client, server.ipv4, 8080), 'hello')));
-    assert.equal((await agent.post('/logging?reset')).body, 'current log level is info\n');
+    await agent.until(
+      'rid of the connections',
+      async () => Object.values((await agent.dump()).workloadState),
+      (pods) => pods.every(({ connections: c }) => c!.inbound.length + c!.outbound.length === 0),
+    );
+    assert.equal(await level('?reset'), 200);
     await linesOf(1);
     assert.equal(
       agent
@@ -143,12 +148,12 @@ test('the config dump and the log show the agent as it is', async (t) => {
   });
 
   await t.test('a policy’s decision can be read at level debug, by its name', async () => {
-    await agent.post('/logging?level=rbac=debug');
+    await level('?level=rbac=debug');
     const before = agent.here();
     assert.equal(await fate(dial(client, server.ipv4, 9000)), 'ECONNRESET');
     const line = await agent.line('deny policy match', before);
     assert.match(line, /\tdebug\trbac\tdeny policy match\tpolicy="demo\/no-9000"$/);
-    await agent.post('/logging?reset');
+    await level('?reset');
   });
 
   await t.test('every line has the form that tools parse', () => {
@@ -159,6 +164,13 @@ test('the config dump and the log show the agent as it is', async (t) => {
       );
     }
   });
+
+  /** Changes the level; what the threads answer after that, they answer under the new one. */
+  async function level(query: string): Promise<number> {
+    const { status } = await agent.post(`/logging${query}`);
+    await agent.dump();
+    return status;
+  }
 
   /** What is logged while connections are made, one after the other, until their ends are logged. */
   async function linesOf(count: number): Promise<string[]> {
