@@ -10,7 +10,7 @@ export interface ByteCounter {
 export type RelayEnd =
   | { readonly kind: 'complete' }
   /** One side broke: the other has been told with a reset. `detail` is for the log. */
-  | { readonly kind: 'broken'; readonly detail: string };
+  | { readonly kind: 'broken'; readonly side: 'client' | 'server'; readonly detail: string };
 
 export const COMPLETE: RelayEnd = { kind: 'complete' };
 

@@ -72,7 +72,11 @@ export class PlainRelay {
     this.#done = true;
     side.close();
     this.#other(side).reset();
-    this.#owner.relayEnded({ kind: 'broken', detail: error.message });
+    this.#owner.relayEnded({
+      kind: 'broken',
+      side: side === this.#client ? 'client' : 'server',
+      detail: error.message,
+    });
   }
 
   #complete(): void {

@@ -93,7 +93,7 @@ export class TunnelRelay implements ChannelHandler, StreamHandler {
     this.#done = true;
     this.#stream.reset(ErrorCode.CONNECT_ERROR);
     this.#loop.close(this.#channel);
-    this.#owner.relayEnded(broken(error.message));
+    this.#owner.relayEnded(broken(this.#fromClient ? 'client' : 'server', error.message));
   }
 
   /** The application has taken the last of what waited for it. */
@@ -153,7 +153,7 @@ export class TunnelRelay implements ChannelHandler, StreamHandler {
     // resets the connection right behind its answer.
     this.#loop.flush(this.#channel);
     this.#loop.reset(this.#channel);
-    this.#owner.relayEnded(broken(reset.detail));
+    this.#owner.relayEnded(broken(this.#fromClient ? 'server' : 'client', reset.detail));
   }
 
   streamWritable(): void {
@@ -213,6 +213,6 @@ export class TunnelRelay implements ChannelHandler, StreamHandler {
   }
 }
 
-function broken(detail: string): RelayEnd {
-  return { kind: 'broken', detail };
+function broken(side: 'client' | 'server', detail: string): RelayEnd {
+  return { kind: 'broken', side, detail };
 }

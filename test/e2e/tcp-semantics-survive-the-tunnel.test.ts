@@ -140,6 +140,34 @@ test('TCP semantics survive the agent', async (t) => {
     });
   }
 
+  await t.test('the log says on which side a connection broke', async () => {
+    const direct = 'Connection reset by peer (os error 104)';
+    const through = 'stream reset by the peer: CONNECT_ERROR';
+    for (const { who, inbound, outbound } of [
+      { who: 'client', outbound: direct, inbound: through },
+      { who: 'server', outbound: through, inbound: direct },
+    ]) {
+      const before = agent.here();
+      const near = dial(captured, server.ipv4, 8080);
+      near.send('?');
+      const far = await atServer.accept();
+      await far.text(1);
+      (who === 'client' ? near : far).reset();
+      await fate(who === 'client' ? far : near);
+      for (const [direction, detail] of [
+        ['inbound', inbound],
+        ['outbound', outbound],
+      ]) {
+        const line = await agent.access(
+          ({ field }) =>
+            field('direction') === direction && field('error') === `broken on the ${who}'s side: ${detail}`,
+          before,
+        );
+        assert.equal(line.level, 'error');
+      }
+    }
+  });
+
   await t.test('a client that resets before the path is there leaves nothing behind', async () => {
     for (let i = 0; i < 20; i++) dial(captured, server.ipv4, 8080).reset();
     await agent.until(

@@ -79,7 +79,7 @@ test('the end of a tunnel resets the application', async (t) => {
   app.read();
   tunnel.connection.lost('the peer closed the tunnel');
   await until('the application sees a reset', () => app.end === 'reset');
-  assert.deepEqual(owner.end, { kind: 'broken', detail: 'the peer closed the tunnel' });
+  assert.deepEqual(owner.end, { kind: 'broken', side: 'server', detail: 'the peer closed the tunnel' });
 });
 
 test('RFC 9113 §6.9: an application is read only as far as the windows go, and its end comes after its last byte', async (t) => {
