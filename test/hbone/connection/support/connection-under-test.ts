@@ -109,10 +109,11 @@ export class ConnectionUnderTest {
   /** Sends as much as is allowed of `length` bytes; returns how much that was. */
   send(stream: Http2Stream, length: number, fill = 0x61): number {
     const { memory, scratchSize } = this.transport;
-    const start = scratchSize + 64;
+    // From the scratch space: behind it may lie what is being parsed.
+    const start = FRAME_HEADER_SIZE;
     let sent = 0;
     while (sent < length) {
-      const part = Math.min(stream.sendable(), length - sent, memory.length - start);
+      const part = Math.min(stream.sendable(), length - sent, scratchSize - start);
       if (part === 0) {
         stream.waitForWindow();
         break;

@@ -7,6 +7,8 @@ export class Recorder implements StreamHandler {
   readonly headers: (readonly HeaderField[])[] = [];
   readonly trailers: (readonly HeaderField[])[] = [];
   readonly chunks: Buffer[] = [];
+  /** Bytes of data so far. */
+  length = 0;
   ended = false;
   reset: StreamReset | null = null;
   /** How often it was told that it can send again. */
@@ -25,10 +27,6 @@ export class Recorder implements StreamHandler {
     return Buffer.concat(this.chunks);
   }
 
-  get length(): number {
-    return this.chunks.reduce((sum, { length }) => sum + length, 0);
-  }
-
   /** One word for how it ended. */
   get outcome(): string {
     if (this.reset !== null) return errorCodeName(this.reset.code);
@@ -45,6 +43,7 @@ export class Recorder implements StreamHandler {
 
   streamData(offset: number, length: number): void {
     this.chunks.push(Buffer.from(this.#memory.subarray(offset, offset + length)));
+    this.length += length;
     if (this.reads) this.stream?.credit(length);
   }
 
