@@ -33,6 +33,17 @@ export interface ChannelHandler {
   closed(): void;
 }
 
+/** Ignores everything and reads nothing: for a channel that gets its handler before the turn ends. */
+export const NO_HANDLER: ChannelHandler = {
+  data: () => 0,
+  connected() {},
+  secured() {},
+  ended() {},
+  drained() {},
+  failed() {},
+  closed() {},
+};
+
 /** Read limit that stands for "as much as fits". */
 export const NO_LIMIT = 1 << 30;
 

@@ -1,10 +1,4 @@
-import {
-  type Accepted,
-  type ChannelHandler,
-  type ChannelId,
-  ChannelLoop,
-  type ListenerHandler,
-} from '../../native/channel.ts';
+import { type Accepted, type ChannelId, ChannelLoop, type ListenerHandler, NO_HANDLER } from '../../native/channel.ts';
 import { closeFd } from '../../native/netns.ts';
 import { INBOUND_HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from '../config/ports.ts';
 import { Deadlines } from '../deadlines.ts';
@@ -238,7 +232,7 @@ export class DataPlane implements Plane {
     }
     let channel: ChannelId;
     try {
-      channel = this.loop.attach(fd, UNUSED);
+      channel = this.loop.attach(fd, NO_HANDLER);
     } catch (error) {
       closeFd(fd);
       this.log.warn('proxy', 'a tunnel cannot be taken over', { pod: uid, error: messageOf(error) });
@@ -375,17 +369,6 @@ export class DataPlane implements Plane {
     });
   }
 }
-
-/** Until the listener puts its own in its place, in the same turn. */
-const UNUSED: ChannelHandler = {
-  data: () => 0,
-  connected() {},
-  secured() {},
-  ended() {},
-  drained() {},
-  failed() {},
-  closed() {},
-};
 
 function countStreams(connections: Iterable<{ readonly streamCount: number }>) {
   let tunnels = 0;

@@ -1,4 +1,4 @@
-import type { ChannelHandler, ChannelId, ChannelLoop, ListenerHandler } from '../../native/channel.ts';
+import { type ChannelId, type ChannelLoop, type ListenerHandler, NO_HANDLER } from '../../native/channel.ts';
 import { type AcceptedSocket, acceptTcp, closeFd, listenTcp } from '../../native/netns.ts';
 import type { ProxiedConnection } from '../filters/connection.ts';
 import type { Handshake, PlaneSettings, Pod } from '../filters/plane.ts';
@@ -130,16 +130,6 @@ export class PodRuntime implements Pod {
     return isAnother;
   }
 }
-
-const NO_HANDLER: ChannelHandler = {
-  data: () => 0,
-  connected() {},
-  secured() {},
-  ended() {},
-  drained() {},
-  failed() {},
-  closed() {},
-};
 
 /** The incumbent's (spec §2.1); the kernel's somaxconn bounds it as well. */
 const BACKLOG = 128;

@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import type { TestContext } from 'node:test';
-import { type ChannelHandler, type ChannelId, ChannelLoop } from '../../../native/channel.ts';
+import { type ChannelId, ChannelLoop, NO_HANDLER } from '../../../native/channel.ts';
 import { listenTcp, OWN_NETNS } from '../../../native/netns.ts';
 import type { Http2Stream } from '../../../src/hbone/stream.ts';
 import type { RelayEnd, RelayOwner } from '../../../src/relay/byte-counter.ts';
@@ -90,7 +90,7 @@ export async function accepted(t: TestContext, loop: ChannelLoop): Promise<{ app
   const arrival = Promise.withResolvers<ChannelId>();
   const listener = loop.listen(fd, false, {
     accepted({ channel }) {
-      loop.adopt(channel, SILENT);
+      loop.adopt(channel, NO_HANDLER);
       arrival.resolve(channel);
     },
     failed: (error) => arrival.reject(error),
@@ -143,13 +143,3 @@ export async function until(what: string, holds: () => boolean): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
 }
-
-const SILENT: ChannelHandler = {
-  data: () => 0,
-  connected() {},
-  secured() {},
-  ended() {},
-  drained() {},
-  failed() {},
-  closed() {},
-};
