@@ -6,6 +6,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { inspect } from 'node:util';
 import type { ConfigDump } from '../../src/admin/config-dump.ts';
 import { chooseRulesBackend } from '../../src/cni/rules/backend.ts';
 import { defaultPodRules } from '../../src/cni/rules/pod-rules.ts';
@@ -187,7 +188,7 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
         if (satisfies(answer)) return answer;
         if (performance.now() > end) {
           throw new Error(
-            `not ${what} within ${PATIENCE / 1000} s, last: ${JSON.stringify(answer)}; the agent said:\n${tail(output())}`,
+            `not ${what} within ${PATIENCE / 1000} s, last: ${inspect(answer, { depth: 4 })}; the agent said:\n${tail(output())}`,
           );
         }
         await new Promise((resolve) => setTimeout(resolve, 20));
@@ -334,6 +335,11 @@ export async function freePorts(count: number): Promise<number[]> {
         }),
     ),
   );
+}
+
+/** Whether there are no more descriptors of any kind than before. */
+export function noMoreThan(before: ReadonlyMap<string, number>): (now: ReadonlyMap<string, number>) => boolean {
+  return (now) => [...now].every(([kind, count]) => count <= (before.get(kind) ?? 0));
 }
 
 function tail(text: string): string {
