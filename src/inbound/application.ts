@@ -1,7 +1,7 @@
 import type { ChannelError, ChannelHandler, ChannelId } from '../../native/channel.ts';
 import { CulvertError } from '../errors.ts';
 import type { Plane, Pod } from '../filters/plane.ts';
-import type { SocketAddress } from '../netns/address.ts';
+import { isLoopback, type SocketAddress } from '../netns/address.ts';
 
 /**
  * Connects to an application of the pod, from inside its namespace and, where permitted, with the client's address
@@ -40,7 +40,9 @@ export function connectToApplication(
   };
   const deadline = deadlines.connect.set(() => fail(new CulvertError('ETIMEDOUT', 'deadline has elapsed')));
   try {
-    channel = loop.connect(pod.netns, target.ip, target.port, pod.canSpoof ? clientIp : null, handler);
+    // What listens on loopback can only answer there: the kernel sends nothing from 127.0.0.1 to another address.
+    const source = pod.canSpoof && !isLoopback(target.ip) ? clientIp : null;
+    channel = loop.connect(pod.netns, target.ip, target.port, source, handler);
   } catch (error) {
     fail(error as ChannelError);
   }
