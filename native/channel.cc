@@ -78,10 +78,32 @@ void Loop::Dispatch(Channel* channel, uint32_t events) {
     if (channel->connecting) ConnectDone(channel);
     else if (!channel->writable) Writable(channel);
   }
-  if (!news || channel->closed || channel->failed || channel->connecting) return;
-  if (channel->read_limit > 0 && !channel->closing) Readable(channel);
-  // Not reading now: an end can wait until it is read, a reset cannot.
-  else if (channel->broken) CheckError(channel);
+  if (news && !channel->closed && !channel->failed && !channel->connecting) Read(channel);
+}
+
+void Loop::Read(Channel* channel) {
+  if (channel->closing) {
+    Discard(channel);
+  } else if (channel->read_limit > 0) {
+    if (channel->tls) ReadTls(channel);
+    else ReadPlain(channel);
+  } else if (channel->broken) {
+    // Not reading now: an end can wait until it is read, a reset cannot.
+    CheckError(channel);
+  }
+  if (channel->closed || channel->failed || !channel->readable) return;
+  if (channel->read_limit > 0 || channel->broken || channel->closing) MarkReady(channel);
+}
+
+// What still arrives while the queue of a closed channel is sent goes nowhere. It must be taken: two ends that wait for
+// each other to read would wait for ever.
+void Loop::Discard(Channel* channel) {
+  ssize_t n;
+  do {
+    n = recv(channel->fd, cipher_.get(), kSlab, MSG_TRUNC);
+  } while (n < 0 && errno == EINTR);
+  if (n <= 0 || (static_cast<size_t>(n) < kSlab && !channel->read_to_end)) channel->readable = false;
+  if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) Finish(channel);
 }
 
 void Loop::ConnectDone(Channel* channel) {
@@ -112,13 +134,6 @@ void Loop::CheckError(Channel* channel) {
   getsockopt(channel->fd, SOL_SOCKET, SO_ERROR, &error, &length);
   channel->broken = false;
   if (error != 0) Fail(channel, error, "");
-}
-
-void Loop::Readable(Channel* channel) {
-  if (channel->tls) ReadTls(channel);
-  else ReadPlain(channel);
-  if (channel->closed || channel->failed || !channel->readable) return;
-  if (channel->read_limit > 0 || channel->broken) MarkReady(channel);
 }
 
 void Loop::ReadPlain(Channel* channel) {
@@ -455,7 +470,9 @@ bool Loop::Close(Channel* channel) {
     return true;
   }
   channel->closing = true;
+  channel->partial_record.reset();
   MarkDirty(channel);
+  if (channel->readable) MarkReady(channel);
   return false;
 }
 

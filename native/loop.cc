@@ -184,9 +184,7 @@ bool Loop::TurnOnce(int timeout) {
     Channel* channel = Find(id);
     if (channel == nullptr || stopping_) continue;
     channel->ready = false;
-    if (channel->failed || channel->closing || !channel->readable) continue;
-    if (channel->read_limit > 0) Readable(channel);
-    else if (channel->broken) CheckError(channel);
+    if (!channel->failed && channel->readable) Read(channel);
   }
   reading_.clear();
   if (!stopping_) {

@@ -134,7 +134,8 @@ class Loop {
   bool TurnOnce(int timeout);
   int Wait(epoll_event* events, int room, int timeout);
   void Dispatch(Channel* channel, uint32_t events);
-  void Readable(Channel* channel);
+  void Read(Channel* channel);
+  void Discard(Channel* channel);
   void ReadPlain(Channel* channel);
   void ReadTls(Channel* channel);
   void OpenRecords(Channel* channel, size_t total);

@@ -200,6 +200,24 @@ test('close sends what is queued first and tells when that is done; reset does n
   assert.equal(loop.size, 0);
 });
 
+// Each waits until the other one has taken what it sends, and wants nothing any more.
+test('two ends that close with full queues both come to an end', async (t) => {
+  const loop = testLoop(t);
+  for (const reading of [false, true]) {
+    const { client, server } = await connectedPair(loop);
+    for (const side of [client, server]) {
+      if (reading) side.resume(1);
+      side.send(pattern(TOO_MUCH));
+    }
+    await nextTurns();
+    for (const side of [client, server]) assert.equal(loop.close(side.channel), false);
+    await Promise.all([client.told('closed'), server.told('closed')]);
+    assertLog(client, ['closed']);
+    assertLog(server, ['closed']);
+  }
+  assert.equal(loop.size, 0);
+});
+
 test('close inside data sends what the callback wrote', async (t) => {
   const loop = testLoop(t);
   const from = await connectedPair(loop);
