@@ -18,7 +18,6 @@ export class PlaintextConnection extends ProxiedConnection implements ChannelHan
   application: ChannelId = 0;
   giveUp: (() => void) | null = null;
   connectError: Refusal | null = null;
-  readonly isRedirected: boolean;
   readonly #chain: FilterChain<PlaintextConnection>;
   readonly #channel: ChannelId;
   #relay: PlainRelay | null = null;
@@ -33,7 +32,6 @@ export class PlaintextConnection extends ProxiedConnection implements ChannelHan
     );
     this.plane = plane;
     this.pod = pod;
-    this.isRedirected = accepted.original;
     this.#chain = chain;
     this.#channel = accepted.channel;
     plane.loop.adopt(accepted.channel, this);
