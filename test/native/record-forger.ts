@@ -14,6 +14,9 @@ export const ALERT = 21;
 export const HANDSHAKE = 22;
 export const APPLICATION = 23;
 
+/** A type of handshake message. */
+export const KEY_UPDATE = 24;
+
 export interface OpenedRecord {
   readonly type: number;
   readonly content: Buffer;
@@ -32,6 +35,11 @@ class Keys {
   update(): void {
     this.#secret = expandLabel(this.#secret, 'traffic upd', this.#secret.length);
     this.#sequence = 0n;
+  }
+
+  /** Passes over records that nobody looks at. */
+  skip(records: number): void {
+    this.#sequence += BigInt(records);
   }
 
   seal(inner: Uint8Array, header: Uint8Array): Buffer {
@@ -97,6 +105,33 @@ export class RecordForger {
 
   send(...records: readonly Uint8Array[]): void {
     this.socket.write(Buffer.concat(records));
+  }
+
+  /**
+   * Counts records as long as they have the size of the first one. Resolves to how many they were and what follows, at
+   * least `more` bytes of it.
+   */
+  countEqualRecords(more: number): Promise<{ readonly count: number; readonly rest: Buffer }> {
+    const { socket } = this;
+    socket.removeAllListeners('data');
+    let rest = this.#input;
+    let size = 0;
+    let count = 0;
+    return new Promise((resolve) => {
+      socket.on('data', (chunk: Buffer) => {
+        rest = Buffer.concat([rest, chunk]);
+        let at = 0;
+        for (; at + 5 <= rest.length; at += size, count++) {
+          size ||= 5 + rest.readUInt16BE(3);
+          if (rest.readUInt16BE(at + 3) !== size - 5) break;
+          if (at + size > rest.length) break;
+        }
+        rest = rest.subarray(at);
+        if (rest.length < 5 + more || rest.readUInt16BE(3) === size - 5) return;
+        socket.removeAllListeners('data');
+        resolve({ count, rest });
+      });
+    });
   }
 
   /** The next record of the other side, or null at the end of the connection. */

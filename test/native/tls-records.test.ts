@@ -3,7 +3,16 @@ import { once } from 'node:events';
 import { test } from 'node:test';
 import type { ChannelLoop } from '../../native/channel.ts';
 import { createAuthority } from './authority.ts';
-import { ALERT, APPLICATION, forge, HANDSHAKE, header, message, type RecordForger } from './record-forger.ts';
+import {
+  ALERT,
+  APPLICATION,
+  forge,
+  HANDSHAKE,
+  header,
+  KEY_UPDATE,
+  message,
+  type RecordForger,
+} from './record-forger.ts';
 import { CLIENT_ID, SERVER_ID, startServer } from './secure-side.ts';
 import { acceptSides, assertLog, nextTurns, pattern, type Side, testLoop } from './side.ts';
 
@@ -13,7 +22,6 @@ const serverMaterial = authority.material({ uris: [SERVER_ID] });
 
 const MAX_PLAINTEXT = 1 << 14;
 const NEW_SESSION_TICKET = 4;
-const KEY_UPDATE = 24;
 const UPDATE = message(KEY_UPDATE, Buffer.of(0));
 const UPDATE_REQUESTED = message(KEY_UPDATE, Buffer.of(1));
 
