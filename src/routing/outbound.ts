@@ -104,6 +104,7 @@ function toWorkload(upstream: Upstream, familyTarget: string): Outcome {
     protocol: tunnelled ? 'hbone' : 'tcp',
     authority: tunnelled ? formatSocketAddress({ ip, port }) : '',
     expectedIdentities: tunnelled ? identitiesOf(upstream) : [],
+    inner: null,
     destination: workloadLabels(workload),
   };
 }
@@ -125,6 +126,7 @@ function toWaypoint(query: Query, waypoint: GatewayAddress, share: number): Outc
       protocol: 'hbone',
       authority: formatSocketAddress(target),
       expectedIdentities: identitiesOf(upstream),
+      inner: null,
       destination: workloadLabels(workload),
     };
   });
@@ -167,6 +169,7 @@ function passthrough({ source, target }: Query): OutboundPlan {
     protocol: 'tcp',
     authority: '',
     expectedIdentities: [],
+    inner: null,
     destination: null,
   };
   return { kind: 'forward', service: null, source: workloadLabels(source), endpoints: [endpoint] };

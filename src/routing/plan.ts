@@ -31,17 +31,27 @@ export interface ServiceLabels {
 export interface PlannedEndpoint {
   /** uid of the workload the connection goes to (a waypoint's, when there is one); '' for passthrough */
   readonly uid: string;
-  /** Where to open the TCP connection. */
+  /** Where to open the TCP connection; the network gateway's when `inner` is set. */
   readonly address: SocketAddress;
   /** Relative share of new connections; > 0, not necessarily whole. */
   readonly weight: number;
   readonly protocol: 'hbone' | 'tcp';
-  /** `:authority` of the CONNECT request; '' for tcp */
+  /** `:authority` of the CONNECT request, of both when `inner` is set; '' for tcp */
   readonly authority: string;
-  /** SPIFFE ids of which the peer must present one; sorted, no duplicates; empty for tcp */
+  /** SPIFFE ids of which the peer at `address` must present one; sorted, no duplicates; empty for tcp */
   readonly expectedIdentities: readonly string[];
+  /** Only with hbone: the tunnel inside the tunnel to a network gateway; null when `address` is the destination's. */
+  readonly inner: InnerTunnel | null;
   /** null for passthrough */
   readonly destination: WorkloadLabels | null;
+}
+
+/** The second tunnel of double HBONE, end to end through a network gateway (spec §3.6). */
+export interface InnerTunnel {
+  /** SPIFFE ids of which the far end must present one; sorted, no duplicates. */
+  readonly expectedIdentities: readonly string[];
+  /** Name of the agent's own network, which the far end is told (`x-forwarded-network`). */
+  readonly forwardedNetwork: string;
 }
 
 export type OutboundPlan =

@@ -12,6 +12,7 @@ function endpoint(uid: string, weight: number): PlannedEndpoint {
     protocol: 'tcp',
     authority: '',
     expectedIdentities: [],
+    inner: null,
     destination: null,
   };
 }

@@ -234,6 +234,7 @@ export function tunnelTo(ports: Ports, app: number): OutboundPlan {
         protocol: 'hbone',
         authority: `${LOCALHOST}:${app}`,
         expectedIdentities: [IDENTITY],
+        inner: null,
         destination: LABELS,
       },
     ],
