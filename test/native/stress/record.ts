@@ -49,3 +49,42 @@ export function assertConsistent(script: Script, client: Seen, server: Seen | un
     }
   }
 }
+
+/** Puts together what the two ends of each connection have seen, and judges it. */
+export class Ledger {
+  /** How ends went away, and what they were told of errors, by number of ends. */
+  readonly left = { finished: 0, closed: 0, reset: 0, failed: 0 };
+  readonly errors: Record<string, number> = {};
+  /** Connections of which both ends have been seen. */
+  judged = 0;
+  readonly #scriptOf: (id: number) => Script;
+  readonly #half = new Map<number, Seen>();
+
+  constructor(scriptOf: (id: number) => Script) {
+    this.#scriptOf = scriptOf;
+  }
+
+  /** @throws AssertionError when it contradicts what the other end has seen */
+  take(seen: Seen): void {
+    this.left[seen.left!]++;
+    if (seen.error !== '') this.errors[seen.error] = (this.errors[seen.error] ?? 0) + 1;
+    const other = this.#half.get(seen.id);
+    if (other === undefined) {
+      this.#half.set(seen.id, seen);
+      return;
+    }
+    this.#half.delete(seen.id);
+    this.judged++;
+    const [client, server] = seen.role === 'client' ? [seen, other] : [other, seen];
+    assertConsistent(this.#scriptOf(seen.id), client, server);
+  }
+
+  /** Judges the clients that met no server, when all ends are gone. Returns how many they are. */
+  judgeUnmet(): number {
+    for (const seen of this.#half.values()) {
+      assert.equal(seen.role, 'client', JSON.stringify(seen));
+      assertConsistent(this.#scriptOf(seen.id), seen, undefined);
+    }
+    return this.#half.size;
+  }
+}

@@ -1,4 +1,4 @@
-/** What happens on one connection of the stress test: both ends work it out from the connection's number. */
+/** What happens on one connection of a stress test: both ends work it out from the connection's number. */
 
 /** When an end gives up. */
 export type Moment =
@@ -56,7 +56,7 @@ export function scriptOf(id: number): Script {
 
 const MOMENTS = ['open', 'secured', 'received', 'sent', 'drained', 'ended', 'shutdown'] as const;
 
-function fateOf(random: () => number, role: 'client' | 'server'): Fate {
+export function fateOf(random: () => number, role: 'client' | 'server'): Fate {
   if (random() < 0.5) return { kind: 'finish' };
   const kind = random() < 0.5 ? 'close' : 'reset';
   const later = random() < 0.3;
@@ -99,7 +99,13 @@ export function greeting(id: number, passedOn: boolean): Buffer {
   return bytes;
 }
 
-export function readGreeting(bytes: Buffer): { readonly id: number; readonly passedOn: boolean } | null {
+export interface Greeting {
+  readonly id: number;
+  /** It wants to be passed on to another server. */
+  readonly passedOn: boolean;
+}
+
+export function readGreeting(bytes: Buffer): Greeting | null {
   if (bytes.length !== GREETING_SIZE || bytes.toString('latin1', 1, 4) !== 'ulv') return null;
   return { id: bytes.readUInt32BE(4), passedOn: bytes[0] === 1 };
 }

@@ -2,20 +2,19 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import {
   type Accepted,
-  type ChannelError,
   type ChannelHandler,
   type ChannelId,
   ChannelLoop,
-  NO_LIMIT,
   type TlsMaterial,
 } from '../../../native/channel.ts';
 import { OWN_NETNS } from '../../../native/netns.ts';
 import { PlainRelay } from '../../../src/relay/plain-relay.ts';
 import { SERVER_ID, TRUST_DOMAIN } from '../secure-side.ts';
 import { LOCAL } from '../side.ts';
+import { Doorman } from './doorman.ts';
 import { nodeTalker } from './node-talker.ts';
 import type { Seen } from './record.ts';
-import { GREETING_SIZE, generator, readGreeting, scriptOf } from './script.ts';
+import { generator, greeting, scriptOf } from './script.ts';
 import { type Stage, Talker } from './talker.ts';
 
 export interface Ports {
@@ -147,55 +146,14 @@ function connectOne(id: number): void {
   talker.reached({ at: 'connecting' });
 }
 
-/** A server that does not know yet who it talks to: reads the greeting. */
-class Doorman implements ChannelHandler {
-  readonly channel: ChannelId;
-  readonly #tls: boolean;
-  readonly #tiny: boolean;
-  #greeting = Buffer.alloc(0);
-
-  constructor(channel: ChannelId, tls: boolean, tiny: boolean) {
-    this.channel = channel;
-    this.#tls = tls;
-    this.#tiny = tiny;
-    loop.adopt(channel, this);
-    if (tls) loop.startTls(channel, serverContext, 'server', [], TRUST_DOMAIN);
-    else loop.resume(channel, GREETING_SIZE);
-  }
-
-  data(offset: number, length: number): number {
-    const missing = Math.min(GREETING_SIZE - this.#greeting.length, length);
-    this.#greeting = Buffer.concat([this.#greeting, loop.memory.subarray(offset, offset + missing)]);
-    if (this.#greeting.length < GREETING_SIZE) return this.#tls ? NO_LIMIT : GREETING_SIZE - this.#greeting.length;
-    const greeting = readGreeting(this.#greeting);
-    if (greeting === null) throw new Error(`a wrong greeting: ${this.#greeting.toString('latin1')}`);
-    const script = scriptOf(greeting.id);
-    if (greeting.passedOn) {
-      // Relays are plain: the limit kept everything behind the greeting in the socket.
-      new Passage(this.channel, greeting.id, this.#tiny);
-      return 0;
-    }
-    const talker = new MeddlingTalker(stage, script, 'server');
-    talker.channel = this.channel;
-    loop.adopt(this.channel, talker);
-    talker.open();
-    if (this.#tls) talker.secured();
-    if (talker.seen.left !== null) return 0;
-    return length > missing ? talker.data(offset + missing, length - missing) : NO_LIMIT;
-  }
-
-  ended(): void {
-    loop.close(this.channel);
-  }
-
-  failed(_error: ChannelError): void {
-    loop.close(this.channel);
-  }
-
-  connected(): void {}
-  secured(): void {}
-  drained(): void {}
-  closed(): void {}
+function accept(channel: ChannelId, tls: boolean, tiny: boolean): void {
+  new Doorman(loop, channel, tls, ({ id, passedOn }) => {
+    if (!passedOn) return new MeddlingTalker(stage, scriptOf(id), 'server');
+    // Relays are plain: everything behind the greeting is still in the socket.
+    new Passage(channel, id, tiny);
+    return null;
+  });
+  if (tls) loop.startTls(channel, serverContext, 'server', [], TRUST_DOMAIN);
 }
 
 /** Passes a connection on to a server of some thread. */
@@ -214,11 +172,9 @@ class Passage implements ChannelHandler {
       null,
       this,
     );
-    const greeting = Buffer.from('culvert\0');
-    greeting[0] = 0;
-    greeting.writeUInt32BE(id, 4);
-    loop.memory.set(greeting, 0);
-    loop.write(this.#server, 0, greeting.length);
+    const first = greeting(id, false);
+    loop.memory.set(first, 0);
+    loop.write(this.#server, 0, first.length);
   }
 
   connected(): void {
@@ -251,7 +207,7 @@ const silent: ChannelHandler = {
 
 function listen(fd: number, tls: boolean, tiny: boolean): void {
   loop.listen(fd, false, {
-    accepted: ({ channel }: Accepted) => void new Doorman(channel, tls, tiny),
+    accepted: ({ channel }: Accepted) => accept(channel, tls, tiny),
     failed(error) {
       throw error;
     },
