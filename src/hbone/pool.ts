@@ -19,9 +19,11 @@ export interface TunnelPoolOptions {
   readonly maxStreams: number;
   /** A tunnel without streams is closed after this time, in ms. */
   readonly idleTimeout: number;
-  /** A tunnel takes no new streams after this time, in ms; 0 for no limit. */
+  /** A tunnel takes no new streams after this time, in ms, or up to a tenth earlier; 0 for no limit. */
   readonly maxAge: number;
   readonly now: () => number;
+  /** Uniform in [0, 1). */
+  readonly random: () => number;
   /** Opens a tunnel. `opened` or `failed` is called once, later. */
   readonly dial: (key: TunnelKey, events: DialEvents) => void;
   /** Told for each request: whether a tunnel was there, one was being opened, or one had to be opened. */
@@ -58,11 +60,16 @@ export class TunnelPool {
     return this.#tunnels.size;
   }
 
+  /** Keys that something is held for. */
+  get destinations(): number {
+    return this.#groups.size;
+  }
+
   request(key: TunnelKey, request: TunnelRequest): void {
     const name = nameOf(key);
     let group = this.#groups.get(name);
     if (group === undefined) {
-      group = { key, name, tunnels: [], dialling: 0, waiting: [], closed: false };
+      group = { key, name, tunnels: [], dialling: 0, waiting: [], certificates: 0, closed: false };
       this.#groups.set(name, group);
     }
     const tunnel = this.#withRoom(group);
@@ -107,8 +114,10 @@ export class TunnelPool {
 
   /** Tunnels of this source take no new streams: its certificate changed, or it is gone. Existing streams go on. */
   retireSource(identity: string): void {
-    for (const { key, tunnels } of [...this.#groups.values()]) {
-      if (key.source === identity) for (const { connection } of [...tunnels]) this.#drainTunnel(connection);
+    for (const group of [...this.#groups.values()]) {
+      if (group.key.source !== identity) continue;
+      group.certificates++;
+      for (const { connection } of [...group.tunnels]) this.#drainTunnel(connection);
     }
   }
 
@@ -128,14 +137,13 @@ export class TunnelPool {
 
   /** Closes idle tunnels and retires old ones. Called every second or so. */
   tick(): void {
-    const { now, idleTimeout, maxAge } = this.#options;
+    const { now, idleTimeout } = this.#options;
     const time = now();
     for (const group of [...this.#groups.values()]) {
       for (const tunnel of [...group.tunnels]) {
-        const isOld = maxAge > 0 && time - tunnel.openedAt >= maxAge;
         const isIdle =
           tunnel.idleSince > 0 && time - tunnel.idleSince >= idleTimeout && tunnel.connection.streamCount === 0;
-        if (isOld || isIdle) this.#drainTunnel(tunnel.connection);
+        if (isIdle || time >= tunnel.retireAt) this.#drainTunnel(tunnel.connection);
       }
     }
   }
@@ -147,6 +155,7 @@ export class TunnelPool {
 
   #dial(group: Group): void {
     group.dialling++;
+    const { certificates } = group;
     this.#options.dial(group.key, {
       opened: (connection) => {
         group.dialling--;
@@ -154,11 +163,12 @@ export class TunnelPool {
           connection.drain();
           return;
         }
-        const now = this.#options.now();
-        const tunnel = { group, connection, openedAt: now, idleSince: now };
+        const tunnel = { group, connection, retireAt: this.#retireAt(), idleSince: this.#options.now() };
         group.tunnels.push(tunnel);
         this.#tunnels.set(connection, tunnel);
         this.#serve(group);
+        // It serves those who waited for it; its handshake may have shown the certificate of before.
+        if (group.certificates !== certificates) this.#drainTunnel(connection);
       },
       failed: (error) => {
         group.dialling--;
@@ -168,6 +178,12 @@ export class TunnelPool {
         for (const request of refused) request.noTunnel(error);
       },
     });
+  }
+
+  /** Not all at once: tunnels that were opened together would be opened anew together. */
+  #retireAt(): number {
+    const { maxAge, now, random } = this.#options;
+    return maxAge === 0 ? Number.POSITIVE_INFINITY : now() + maxAge * (1 - 0.1 * random());
   }
 
   #serve(group: Group): void {
@@ -216,7 +232,8 @@ export class TunnelPool {
 interface Tunnel {
   readonly group: Group;
   readonly connection: Http2Connection;
-  readonly openedAt: number;
+  /** When it takes no more streams because of its age. */
+  readonly retireAt: number;
   /** 0 while it has streams. */
   idleSince: number;
 }
@@ -228,6 +245,8 @@ interface Group {
   /** Tunnels that are being opened. */
   dialling: number;
   readonly waiting: TunnelRequest[];
+  /** How many times the certificate of the source has changed. */
+  certificates: number;
   /** The pod is gone; a tunnel that is still being opened is not wanted any more. */
   closed: boolean;
 }

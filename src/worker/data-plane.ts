@@ -135,6 +135,7 @@ export class DataPlane implements Plane {
       idleTimeout: settings.tunnelIdleTimeout,
       maxAge: settings.tunnelMaxAge,
       now: this.now,
+      random: this.random,
       dial: createTunnelDialer(this, (uid) => this.#pods.get(uid) ?? null),
       count: (result) => metrics.add(poolRequests[result], 1),
     });

@@ -181,6 +181,61 @@ test('an old tunnel takes no new streams, keeps those it has, and is looked afte
   assert.deepEqual([...under.pool.connections()], [tunnel.connection]);
 });
 
+test('tunnels that were opened together do not all grow old together', () => {
+  const drawn = [0, 0.5, 0.999];
+  const under = new PoolUnderTest({ maxStreams: 1, maxAge: 1000, random: () => drawn.shift()! });
+  for (let i = 0; i < 3; i++) under.request();
+  const tunnels = [under.open(), under.open(), under.open()];
+  const retired = [900, 901, 949, 950, 999, 1000].map((age) => {
+    under.now = 1000 + age;
+    under.pool.tick();
+    return tunnels.map(({ connection }) => !connection.accepting);
+  });
+  assert.deepEqual(retired, [
+    [false, false, false],
+    [false, false, true],
+    [false, false, true],
+    [false, true, true],
+    [false, true, true],
+    [true, true, true],
+  ]);
+});
+
+test('a tunnel whose handshake a new certificate overtook serves those who waited for it and nobody else', () => {
+  const under = new PoolUnderTest();
+  const waiting = under.request();
+  under.pool.retireSource(KEY.source);
+  const tunnel = under.open();
+  assert.equal(waiting.connection, tunnel.connection);
+  assert.equal(waiting.reset, '');
+  assert.equal(tunnel.connection.accepting, false);
+  assert.equal(under.request().stream, null);
+  const next = under.open();
+  assert.equal(next.connection.accepting, true);
+});
+
+test('destinations that come and go leave nothing behind', () => {
+  const under = new PoolUnderTest({ idleTimeout: 1000 });
+  for (let i = 0; i < 5000; i++) {
+    const key = { ...KEY, ip: `10.${i >> 16}.${(i >> 8) & 255}.${i & 255}` };
+    const request = under.request(key);
+    if (i % 5 === 0) {
+      under.fail();
+      continue;
+    }
+    const tunnel = under.open();
+    tunnel.finish(request.stream!);
+    if (i % 5 === 1) tunnel.connection.lost('gone');
+    else if (i % 5 === 2) tunnel.receive(frame(FrameType.GOAWAY, 0, 0, words(1, ErrorCode.NO_ERROR)));
+  }
+  assert.equal(under.pool.size, 2000);
+  assert.equal(under.pool.destinations, 2000);
+  under.now += 1000;
+  under.pool.tick();
+  assert.equal(under.pool.size, 0);
+  assert.equal(under.pool.destinations, 0);
+});
+
 test('tunnels of a source whose certificate changed take no new streams, others do', () => {
   const under = new PoolUnderTest();
   const other = { ...KEY, source: 'spiffe://td/ns/a/sa/other' };

@@ -25,6 +25,7 @@ export class PoolUnderTest {
       idleTimeout: 60_000,
       maxAge: 0,
       now: () => this.now,
+      random: () => 0,
       dial: (key, events) => void this.dials.push({ key, events }),
       count: (result) => void this.counted.push(result),
       ...options,
