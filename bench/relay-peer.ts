@@ -86,6 +86,7 @@ const pool = new TunnelPool({
   idleTimeout: 300_000,
   maxAge: 0,
   now: () => performance.now(),
+  random: Math.random,
   count() {},
   dial(key, events) {
     const dialling: ChannelHandler = {

@@ -27,13 +27,13 @@ constexpr char kNotSealed[] = "tls error: a record could not be sealed";
 
 }  // namespace
 
-uint32_t Loop::Attach(int fd, bool connecting) {
+Channel* Loop::NewChannel(int fd) {
   uint32_t index;
   if (free_.size() > kRestingIndexes || (table_.size() > kIndexMask && !free_.empty())) {
     index = free_.front();
     free_.pop_front();
   } else {
-    if (table_.size() > kIndexMask) return 0;
+    if (table_.size() > kIndexMask) return nullptr;
     index = static_cast<uint32_t>(table_.size());
     table_.push_back(nullptr);
     generations_.push_back(0);
@@ -44,20 +44,28 @@ uint32_t Loop::Attach(int fd, bool connecting) {
   channel->loop = this;
   channel->id = generations_[index] << kIndexBits | index;
   channel->fd = fd;
+  table_[index] = channel;
+  live_++;
+  return channel;
+}
+
+uint32_t Loop::Attach(int fd, bool connecting) {
+  Channel* channel = NewChannel(fd);
+  if (channel == nullptr) return 0;
   channel->connecting = connecting;
   channel->writable = !connecting;
-  table_[index] = channel;
   // What has arrived already is the first event: epoll looks at the socket when it is added.
   epoll_event event{};
   event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
   event.data.u64 = channel->id;
   if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) {
+    uint32_t index = channel->id & kIndexMask;
     table_[index] = nullptr;
     free_.push_back(index);
+    live_--;
     delete channel;
     return 0;
   }
-  live_++;
   return channel->id;
 }
 
@@ -98,6 +106,11 @@ void Loop::Read(Channel* channel) {
 // What still arrives while the queue of a closed channel is sent goes nowhere. It must be taken: two ends that wait for
 // each other to read would wait for ever.
 void Loop::Discard(Channel* channel) {
+  if (channel->memory) {
+    channel->memory->in.Clear(&pool_);
+    channel->readable = false;
+    return;
+  }
   ssize_t n;
   do {
     n = recv(channel->fd, cipher_.get(), kSlab, MSG_TRUNC);
@@ -136,15 +149,22 @@ void Loop::CheckError(Channel* channel) {
   if (error != 0) Fail(channel, error, "");
 }
 
+// As recv(2).
+ssize_t Loop::Receive(Channel* channel, uint8_t* to, size_t room) {
+  if (channel->memory) return channel->memory->Receive(&pool_, to, room);
+  ssize_t n;
+  do {
+    n = recv(channel->fd, to, room, 0);
+  } while (n < 0 && errno == EINTR);
+  return n;
+}
+
 void Loop::ReadPlain(Channel* channel) {
   // Twice at most: an end that came along with the last bytes is read right away.
   for (int reads = 0; reads < 2; reads++) {
     // Room for the frame header: whole reads then fill whole TLS records.
     size_t room = channel->read_limit < kSlab - kFrameHeader ? channel->read_limit : kSlab - kFrameHeader;
-    ssize_t n;
-    do {
-      n = recv(channel->fd, read_at_, room, 0);
-    } while (n < 0 && errno == EINTR);
+    ssize_t n = Receive(channel, read_at_, room);
     if (n < 0) {
       channel->readable = false;
       if (errno != EAGAIN && errno != EWOULDBLOCK) Fail(channel, errno, "");
@@ -176,10 +196,7 @@ void Loop::ReadTls(Channel* channel) {
     OpenRecords(channel, held);
     return;
   }
-  ssize_t n;
-  do {
-    n = recv(channel->fd, cipher_.get() + held, kSlab - held, 0);
-  } while (n < 0 && errno == EINTR);
+  ssize_t n = Receive(channel, cipher_.get() + held, kSlab - held);
   if (n > 0) {
     if (static_cast<size_t>(n) < kSlab - held && !channel->read_to_end) channel->readable = false;
     OpenRecords(channel, held + static_cast<size_t>(n));
@@ -256,8 +273,8 @@ void Loop::Fail(Channel* channel, int code, std::string text) {
   channel->error = code;
   channel->error_text = std::move(text);
   // The alert tells the peer why; best effort.
-  if (code == kTlsError) channel->out.Send(channel->fd, &pool_);
-  channel->out.Clear(&pool_);
+  if (code == kTlsError && !channel->memory) channel->out.Send(channel->fd, &pool_);
+  if (code != kTlsError || !channel->memory) channel->out.Clear(&pool_);
   channel->tell_failed = true;
   MarkDirty(channel);
 }
@@ -302,6 +319,8 @@ int64_t Loop::Queue(Channel* channel, const uint8_t* bytes, size_t n, bool stays
     if (!sealed) Fail(channel, kTlsError, kNotSealed);
     else if (channel->out.size() >= kSendEarly && channel->writable) Flush(channel);
     else MarkDirty(channel);
+  } else if (channel->memory) {
+    return -1;  // carries TLS only
   } else if (stays && in_data_call_ && channel->out.empty() && channel->writable && bytes >= read_at_) {
     // Sent from the slab when the callback returns, with whatever else goes to this channel.
     if (channel->first_slice < 0) sliced_.push_back(channel->id);
@@ -398,7 +417,7 @@ void Loop::Flush(Channel* channel) {
     Fail(channel, kTlsError, kNotSealed);
     return;
   }
-  if (!channel->out.empty() && channel->writable) {
+  if (!channel->out.empty() && channel->writable && !channel->memory) {
     int error = channel->out.Send(channel->fd, &pool_);
     if (error != 0) {
       Fail(channel, error, "");
@@ -409,7 +428,8 @@ void Loop::Flush(Channel* channel) {
   if (!channel->out.empty()) return;
   if (channel->shut_when_flushed && !channel->shut) {
     channel->shut = true;
-    shutdown(channel->fd, SHUT_WR);
+    if (channel->memory) channel->memory->tell_shut = true;
+    else shutdown(channel->fd, SHUT_WR);
   }
   if (channel->closing) Finish(channel);
 }
@@ -428,6 +448,8 @@ void Loop::FlushDirty() {
     if (channel == nullptr) continue;
     channel->dirty = false;
     Flush(channel);
+    if (channel->memory) TellCarrier(channel);
+    if (channel->closed) continue;
     if (channel->tell_failed) {
       channel->tell_failed = false;
       CallEvent(channel, kEventError, channel->error);
@@ -478,7 +500,8 @@ bool Loop::Close(Channel* channel) {
 
 void Loop::Reset(Channel* channel) {
   linger abort{1, 0};
-  setsockopt(channel->fd, SOL_SOCKET, SO_LINGER, &abort, sizeof(abort));
+  if (channel->memory) channel->memory->reset = true;
+  else setsockopt(channel->fd, SOL_SOCKET, SO_LINGER, &abort, sizeof(abort));
   channel->closing = false;  // and nothing is told
   Finish(channel);
 }
@@ -489,6 +512,7 @@ void Loop::Finish(Channel* channel) {
   channel->tell_closed = channel->closing;
   channel->first_slice = channel->last_slice = -1;
   channel->out.Clear(&pool_);
+  if (channel->memory) channel->memory->in.Clear(&pool_);
   if (channel->plain != nullptr) {
     pool_.Put(channel->plain);
     channel->plain = nullptr;
@@ -513,6 +537,7 @@ void Loop::FreeClosed() {
   for (size_t i = 0; i < dead_.size(); i++) {
     Channel* channel = dead_[i];
     if (channel->tell_closed && !stopping_) CallEvent(channel, kEventClosed, 0);
+    if (channel->memory && !stopping_) CallEvent(channel, kEventGone, channel->memory->reset ? 1 : 0);
     uint32_t index = channel->id & kIndexMask;
     table_[index] = nullptr;
     free_.push_back(index);

@@ -33,6 +33,16 @@ export interface ChannelHandler {
   closed(): void;
 }
 
+/** What a memory channel has instead of a socket. Called from the loop, never from inside one of its methods. */
+export interface Carrier {
+  /** `queued` bytes wait to be fetched with `take`. */
+  output(queued: number): void;
+  /** Everything was taken, and nothing follows (FIN). */
+  outputEnded(): void;
+  /** The channel is gone; `reset` tells that it was not closed in order. */
+  gone(reset: boolean): void;
+}
+
 /** Ignores everything and reads nothing: for a channel that gets its handler before the turn ends. */
 export const NO_HANDLER: ChannelHandler = {
   data: () => 0,
@@ -100,6 +110,11 @@ interface NativeLoop {
   readonly scratchSize: number;
   readonly slabSize: number;
   attach(fd: number, connecting: boolean): number;
+  attachMemory(): number;
+  deliver(channel: number, offset: number, length: number): void;
+  deliverEnd(channel: number): void;
+  deliverReset(channel: number): void;
+  take(channel: number, offset: number, room: number): number;
   connect(netns: number, ip: string, port: number, source: string | null): number;
   write(channel: number, offset: number, length: number): number;
   writeFrame(channel: number, stream: number, flags: number, offset: number, length: number): number;
@@ -161,6 +176,9 @@ const END = 2;
 const DRAINED = 3;
 const ERROR = 4;
 const CLOSED = 5;
+const OUTPUT = 6;
+const OUTPUT_END = 7;
+const GONE = 8;
 const TLS_ERROR = 10_000;
 
 const INDEX_MASK = (1 << 20) - 1;
@@ -175,6 +193,7 @@ export class ChannelLoop {
   readonly #handlers: (ChannelHandler | undefined)[] = [];
   /** Whose handler stands at an index: an id that has been closed must not touch its successor's. */
   readonly #owners: ChannelId[] = [];
+  readonly #carriers = new Map<ChannelId, Carrier>();
   readonly #listeners: (ListenerHandler | undefined)[] = [];
 
   /** A thread has one loop at a time. `onBug` gets what a handler threw; its channel is reset, the others go on. */
@@ -192,6 +211,15 @@ export class ChannelLoop {
         }
       },
       event: (channel, kind, argument) => {
+        if (kind >= OUTPUT) {
+          try {
+            this.#carrierEvent(channel, kind, argument);
+          } catch (error) {
+            onBug(error);
+            this.#native.deliverReset(channel);
+          }
+          return;
+        }
         const handler = this.#handlers[channel & INDEX_MASK];
         if (handler === undefined) return;
         try {
@@ -234,6 +262,38 @@ export class ChannelLoop {
     if (channel === 0) throw new CulvertError('EPOLL', `cannot watch descriptor ${fd}`);
     this.#enter(channel, handler);
     return channel;
+  }
+
+  /**
+   * A channel without a socket, for TLS inside something else: whoever carries it calls `deliver` and `take`. Paused, and
+   * useless until `startTls`.
+   */
+  openMemory(handler: ChannelHandler, carrier: Carrier): ChannelId {
+    const channel = this.#native.attachMemory();
+    if (channel === 0) throw new CulvertError('EMFILE', 'too many connections in this thread');
+    this.#enter(channel, handler);
+    this.#carriers.set(channel, carrier);
+    return channel;
+  }
+
+  /** Bytes of `memory` have arrived for a memory channel; they are copied. */
+  deliver(channel: ChannelId, offset: number, length: number): void {
+    this.#native.deliver(channel, offset, length);
+  }
+
+  /** Nothing follows what was delivered (FIN). */
+  deliverEnd(channel: ChannelId): void {
+    this.#native.deliverEnd(channel);
+  }
+
+  /** What carries a memory channel has broken (RST). */
+  deliverReset(channel: ChannelId): void {
+    this.#native.deliverReset(channel);
+  }
+
+  /** Puts up to `room` bytes that a memory channel wants to send at `offset` of `memory`; returns how many. */
+  take(channel: ChannelId, offset: number, room: number): number {
+    return this.#native.take(channel, offset, room);
   }
 
   /** Gives an accepted channel (or one whose owner changes) its handler. */
@@ -394,6 +454,7 @@ export class ChannelLoop {
   stop(): void {
     this.#native.stop();
     this.#handlers.length = this.#owners.length = this.#listeners.length = 0;
+    this.#carriers.clear();
   }
 
   #enter(channel: ChannelId, handler: ChannelHandler | undefined): void {
@@ -405,6 +466,22 @@ export class ChannelLoop {
     if (this.#owners[channel & INDEX_MASK] !== channel) return;
     this.#owners[channel & INDEX_MASK] = 0;
     this.#handlers[channel & INDEX_MASK] = undefined;
+  }
+
+  #carrierEvent(channel: ChannelId, kind: number, argument: number): void {
+    const carrier = this.#carriers.get(channel);
+    switch (kind) {
+      case OUTPUT:
+        carrier?.output(argument);
+        break;
+      case OUTPUT_END:
+        carrier?.outputEnded();
+        break;
+      case GONE:
+        this.#carriers.delete(channel);
+        carrier?.gone(argument === 1);
+        break;
+    }
   }
 
   #event(handler: ChannelHandler, channel: ChannelId, kind: number, argument: number): void {

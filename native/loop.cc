@@ -292,6 +292,42 @@ napi_value Attach(napi_env env, napi_callback_info info) {
   return call.Number(call.loop->stopping() ? 0 : call.loop->Attach(call.I32(0), call.Bool(1)));
 }
 
+napi_value AttachMemory(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  return call.Number(call.loop->stopping() ? 0 : call.loop->AttachMemory());
+}
+
+napi_value Deliver(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  Channel* channel = call.Target();
+  size_t offset = call.U32(1);
+  size_t n = call.U32(2);
+  if (channel != nullptr && call.loop->InMemory(offset, n)) call.loop->Deliver(channel, call.loop->memory() + offset, n);
+  return nullptr;
+}
+
+napi_value DeliverEnd(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (Channel* channel = call.Target()) call.loop->DeliverEnd(channel);
+  return nullptr;
+}
+
+napi_value DeliverReset(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (Channel* channel = call.Target()) call.loop->DeliverReset(channel);
+  return nullptr;
+}
+
+// take(channel, offset, room) → bytes that lie in memory from there on.
+napi_value Take(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  Channel* channel = call.Target();
+  size_t offset = call.U32(1);
+  size_t room = call.U32(2);
+  if (channel == nullptr || !call.loop->InMemory(offset, room)) return call.Int(0);
+  return call.Number(static_cast<double>(call.loop->Take(channel, call.loop->memory() + offset, room)));
+}
+
 // connect(netns, ip, port, source | null) → channel, or a negated errno.
 napi_value Connect(napi_env env, napi_callback_info info) {
   Call call(env, info);
@@ -523,7 +559,8 @@ Napi::Value CreateLoop(const Napi::CallbackInfo& info) {
   napi_add_async_cleanup_hook(env, OnEnvironmentExit, cleanup, &cleanup->handle);
   Napi::Object result = Napi::Object::New(env);
   const std::pair<const char*, napi_callback> functions[] = {
-      {"attach", Attach}, {"connect", Connect}, {"write", Write}, {"writeFrame", WriteFrame}, {"flush", Flush}, {"resume", Resume},
+      {"attach", Attach}, {"attachMemory", AttachMemory}, {"deliver", Deliver}, {"deliverEnd", DeliverEnd}, {"deliverReset", DeliverReset}, {"take", Take},
+      {"connect", Connect}, {"write", Write}, {"writeFrame", WriteFrame}, {"flush", Flush}, {"resume", Resume},
       {"shutdown", Shutdown}, {"close", Close}, {"reset", Reset}, {"startTls", Guarded<StartTls>}, {"errorText", Guarded<ErrorText>}, {"peer", Guarded<Peer>},
       {"tcpInfo", Guarded<TcpInfo>}, {"localPort", LocalPort}, {"detach", Detach}, {"listen", Listen}, {"closeListener", CloseListener}, {"resumeListener", ResumeListener},
       {"newTlsContext", Guarded<NewTlsContext>}, {"freeTlsContext", FreeTlsContext}, {"setStreamOptions", SetStreamOptions}, {"count", Count}, {"trim", Trim}, {"stop", Stop},

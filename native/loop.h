@@ -36,6 +36,10 @@ enum EventKind : int {
   kEventDrained = 3,
   kEventError = 4,
   kEventClosed = 5,
+  // Told to the carrier of a memory channel.
+  kEventOutput = 6,
+  kEventOutputEnd = 7,
+  kEventGone = 8,
 };
 
 // Argument of kEventError when it is no errno.
@@ -46,6 +50,17 @@ struct Slice {
   const uint8_t* bytes;
   uint32_t length;
   int32_t next;
+};
+
+// Stands for the socket of a memory channel: TypeScript, its carrier, brings what is read and takes what is sent.
+struct MemoryEnd {
+  // As recv(2).
+  ssize_t Receive(ChunkPool* pool, uint8_t* to, size_t room);
+  OutQueue in;             // delivered and not read yet
+  bool in_ended = false;   // nothing is delivered any more
+  bool taken = false;      // the carrier took something since it was last looked at
+  bool tell_shut = false;  // the carrier has everything and does not know yet that it was the last
+  bool reset = false;
 };
 
 struct Channel {
@@ -76,6 +91,7 @@ struct Channel {
   OutQueue out;
   Chunk* plain = nullptr;     // TLS: what was written this turn and not sealed yet
   std::unique_ptr<TlsSession> tls;
+  std::unique_ptr<MemoryEnd> memory;  // null: there is a socket
   std::unique_ptr<std::vector<uint8_t>> partial_record;
   std::string error_text;
 };
@@ -99,6 +115,13 @@ class Loop {
   Loop& operator=(const Loop&) = delete;
 
   uint32_t Attach(int fd, bool connecting);
+  // A channel without a socket; 0 when there are too many channels.
+  uint32_t AttachMemory();
+  void Deliver(Channel* channel, const uint8_t* bytes, size_t n);
+  void DeliverEnd(Channel* channel);
+  void DeliverReset(Channel* channel);
+  // Gives the carrier up to `room` bytes of what is to be sent; returns how many.
+  size_t Take(Channel* channel, uint8_t* to, size_t room);
   Channel* Find(uint32_t id);
   int64_t Write(Channel* channel, const uint8_t* bytes, size_t n);
   int64_t WriteFrame(Channel* channel, uint32_t stream, uint8_t flags, size_t offset, size_t n);
@@ -134,6 +157,9 @@ class Loop {
   bool TurnOnce(int timeout);
   int Wait(epoll_event* events, int room, int timeout);
   void Dispatch(Channel* channel, uint32_t events);
+  Channel* NewChannel(int fd);
+  ssize_t Receive(Channel* channel, uint8_t* to, size_t room);
+  void TellCarrier(Channel* channel);
   void Read(Channel* channel);
   void Discard(Channel* channel);
   void ReadPlain(Channel* channel);

@@ -75,6 +75,17 @@ void OutQueue::Append(ChunkPool* pool, const uint8_t* bytes, size_t n) {
   }
 }
 
+size_t OutQueue::Take(ChunkPool* pool, uint8_t* to, size_t room) {
+  size_t taken = 0;
+  while (taken < room && size_ > 0) {
+    size_t part = head_->size() < room - taken ? head_->size() : room - taken;
+    std::memcpy(to + taken, head_->data() + head_->start, part);
+    taken += part;
+    Consume(pool, part);
+  }
+  return taken;
+}
+
 int OutQueue::Send(int fd, ChunkPool* pool) {
   while (size_ > 0) {
     iovec parts[16];

@@ -46,6 +46,8 @@ class OutQueue {
   uint8_t* Reserve(ChunkPool* pool, size_t n);
   void Commit(size_t n);
   void Append(ChunkPool* pool, const uint8_t* bytes, size_t n);
+  // Moves up to `room` bytes from the front to `to`; returns how many.
+  size_t Take(ChunkPool* pool, uint8_t* to, size_t room);
   // Sends until the queue is empty or the socket is full. Returns 0 or an errno that ends the connection.
   int Send(int fd, ChunkPool* pool);
   void Clear(ChunkPool* pool);
