@@ -59,7 +59,8 @@ export class OutboundConnection extends ProxiedConnection implements ChannelHand
   pass(): void {
     const endpoint = this.endpoint!;
     if (endpoint.protocol === 'tcp') this.#connectPlain(endpoint);
-    else this.#requestTunnel();
+    else if (endpoint.inner === null) this.#requestTunnel();
+    else this.refuse(close('needs-double-hbone', 'double HBONE is not spoken by this version'));
   }
 
   dismiss(): void {
@@ -82,7 +83,7 @@ export class OutboundConnection extends ProxiedConnection implements ChannelHand
       src: formatSocketAddress({ ip: this.peerIp, port: this.peerPort }),
       originalDst: formatSocketAddress({ ip: this.destinationIp, port: this.destinationPort }),
       actualDst: endpoint === null ? '' : formatSocketAddress(endpoint.address),
-      protocol: endpoint?.protocol === 'hbone' ? 'HBONE' : 'TCP',
+      protocol: endpoint?.protocol !== 'hbone' ? 'TCP' : endpoint.inner === null ? 'HBONE' : 'DOUBLEHBONE',
     };
   }
 

@@ -2,7 +2,7 @@ import type { Filter } from '../filters/chain.ts';
 import type { ConnectionContext } from '../filters/connection.ts';
 import { CONTINUE, close, PENDING } from '../filters/verdict.ts';
 import { formatSocketAddress } from '../netns/address.ts';
-import { pickEndpoint } from '../routing/pick.ts';
+import { endpointsOf } from '../routing/endpoint-set.ts';
 import type { OutboundPlan, PlannedEndpoint } from '../routing/plan.ts';
 import type { OutboundConnection } from './outbound-connection.ts';
 
@@ -24,7 +24,8 @@ export function route(): Filter<OutboundConnection> {
       const { plan } = connection;
       if (plan === null) return PENDING;
       if (plan.kind === 'reject') return close(plan.reason.tag, plan.reason.message);
-      const endpoint = pickEndpoint(plan.endpoints, plane.random);
+      const endpoints = endpointsOf(plan);
+      const endpoint = endpoints.at(endpoints.indexAt(plane.random()));
       connection.endpoint = endpoint;
       connection.context = sharedContext(plan, endpoint);
       return CONTINUE;
@@ -45,7 +46,7 @@ function sharedContext(plan: Extract<OutboundPlan, { kind: 'forward' }>, endpoin
 }
 
 function contextOf(plan: Extract<OutboundPlan, { kind: 'forward' }>, endpoint: PlannedEndpoint): ConnectionContext {
-  const isTunnel = endpoint.protocol === 'hbone';
+  const isTunnel = endpoint.protocol !== 'tcp';
   return {
     source: plan.source,
     destination: endpoint.destination,

@@ -1,8 +1,8 @@
 import type { MeshState } from '../state/mesh-state.ts';
 import { type GatewayAddress, identityOf, type Service, serviceKey, type Workload } from '../state/types.ts';
-import { loadBalance, type Upstream } from './load-balance.ts';
+import { loadBalance, type PortRule, type Upstream } from './load-balance.ts';
 
-/** Where a waypoint's tunnels can go. */
+/** Where tunnels to a waypoint or a network gateway can go. */
 export interface ResolvedGateway {
   /** May be empty: then nothing behind the reference can take the tunnel. */
   readonly upstreams: readonly Upstream[];
@@ -10,21 +10,25 @@ export interface ResolvedGateway {
   readonly familyTarget: string;
 }
 
-/** The workloads of a waypoint, as seen from `source` (spec §3.3); null when the reference leads nowhere. */
-export function resolveWaypoint(
+/**
+ * The workloads of a waypoint or a network gateway, as seen from `source` (spec §3.3); null when the reference leads
+ * nowhere.
+ */
+export function resolveGateway(
   mesh: MeshState,
   source: Workload,
-  waypoint: GatewayAddress,
+  gateway: GatewayAddress,
   target: string,
+  portRule: PortRule,
 ): ResolvedGateway | null {
-  const found = findGateway(mesh, waypoint, source.namespace);
+  const found = findGateway(mesh, gateway, source.namespace);
   if (found === null) return null;
-  const port = waypoint.hboneMtlsPort;
+  const port = gateway.hboneMtlsPort;
   const upstreams =
     found.kind === 'workload'
       ? [{ workload: found.workload, port, service: null, weight: 1 }]
-      : loadBalance(mesh, source, found.service, port, 'waypoint');
-  const { destination } = waypoint;
+      : loadBalance(mesh, source, found.service, port, portRule);
+  const { destination } = gateway;
   return { upstreams, familyTarget: destination.kind === 'address' ? destination.ip : target };
 }
 

@@ -2,16 +2,16 @@ import { formatSocketAddress, type SocketAddress } from '../netns/address.ts';
 import type { MeshState } from '../state/mesh-state.ts';
 import { type GatewayAddress, identityOf, type Service, type Workload } from '../state/types.ts';
 import type { PodInfo } from '../zds/types.ts';
-import { gatewayName, isFromWaypoint, resolveWaypoint, waypointsOf } from './gateway.ts';
+import { gatewayName, isFromWaypoint, resolveGateway, waypointsOf } from './gateway.ts';
 import { serviceLabels, workloadLabels } from './labels.ts';
 import { loadBalance, type Upstream } from './load-balance.ts';
-import type { OutboundPlan, OutboundRejection, PlannedEndpoint } from './plan.ts';
+import type { EndpointGroup, OutboundPlan, OutboundRejection } from './plan.ts';
 import { unknownLocalWorkload } from './unknown-local-workload.ts';
 import { chooseAddress } from './workload-ip.ts';
 
 /**
  * Where connections of a pod to an address go (spec §3.2). Pure: the same state gives the same plan; the random choice
- * among the endpoints is left to pickEndpoint.
+ * among the endpoints is left to EndpointSet.
  *
  * Endpoints that cannot be used are left out as long as one can; only when none is left does the plan reject, with the
  * reason of the first. Unlike the incumbent a service's waypoint is skipped for connections that come out of that waypoint.
@@ -29,7 +29,7 @@ export function planOutbound(
 ): OutboundPlan {
   const source = mesh.localWorkload(pod);
   if (source === null) return reject(unknownLocalWorkload(pod));
-  const query: Query = { mesh, source, target, peerIp };
+  const query: Query = { mesh, source, target, peerIp, network };
 
   // Here a workload's address wins over a VIP; in findUpstreams it is the other way round (spec §3.2 A and B).
   const isWorkload = mesh.workloadByAddress(network, target.ip) !== null;
@@ -42,7 +42,7 @@ export function planOutbound(
       return forward(
         query,
         service,
-        waypoints.flatMap(({ waypoint, weight }) => toWaypoint(query, waypoint, weight)),
+        waypoints.flatMap(({ waypoint, weight }) => toWaypoint(query, waypoint, weight, service)),
       );
     }
   }
@@ -50,7 +50,7 @@ export function planOutbound(
   const upstreams = findUpstreams(query);
   if (upstreams === null) return passthrough(query);
   if (upstreams.length === 0) return reject(noHealthyUpstream(target));
-  const outcomes = upstreams.flatMap((upstream) => toUpstream(query, upstream, service !== null));
+  const outcomes = upstreams.flatMap((upstream) => toUpstream(query, upstream, service));
   return forward(query, service ?? upstreams[0]!.service, outcomes);
 }
 
@@ -62,10 +62,17 @@ interface Query {
   readonly source: Workload;
   readonly target: SocketAddress;
   readonly peerIp: string;
+  /** Name of this agent's network. */
+  readonly network: string;
+}
+
+interface Candidate extends Omit<EndpointGroup, 'uids' | 'names' | 'ips' | 'destination'> {
+  readonly workload: Workload;
+  readonly ip: string;
 }
 
 /** What became of one candidate. */
-type Outcome = PlannedEndpoint | OutboundRejection;
+type Outcome = Candidate | OutboundRejection;
 
 /** A service first, then a workload. Null: nothing of the mesh, or a service that asks to be left alone. */
 function findUpstreams({ mesh, source, target }: Query): readonly Upstream[] | null {
@@ -78,16 +85,16 @@ function findUpstreams({ mesh, source, target }: Query): readonly Upstream[] | n
   return endpoints.length > 0 ? endpoints : itself;
 }
 
-function toUpstream(query: Query, upstream: Upstream, serviceAddressed: boolean): Outcome[] {
+function toUpstream(query: Query, upstream: Upstream, service: Service | null): Outcome[] {
   const { mesh, source, target, peerIp } = query;
   const { workload } = upstream;
   if (workload.network !== source.network) {
     // A tunnel through a gateway names the service addressed, so there has to be one.
-    return [serviceAddressed ? beyondGateway(workload) : noServiceForTarget(target)];
+    return service === null ? [noServiceForTarget(target)] : throughGateway(query, upstream, service, upstream.weight);
   }
   const { waypoint } = workload;
-  if (!serviceAddressed && waypoint !== null && !isFromWaypoint(mesh, source, waypoint, peerIp)) {
-    return toWaypoint(query, waypoint, upstream.weight);
+  if (service === null && waypoint !== null && !isFromWaypoint(mesh, source, waypoint, peerIp)) {
+    return toWaypoint(query, waypoint, upstream.weight, null);
   }
   return [toWorkload(upstream, target.ip)];
 }
@@ -98,38 +105,80 @@ function toWorkload(upstream: Upstream, familyTarget: string): Outcome {
   if (typeof ip !== 'string') return ip;
   const tunnelled = workload.protocol === 'HBONE';
   return {
-    uid: workload.uid,
-    address: { ip, port: tunnelled ? HBONE_PORT : port },
+    workload,
+    ip,
+    port: tunnelled ? HBONE_PORT : port,
     weight: upstream.weight,
     protocol: tunnelled ? 'hbone' : 'tcp',
-    authority: tunnelled ? formatSocketAddress({ ip, port }) : '',
+    authority: tunnelled ? { kind: 'own', port } : null,
     expectedIdentities: tunnelled ? identitiesOf(upstream) : [],
     inner: null,
-    destination: workloadLabels(workload),
   };
 }
 
-/** Tunnels to a waypoint carry the address the client asked for. `share` is spread over the waypoint's endpoints. */
-function toWaypoint(query: Query, waypoint: GatewayAddress, share: number): Outcome[] {
+/**
+ * Tunnels to a waypoint carry the address the client asked for. `share` is spread over the waypoint's endpoints.
+ *
+ * @param service the service whose waypoint it is; null for a workload's
+ */
+function toWaypoint(query: Query, waypoint: GatewayAddress, share: number, service: Service | null): Outcome[] {
   const { mesh, source, target } = query;
-  const resolved = resolveWaypoint(mesh, source, waypoint, target.ip);
+  const resolved = resolveGateway(mesh, source, waypoint, target.ip, 'waypoint');
   if (resolved === null || resolved.upstreams.length === 0) return [unknownWaypoint(waypoint, resolved !== null)];
-  const outcomes = resolved.upstreams.map((upstream): Outcome => {
-    const { workload, port } = upstream;
-    if (workload.network !== source.network) return beyondGateway(workload);
+  const outcomes = resolved.upstreams.flatMap((upstream): Outcome[] => {
+    const { workload, port, weight } = upstream;
+    if (workload.network !== source.network) {
+      return service === null ? [noServiceForTarget(target)] : throughGateway(query, upstream, service, weight);
+    }
     const ip = addressOf(upstream, resolved.familyTarget);
+    if (typeof ip !== 'string') return [ip];
+    return [
+      {
+        workload,
+        ip,
+        port,
+        weight,
+        protocol: 'hbone',
+        authority: { kind: 'fixed', text: formatSocketAddress(target) },
+        expectedIdentities: identitiesOf(upstream),
+        inner: null,
+      },
+    ];
+  });
+  return shared(outcomes, share);
+}
+
+/**
+ * Double HBONE (spec §3.6): both tunnels name the service by its hostname, because its addresses mean something else on
+ * the other network. `share` is spread over the gateway's endpoints.
+ */
+function throughGateway(query: Query, upstream: Upstream, service: Service, share: number): Outcome[] {
+  const { mesh, source, target } = query;
+  const { workload } = upstream;
+  const gateway = workload.networkGateway;
+  if (gateway === null) return [noValidDestination(workload)];
+  const resolved = resolveGateway(mesh, source, gateway, target.ip, 'standard');
+  if (resolved === null || resolved.upstreams.length === 0) return [unknownGateway(gateway, resolved !== null)];
+  const inner = { expectedIdentities: innerIdentities(upstream), forwardedNetwork: query.network };
+  const outcomes = resolved.upstreams.map((hop): Outcome => {
+    const ip = addressOf(hop, resolved.familyTarget);
     if (typeof ip !== 'string') return ip;
     return {
-      uid: workload.uid,
-      address: { ip, port },
-      weight: upstream.weight,
+      workload,
+      ip,
+      port: hop.port,
+      weight: hop.weight,
       protocol: 'hbone',
-      authority: formatSocketAddress(target),
-      expectedIdentities: identitiesOf(upstream),
-      inner: null,
-      destination: workloadLabels(workload),
+      authority: { kind: 'fixed', text: `${service.hostname}:${target.port}` },
+      expectedIdentities: identitiesOf(hop),
+      inner,
     };
   });
+  return shared(outcomes, share);
+}
+
+/** Divides a share among those that can be used, by their weights. */
+function shared(outcomes: readonly Outcome[], share: number): Outcome[] {
   const total = outcomes.reduce((sum, outcome) => sum + ('tag' in outcome ? 0 : outcome.weight), 0);
   return outcomes.map((outcome) =>
     'tag' in outcome ? outcome : { ...outcome, weight: (share * outcome.weight) / total },
@@ -149,30 +198,66 @@ function identitiesOf({ workload, service }: Upstream): string[] {
   return [...new Set([own, ...service.subjectAltNames])].sort();
 }
 
+/**
+ * Who may be at the end of an inner tunnel. Beyond a gateway one entry can stand for many pods, so the names of its
+ * service count. Unlike the incumbent, which never reaches a service without names, the entry's own identity does when
+ * there are none.
+ */
+function innerIdentities({ workload, service }: Upstream): string[] {
+  const names = service?.subjectAltNames ?? [];
+  return names.length === 0 ? [identityOf(workload)] : [...new Set(names)].sort();
+}
+
 function forward({ source }: Query, service: Service | null, outcomes: readonly Outcome[]): OutboundPlan {
-  const endpoints = outcomes.filter((outcome): outcome is PlannedEndpoint => !('tag' in outcome));
-  if (endpoints.length === 0) return reject(outcomes.find((outcome) => 'tag' in outcome) as OutboundRejection);
+  const usable = outcomes.filter((outcome): outcome is Candidate => !('tag' in outcome));
+  if (usable.length === 0) return reject(outcomes.find((outcome) => 'tag' in outcome) as OutboundRejection);
   return {
     kind: 'forward',
     service: service && serviceLabels(service),
     source: workloadLabels(source),
-    endpoints,
+    groups: groupsOf(usable),
   };
 }
 
+/** Puts those together that differ in their workload and its address only, in the order they came. */
+function groupsOf(candidates: readonly Candidate[]): EndpointGroup[] {
+  const groups = new Map<string, Mutable<EndpointGroup>>();
+  for (const { workload, ip, ...shape } of candidates) {
+    const { uid, name, ...destination } = workloadLabels(workload);
+    const key = JSON.stringify([shape, destination]);
+    let group = groups.get(key);
+    if (group === undefined) {
+      group = { ...shape, destination, uids: [], names: [], ips: [] };
+      groups.set(key, group);
+    }
+    group.uids.push(uid);
+    group.names.push(name);
+    group.ips.push(ip);
+  }
+  return [...groups.values()];
+}
+
+type Mutable<Group extends EndpointGroup> = Omit<Group, 'uids' | 'names' | 'ips'> & {
+  readonly uids: string[];
+  readonly names: string[];
+  readonly ips: string[];
+};
+
 /** Plain TCP to where the client wanted to go; the mesh knows nothing of the destination. */
 function passthrough({ source, target }: Query): OutboundPlan {
-  const endpoint: PlannedEndpoint = {
-    uid: '',
-    address: target,
-    weight: 1,
+  const group: EndpointGroup = {
     protocol: 'tcp',
-    authority: '',
+    port: target.port,
+    authority: null,
+    weight: 1,
     expectedIdentities: [],
     inner: null,
     destination: null,
+    uids: [''],
+    names: [''],
+    ips: [target.ip],
   };
-  return { kind: 'forward', service: null, source: workloadLabels(source), endpoints: [endpoint] };
+  return { kind: 'forward', service: null, source: workloadLabels(source), groups: [group] };
 }
 
 function reject(reason: OutboundRejection): OutboundPlan {
@@ -196,15 +281,9 @@ function noValidDestination(workload: Workload): OutboundRejection {
   return { tag: 'no-valid-destination', message: `no valid routing destination for workload: ${workload.name}` };
 }
 
-/** A workload on another network. */
-function beyondGateway(workload: Workload): OutboundRejection {
-  if (workload.networkGateway === null) return noValidDestination(workload);
-  return {
-    tag: 'needs-double-hbone',
-    message:
-      `workload ${workload.uid} is on network "${workload.network}", reachable only through its gateway ` +
-      `${gatewayName(workload.networkGateway)} by double HBONE, which this version does not speak`,
-  };
+function unknownGateway(gateway: GatewayAddress, hasService: boolean): OutboundRejection {
+  const why = hasService ? `: no endpoint of it takes port ${gateway.hboneMtlsPort}` : '';
+  return { tag: 'unknown-gateway', message: `network gateway ${gatewayName(gateway)} not found${why}` };
 }
 
 function needsDnsResolution(workload: Workload): OutboundRejection {

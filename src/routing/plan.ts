@@ -28,6 +28,7 @@ export interface ServiceLabels {
   readonly namespace: string;
 }
 
+/** One endpoint of a plan, as a connection uses it; made from its group by EndpointSet (endpoint-set.ts). */
 export interface PlannedEndpoint {
   /** uid of the workload the connection goes to (a waypoint's, when there is one); '' for passthrough */
   readonly uid: string;
@@ -44,6 +45,31 @@ export interface PlannedEndpoint {
   readonly inner: InnerTunnel | null;
   /** null for passthrough */
   readonly destination: WorkloadLabels | null;
+  /** Which endpoint it is for health and load: endpoints that share it live and die together. */
+  readonly healthKey: string;
+}
+
+/**
+ * Endpoints that differ in their workload and its address only, so that a service of ten thousand pods crosses threads
+ * in about a millisecond. `uids`, `names` and `ips` belong together by position.
+ */
+export interface EndpointGroup {
+  readonly protocol: 'hbone' | 'tcp';
+  /** The port to connect to. */
+  readonly port: number;
+  /** own: `ip:port` of the endpoint with this port. fixed: the same for all. null for tcp */
+  readonly authority:
+    | { readonly kind: 'own'; readonly port: number }
+    | { readonly kind: 'fixed'; readonly text: string }
+    | null;
+  /** Of each endpoint; > 0 */
+  readonly weight: number;
+  readonly expectedIdentities: readonly string[];
+  readonly inner: InnerTunnel | null;
+  readonly destination: Omit<WorkloadLabels, 'uid' | 'name'> | null;
+  readonly uids: readonly string[];
+  readonly names: readonly string[];
+  readonly ips: readonly string[];
 }
 
 /** The second tunnel of double HBONE, end to end through a network gateway (spec §3.6). */
@@ -60,8 +86,8 @@ export type OutboundPlan =
       /** The service addressed, also behind a waypoint. */
       readonly service: ServiceLabels | null;
       readonly source: WorkloadLabels;
-      /** At least one. Pick one per connection with pickEndpoint (pick.ts). */
-      readonly endpoints: readonly PlannedEndpoint[];
+      /** At least one, none empty. EndpointSet lists them and picks from them. */
+      readonly groups: readonly EndpointGroup[];
     }
   | { readonly kind: 'reject'; readonly reason: OutboundRejection };
 
@@ -82,8 +108,8 @@ export type OutboundRejectionTag =
   | 'no-service-for-target'
   /** The chosen workload has no usable address. */
   | 'no-valid-destination'
-  /** Only reachable through another network's gateway, which needs a tunnel in a tunnel. */
-  | 'needs-double-hbone'
+  /** The gateway of the other network is not known, or has no endpoint. */
+  | 'unknown-gateway'
   /** Only reachable by a name that would have to be resolved by DNS. */
   | 'needs-dns-resolution'
   /** Planning failed: an error in the agent. */

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { formatSocketAddress, parseSocketAddress } from '../../src/netns/address.ts';
 import { compilePolicies } from '../../src/policy/compile.ts';
 import { evaluate } from '../../src/policy/evaluate.ts';
+import { EndpointSet } from '../../src/routing/endpoint-set.ts';
 import { planInboundHbone, planInboundPlaintext } from '../../src/routing/inbound.ts';
 import { planOutbound } from '../../src/routing/outbound.ts';
 import { loadLocal } from '../../src/state/local-file.ts';
@@ -32,7 +33,7 @@ for (const [target, endpoints, service] of outbound) {
   test(`the client's connection to ${target} goes to ${endpoints.join(' or ')}`, () => {
     const plan = planOutbound(mesh, client, parseSocketAddress(target)!, '', '10.88.0.19');
     assert.ok(plan.kind === 'forward');
-    const said = plan.endpoints.map(({ address, authority }) =>
+    const said = [...new EndpointSet(plan.groups)].map(({ address, authority }) =>
       authority === '' ? formatSocketAddress(address) : `${formatSocketAddress(address)} for ${authority}`,
     );
     assert.deepEqual(said, endpoints);

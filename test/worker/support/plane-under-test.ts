@@ -226,16 +226,18 @@ export function tunnelTo(ports: Ports, app: number): OutboundPlan {
     kind: 'forward',
     service: null,
     source: LABELS,
-    endpoints: [
+    groups: [
       {
-        uid: POD.uid,
-        address: { ip: LOCALHOST, port: ports.hbone },
-        weight: 1,
         protocol: 'hbone',
-        authority: `${LOCALHOST}:${app}`,
+        port: ports.hbone,
+        authority: { kind: 'own', port: app },
+        weight: 1,
         expectedIdentities: [IDENTITY],
         inner: null,
         destination: LABELS,
+        uids: [POD.uid],
+        names: [POD.name],
+        ips: [LOCALHOST],
       },
     ],
   };

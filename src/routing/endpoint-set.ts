@@ -1,0 +1,89 @@
+// Hot path: one pick per connection.
+import { formatSocketAddress } from '../netns/address.ts';
+import type { EndpointGroup, OutboundPlan, PlannedEndpoint } from './plan.ts';
+
+/** The endpoints of a plan by number, 0..size-1; each is made when it is first asked for. */
+export class EndpointSet {
+  readonly size: number;
+  readonly #groups: readonly EndpointGroup[];
+  /** Number of the first endpoint of each group, and the weight of all before it; one more at the end. */
+  readonly #firsts: number[] = [0];
+  readonly #weights: number[] = [0];
+  readonly #made = new Map<number, PlannedEndpoint>();
+
+  /** @param groups at least one, none empty */
+  constructor(groups: readonly EndpointGroup[]) {
+    this.#groups = groups;
+    for (const { uids, weight } of groups) {
+      this.#firsts.push(this.#firsts.at(-1)! + uids.length);
+      this.#weights.push(this.#weights.at(-1)! + uids.length * weight);
+    }
+    this.size = this.#firsts.at(-1)!;
+  }
+
+  at(index: number): PlannedEndpoint {
+    let endpoint = this.#made.get(index);
+    if (endpoint === undefined) {
+      const group = lastNotAbove(this.#firsts, index);
+      endpoint = make(this.#groups[group]!, index - this.#firsts[group]!);
+      this.#made.set(index, endpoint);
+    }
+    return endpoint;
+  }
+
+  /** The number of an endpoint, each with the probability of its share of the weights; `draw` uniform in [0, 1). */
+  indexAt(draw: number): number {
+    const total = this.#weights[this.#weights.length - 1]!;
+    const point = draw * total;
+    const group = Math.min(lastNotAbove(this.#weights, point), this.#groups.length - 1);
+    const { weight, uids } = this.#groups[group]!;
+    // Rounding may lead past the last one.
+    const at = Math.min(Math.floor((point - this.#weights[group]!) / weight), uids.length - 1);
+    return this.#firsts[group]! + at;
+  }
+
+  *[Symbol.iterator](): IterableIterator<PlannedEndpoint> {
+    for (let index = 0; index < this.size; index++) yield this.at(index);
+  }
+}
+
+const sets = new WeakMap<OutboundPlan, EndpointSet>();
+
+/** The endpoints of a forward plan; always the same object for the same plan. */
+export function endpointsOf(plan: Extract<OutboundPlan, { kind: 'forward' }>): EndpointSet {
+  let set = sets.get(plan);
+  if (set === undefined) {
+    set = new EndpointSet(plan.groups);
+    sets.set(plan, set);
+  }
+  return set;
+}
+
+function make(group: EndpointGroup, at: number): PlannedEndpoint {
+  const { authority, port, protocol, weight, expectedIdentities, inner, destination } = group;
+  const [uid, name, ip] = [group.uids[at]!, group.names[at]!, group.ips[at]!];
+  const own = authority?.kind === 'own' ? formatSocketAddress({ ip, port: authority.port }) : null;
+  return {
+    uid,
+    address: { ip, port },
+    weight,
+    protocol,
+    authority: own ?? (authority?.kind === 'fixed' ? authority.text : ''),
+    expectedIdentities,
+    inner,
+    destination: destination && { ...destination, uid, name },
+    // An application port of its own can fail alone; a waypoint or gateway is the same for every destination.
+    healthKey: own ?? formatSocketAddress({ ip, port }),
+  };
+}
+
+/** Position of the last of the ascending numbers that is not above `value`; `sorted[0]` is not. */
+function lastNotAbove(sorted: readonly number[], value: number): number {
+  let [low, high] = [0, sorted.length - 1];
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (sorted[middle]! <= value) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
