@@ -1,6 +1,6 @@
 // Hot path (bench/: relay, pods): one object per tunnelled connection, nothing allocated per frame.
-import type { Http2Connection } from './connection.ts';
 import type { HeaderField } from './hpack.ts';
+import type { StreamTable } from './stream-table.ts';
 
 /** How a stream ended before its time. */
 export interface StreamReset {
@@ -26,8 +26,8 @@ export interface StreamHandler {
 }
 
 export class Http2Stream {
-  readonly connection: Http2Connection;
   readonly id: number;
+  readonly #table: StreamTable;
   handler: StreamHandler;
   /** What the peer lets us send on this stream; can be negative after SETTINGS (RFC 9113 §6.9.2). */
   sendWindow: number;
@@ -44,12 +44,14 @@ export class Http2Stream {
   windowStart = 0;
   localEnded = false;
   remoteEnded = false;
-  /** In the connection's list of streams that wait for window. */
+  /** Both sides have ended, or one has reset it, or the connection is over: nothing is sent or heard any more. */
+  closed = false;
+  /** In the scheduler's list of streams that wait for window. */
   waiting = false;
   headersReceived = false;
 
-  constructor(connection: Http2Connection, id: number, handler: StreamHandler, sendWindow: number, window: number) {
-    this.connection = connection;
+  constructor(table: StreamTable, id: number, handler: StreamHandler, sendWindow: number, window: number) {
+    this.#table = table;
     this.id = id;
     this.handler = handler;
     this.sendWindow = sendWindow;
@@ -59,37 +61,36 @@ export class Http2Stream {
 
   /** Bytes that may be sent now: the windows of stream and connection, and whether the tunnel keeps up. */
   sendable(): number {
-    const connection = this.connection;
-    return connection.congested ? 0 : Math.max(0, Math.min(this.sendWindow, connection.sendWindow));
+    return this.#table.scheduler.sendable(this);
   }
 
-  /** Asks for `writable` when `sendable` is 0. */
+  /** Asks for `streamWritable` when `sendable` is 0. */
   waitForWindow(): void {
-    this.connection.waitForWindow(this);
+    this.#table.scheduler.wait(this);
   }
 
   /** Sends at most `sendable()` bytes of memory; the 9 bytes in front are overwritten. */
   send(offset: number, length: number): void {
-    this.connection.sendData(this, offset, length);
+    this.#table.scheduler.send(this, offset, length);
   }
 
   /** END_STREAM: nothing more is sent. */
   end(): void {
-    this.connection.sendEnd(this);
+    this.#table.end(this);
   }
 
   respond(fields: readonly HeaderField[], end: boolean): void {
-    this.connection.sendHeaders(this, fields, end);
+    this.#table.respond(this, fields, end);
   }
 
   /** RST_STREAM; the handler hears nothing more. */
   reset(code: number): void {
-    this.connection.resetStream(this, code);
+    this.#table.reset(this, code);
   }
 
-  /** The reader has taken `bytes` of what `data` brought: the peer may send as much again. */
+  /** The reader has taken `bytes` of what `streamData` brought: the peer may send as much again. */
   credit(bytes: number): void {
-    this.connection.credit(this, bytes);
+    this.#table.windows.credit(this, bytes);
   }
 
   /** Bytes held back after which credit is due: a quarter of the window keeps the sender busy (measured). */

@@ -86,7 +86,11 @@ export class Requester {
   error: CulvertError | null = null;
   reset = '';
 
+  /** Which tunnel it got; null while it waits. */
+  connection: ConnectionUnderTest['connection'] | null = null;
+
   tunnel(connection: ConnectionUnderTest['connection']): void {
+    this.connection = connection;
     this.stream = connection.open(connectTo('10.0.0.1:80'), {
       streamHeaders() {},
       streamData() {},
@@ -100,10 +104,5 @@ export class Requester {
 
   noTunnel(error: CulvertError): void {
     this.error = error;
-  }
-
-  /** Which tunnel it got; null while it waits. */
-  get connection() {
-    return this.stream?.connection ?? null;
   }
 }

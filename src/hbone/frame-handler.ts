@@ -1,0 +1,283 @@
+import { readRequestHead } from './connect-headers.ts';
+import type { FloodGuard } from './flood-guard.ts';
+import type { FrameSink } from './frame-reader.ts';
+import type { FrameSender } from './frame-sender.ts';
+import { DEFAULT_HEADER_TABLE_SIZE, FrameFlag, FrameType, MAX_WINDOW_SIZE, readUint31, readUint32 } from './frames.ts';
+import { type HeaderField, HpackDecoder } from './hpack.ts';
+import { connectionError, ErrorCode, errorCodeName, streamError } from './http-error.ts';
+import type { Http2Events, Http2Options } from './http2.ts';
+import { applySettings, type Settings } from './settings.ts';
+import type { Http2Stream, StreamHandler } from './stream.ts';
+import type { StreamTable } from './stream-table.ts';
+
+/** What the rest of the connection is told. */
+export interface ConnectionEvents {
+  readonly refusesStreams: boolean;
+  goAway(lastStreamId: number, code: number): void;
+}
+
+/** What each frame of the peer does (RFC 9113 §6), and what may not be. Throws connection errors. */
+export class FrameHandler implements FrameSink {
+  readonly #options: Http2Options;
+  readonly #events: Http2Events;
+  readonly #connection: ConnectionEvents;
+  readonly #streams: StreamTable;
+  readonly #peer: Settings;
+  readonly #sender: FrameSender;
+  readonly #guard: FloodGuard;
+  readonly #decoder: HpackDecoder;
+  readonly #isServer: boolean;
+  /** Whose DATA frame is being received; null when nobody wants it. */
+  #dataStream: Http2Stream | null = null;
+  /** The peer's SETTINGS have arrived: it speaks HTTP/2. */
+  established = false;
+
+  constructor(
+    options: Http2Options,
+    events: Http2Events,
+    connection: ConnectionEvents,
+    streams: StreamTable,
+    peer: Settings,
+    sender: FrameSender,
+    guard: FloodGuard,
+  ) {
+    this.#options = options;
+    this.#events = events;
+    this.#connection = connection;
+    this.#streams = streams;
+    this.#peer = peer;
+    this.#sender = sender;
+    this.#guard = guard;
+    this.#isServer = options.role === 'server';
+    this.#decoder = new HpackDecoder({
+      maxTableSize: DEFAULT_HEADER_TABLE_SIZE,
+      maxHeaderListSize: options.maxHeaderListSize,
+    });
+  }
+
+  dataStarts(streamId: number, flags: number, length: number): void {
+    const streams = this.#streams;
+    const stream = streams.get(streamId);
+    if (stream === undefined && streams.isIdle(streamId))
+      throw connectionError('PROTOCOL_ERROR', 'DATA on an idle stream');
+    streams.windows.received(length);
+    this.#dataStream = null;
+    if (stream !== undefined) {
+      if (stream.remoteEnded) {
+        streams.fault(stream, streamError(streamId, 'STREAM_CLOSED', 'DATA after END_STREAM'));
+      } else if (length > stream.receiveWindow) {
+        streams.fault(stream, streamError(streamId, 'FLOW_CONTROL_ERROR', 'more DATA than the stream window'));
+      } else {
+        stream.receiveWindow -= length;
+        this.#dataStream = stream;
+      }
+    }
+    if (length === 0 && (flags & FrameFlag.END_STREAM) === 0) this.#guard.count(this.#options.now(), 'empty DATA');
+  }
+
+  dataPadding(length: number, isAll: boolean): void {
+    if (isAll) this.#guard.count(this.#options.now(), 'DATA of padding only');
+    const stream = this.#dataStream;
+    if (stream !== null && !stream.closed) this.#streams.windows.padding(stream, length);
+  }
+
+  data(offset: number, length: number): void {
+    const stream = this.#dataStream;
+    if (stream === null || stream.closed) return;
+    stream.uncredited += length;
+    stream.handler.streamData(offset, length);
+  }
+
+  dataEnds(endStream: boolean): void {
+    const stream = this.#dataStream;
+    this.#dataStream = null;
+    if (endStream && stream !== null && !stream.closed) this.#streams.endRemote(stream);
+  }
+
+  frame(type: number, flags: number, streamId: number, bytes: Uint8Array, at: number, length: number): void {
+    switch (type) {
+      case FrameType.WINDOW_UPDATE:
+        this.#windowUpdate(streamId, bytes, at, length);
+        break;
+      case FrameType.RST_STREAM:
+        this.#rstStream(streamId, bytes, at, length);
+        break;
+      case FrameType.SETTINGS:
+        this.#settings(flags, streamId, bytes, at, length);
+        break;
+      case FrameType.PING:
+        this.#ping(flags, streamId, bytes, at, length);
+        break;
+      case FrameType.GOAWAY:
+        this.#goAway(streamId, bytes, at, length);
+        break;
+      case FrameType.PUSH_PROMISE:
+        throw connectionError('PROTOCOL_ERROR', 'PUSH_PROMISE although push is not enabled');
+      case FrameType.PRIORITY:
+        if (streamId === 0) throw connectionError('PROTOCOL_ERROR', 'PRIORITY on stream 0');
+        if (length !== 5) throw connectionError('FRAME_SIZE_ERROR', `PRIORITY of ${length} octets`);
+        this.#guard.count(this.#options.now(), 'PRIORITY');
+        break;
+      default:
+        // RFC 9113 §4.1: frames of unknown types are discarded.
+        this.#guard.count(this.#options.now(), 'unknown frame');
+    }
+  }
+
+  headerBlock(streamId: number, ends: boolean, bytes: Uint8Array, at: number, length: number): void {
+    // Decoded in any case: the dynamic table must stay in step.
+    const fields = this.#decoder.decode(bytes, at, length);
+    const streams = this.#streams;
+    const stream = streams.get(streamId);
+    if (stream === undefined) {
+      if (this.#isServer && streamId > streams.lastPeerId) this.#newStream(streamId, fields, ends);
+      else if (streams.isIdle(streamId)) throw connectionError('PROTOCOL_ERROR', 'HEADERS on an idle stream');
+      else this.#guard.count(this.#options.now(), 'HEADERS on a closed stream');
+      return;
+    }
+    if (stream.remoteEnded) {
+      streams.fault(stream, streamError(streamId, 'STREAM_CLOSED', 'HEADERS after END_STREAM'));
+      return;
+    }
+    if (fields === 'list-too-large') {
+      streams.fault(stream, streamError(streamId, 'ENHANCE_YOUR_CALM', 'header list too large'));
+      return;
+    }
+    const trailers = this.#isServer || stream.headersReceived;
+    // RFC 9113 §8.1: trailers end the stream.
+    if (trailers && !ends) {
+      streams.fault(stream, streamError(streamId, 'PROTOCOL_ERROR', 'trailers without END_STREAM'));
+      return;
+    }
+    if (!trailers && !isInterim(fields)) stream.headersReceived = true;
+    stream.handler.streamHeaders(fields, trailers);
+    if (ends && !stream.closed) streams.endRemote(stream);
+  }
+
+  #newStream(streamId: number, fields: HeaderField[] | 'list-too-large', ends: boolean): void {
+    if ((streamId & 1) === 0) throw connectionError('PROTOCOL_ERROR', 'a client stream has an even id');
+    const streams = this.#streams;
+    streams.lastPeerId = streamId;
+    // After GOAWAY, and beyond the limit: not processed, so the peer may try elsewhere (RFC 9113 §5.1.2, §8.7).
+    if (this.#connection.refusesStreams || streams.size >= this.#options.maxConcurrentStreams) {
+      this.#refuse(streamId, ErrorCode.REFUSED_STREAM, 'refused stream');
+      return;
+    }
+    if (fields === 'list-too-large') {
+      this.#refuse(streamId, ErrorCode.ENHANCE_YOUR_CALM, 'header list too large');
+      return;
+    }
+    const head = readRequestHead(fields);
+    if (head.kind === 'malformed') {
+      // RFC 9113 §8.1.1
+      this.#refuse(streamId, ErrorCode.PROTOCOL_ERROR, 'malformed request');
+      return;
+    }
+    const stream = streams.add(streamId, NO_HANDLER);
+    stream.handler = this.#events.request(stream, head);
+    if (ends && !stream.closed) streams.endRemote(stream);
+  }
+
+  #refuse(streamId: number, code: number, what: string): void {
+    this.#guard.count(this.#options.now(), what);
+    this.#sender.reset(streamId, code);
+  }
+
+  #settings(flags: number, streamId: number, bytes: Uint8Array, at: number, length: number): void {
+    if (streamId !== 0) throw connectionError('PROTOCOL_ERROR', 'SETTINGS on a stream');
+    if ((flags & FrameFlag.ACK) !== 0) {
+      if (length !== 0) throw connectionError('FRAME_SIZE_ERROR', 'SETTINGS acknowledgement with a payload');
+      this.#guard.count(this.#options.now(), 'SETTINGS acknowledgement');
+      this.#streams.windows.settingsAcknowledged(this.#streams.all());
+      return;
+    }
+    if (length % 6 !== 0) throw connectionError('FRAME_SIZE_ERROR', `SETTINGS of ${length} octets`);
+    const peer = this.#peer;
+    if (this.established) this.#guard.count(this.#options.now(), 'SETTINGS');
+    else peer.maxConcurrentStreams = 0xffffffff;
+    this.established = true;
+    const windowBefore = peer.initialWindowSize;
+    applySettings(peer, bytes, at, length);
+    this.#sender.setHeaderTableSize(peer.headerTableSize);
+    this.#sender.settingsAck();
+    // RFC 9113 §6.9.2: the change applies to every open stream.
+    const change = peer.initialWindowSize - windowBefore;
+    if (change === 0) return;
+    for (const stream of this.#streams.all()) {
+      stream.sendWindow += change;
+      if (stream.sendWindow > MAX_WINDOW_SIZE)
+        throw connectionError('FLOW_CONTROL_ERROR', 'a stream window exceeds 2^31-1');
+    }
+    if (change > 0) this.#streams.scheduler.wake();
+  }
+
+  #windowUpdate(streamId: number, bytes: Uint8Array, at: number, length: number): void {
+    if (length !== 4) throw connectionError('FRAME_SIZE_ERROR', `WINDOW_UPDATE of ${length} octets`);
+    const increment = readUint31(bytes, at);
+    const streams = this.#streams;
+    if (streamId === 0) {
+      if (increment === 0) throw connectionError('PROTOCOL_ERROR', 'WINDOW_UPDATE of 0');
+      streams.scheduler.windowOpened(increment);
+      return;
+    }
+    const stream = streams.get(streamId);
+    if (stream === undefined) {
+      if (streams.isIdle(streamId)) throw connectionError('PROTOCOL_ERROR', 'WINDOW_UPDATE on an idle stream');
+      return;
+    }
+    if (increment === 0) {
+      streams.fault(stream, streamError(stream.id, 'PROTOCOL_ERROR', 'WINDOW_UPDATE of 0'));
+      return;
+    }
+    stream.sendWindow += increment;
+    if (stream.sendWindow > MAX_WINDOW_SIZE) {
+      streams.fault(stream, streamError(stream.id, 'FLOW_CONTROL_ERROR', 'the stream window exceeds 2^31-1'));
+      return;
+    }
+    streams.scheduler.streamOpened(stream);
+  }
+
+  #rstStream(streamId: number, bytes: Uint8Array, at: number, length: number): void {
+    if (streamId === 0) throw connectionError('PROTOCOL_ERROR', 'RST_STREAM on stream 0');
+    if (length !== 4) throw connectionError('FRAME_SIZE_ERROR', `RST_STREAM of ${length} octets`);
+    if (this.#streams.isIdle(streamId)) throw connectionError('PROTOCOL_ERROR', 'RST_STREAM on an idle stream');
+    this.#guard.count(this.#options.now(), 'RST_STREAM');
+    const stream = this.#streams.get(streamId);
+    if (stream === undefined) return;
+    const code = readUint32(bytes, at);
+    this.#streams.drop(stream);
+    stream.handler.streamReset({
+      code,
+      unprocessed: code === ErrorCode.REFUSED_STREAM,
+      detail: `stream reset by the peer: ${errorCodeName(code)}`,
+    });
+  }
+
+  #ping(flags: number, streamId: number, bytes: Uint8Array, at: number, length: number): void {
+    if (streamId !== 0) throw connectionError('PROTOCOL_ERROR', 'PING on a stream');
+    if (length !== 8) throw connectionError('FRAME_SIZE_ERROR', `PING of ${length} octets`);
+    this.#guard.count(this.#options.now(), 'PING');
+    if ((flags & FrameFlag.ACK) !== 0) return;
+    this.#sender.ping(true, bytes, at);
+  }
+
+  #goAway(streamId: number, bytes: Uint8Array, at: number, length: number): void {
+    if (streamId !== 0) throw connectionError('PROTOCOL_ERROR', 'GOAWAY on a stream');
+    if (length < 8) throw connectionError('FRAME_SIZE_ERROR', `GOAWAY of ${length} octets`);
+    this.#connection.goAway(readUint31(bytes, at), readUint32(bytes, at + 4));
+  }
+}
+
+function isInterim(fields: readonly HeaderField[]): boolean {
+  const first = fields[0];
+  return first !== undefined && first[0] === ':status' && first[1].startsWith('1');
+}
+
+// Stands in while `request` is being answered.
+const NO_HANDLER: StreamHandler = {
+  streamHeaders() {},
+  streamData() {},
+  streamEnded() {},
+  streamReset() {},
+  streamWritable() {},
+};

@@ -1,0 +1,91 @@
+// Hot path (bench/: relay, pods): asked per read of an application and per DATA frame.
+
+import type { FrameSender } from './frame-sender.ts';
+import { DEFAULT_WINDOW_SIZE, MAX_WINDOW_SIZE } from './frames.ts';
+import { connectionError } from './http-error.ts';
+import type { Http2Stream } from './stream.ts';
+
+/** Bytes that may wait in the transport before streams stop sending, and below which they go on. */
+const HIGH_WATER = 512 * 1024;
+const LOW_WATER = 128 * 1024;
+
+/** Which stream may send how much: the peer's windows, what the transport takes, and turns. */
+export class SendScheduler {
+  readonly #sender: FrameSender;
+  /** What the peer lets us send on the connection. */
+  window = DEFAULT_WINDOW_SIZE;
+  /** The transport has more than it can send: no stream may add to it. */
+  congested = false;
+  #waiting: Http2Stream[] = [];
+
+  constructor(sender: FrameSender) {
+    this.#sender = sender;
+  }
+
+  /** Bytes that the stream may send now. */
+  sendable(stream: Http2Stream): number {
+    return this.congested ? 0 : Math.max(0, Math.min(stream.sendWindow, this.window));
+  }
+
+  /** Sends at most `sendable` bytes; the 9 bytes in front of them are overwritten. */
+  send(stream: Http2Stream, offset: number, length: number): void {
+    stream.sendWindow -= length;
+    this.window -= length;
+    const queued = this.#sender.data(stream.id, offset, length);
+    if (queued > HIGH_WATER && !this.congested) this.congested = this.#sender.flush() > LOW_WATER;
+  }
+
+  /** The stream has more to send than it may. It is told when that changes. */
+  wait(stream: Http2Stream): void {
+    if (stream.waiting || stream.closed) return;
+    stream.waiting = true;
+    this.#waiting.push(stream);
+  }
+
+  stopWaiting(stream: Http2Stream): void {
+    if (!stream.waiting) return;
+    stream.waiting = false;
+    const at = this.#waiting.indexOf(stream);
+    if (at >= 0) this.#waiting.splice(at, 1);
+  }
+
+  /** WINDOW_UPDATE of the connection. */
+  windowOpened(increment: number): void {
+    this.window += increment;
+    if (this.window > MAX_WINDOW_SIZE)
+      throw connectionError('FLOW_CONTROL_ERROR', 'the connection window exceeds 2^31-1');
+    this.wake();
+  }
+
+  /** The stream's own window has grown. */
+  streamOpened(stream: Http2Stream): void {
+    if (!stream.waiting || this.sendable(stream) === 0) return;
+    this.stopWaiting(stream);
+    stream.handler.streamWritable();
+  }
+
+  /** The transport has sent some of what waited; `queued` bytes are left. */
+  drained(queued: number): void {
+    if (!this.congested || queued > LOW_WATER) return;
+    this.congested = false;
+    this.wake();
+  }
+
+  /** Every waiting stream that can send gets its turn; those that could not stay in front of those that had one. */
+  wake(): void {
+    if (this.#waiting.length === 0 || this.congested) return;
+    const waiting = this.#waiting;
+    const passedOver: Http2Stream[] = [];
+    this.#waiting = [];
+    for (const stream of waiting) {
+      if (stream.closed) continue;
+      if (this.sendable(stream) === 0) {
+        passedOver.push(stream);
+        continue;
+      }
+      stream.waiting = false;
+      stream.handler.streamWritable();
+    }
+    if (passedOver.length > 0) this.#waiting = passedOver.concat(this.#waiting);
+  }
+}
