@@ -1,4 +1,4 @@
-import type { AccessRecord, ConnectionSides } from '../log/access.ts';
+import { ACCESS_TARGET, type AccessRecord, type ConnectionSides } from '../log/access.ts';
 import type { Logger } from '../log/logger.ts';
 import { formatSocketAddress } from '../netns/address.ts';
 import type { Filter } from './chain.ts';
@@ -11,12 +11,12 @@ export function accessLog(log: Logger, now: () => number): Filter<ProxiedConnect
     name: 'access-log',
     check: () => CONTINUE,
     opened(connection) {
-      if (!log.logs('debug', 'access')) return;
+      if (!log.logs('debug', ACCESS_TARGET)) return;
       log.access({ kind: 'opened', ...sides(connection, connection.context!) });
     },
     completed(connection, refusal) {
-      const record = recordOf(connection, refusal, now());
-      log.access(record);
+      if (refusal === null && !log.logs('info', ACCESS_TARGET)) return;
+      log.access(recordOf(connection, refusal, now()));
     },
   };
 }
@@ -35,7 +35,7 @@ export function stats(): Filter<ProxiedConnection> {
         service,
         sourcePrincipal: sourceIdentity,
         mutualTls,
-        ...(sourceApp === null ? {} : { sourceApp }),
+        sourceApp,
       });
     },
     completed(connection, refusal) {

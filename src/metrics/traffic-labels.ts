@@ -12,7 +12,7 @@ export interface TrafficLabels {
   readonly sourcePrincipal: string;
   readonly mutualTls: boolean;
   /** `source_app` where it is not the canonical name: what baggage says of a workload that is not known. */
-  readonly sourceApp?: string;
+  readonly sourceApp: string | null;
 }
 
 /** How a connection ended; `-` is well. Values of `response_flags`. */
@@ -68,19 +68,41 @@ const SEPARATOR = '\0';
 /** One text for a label set, from which `labelsOfKey` gets the values back. The hot part of counting a connection. */
 export function seriesKey(labels: TrafficLabels): string {
   const { source, destination, service } = labels;
-  return `${labels.reporter}\0${
-    source === null
-      ? `\0\0\0\0${labels.sourcePrincipal}\0${labels.sourceApp ?? ''}\0\0\0`
-      : `${source.workloadName}\0${source.canonicalName}\0${source.canonicalRevision}\0${source.namespace}\0${labels.sourcePrincipal}\0${labels.sourceApp ?? source.canonicalName}\0${source.canonicalRevision}\0${source.clusterId}\0`
-  }${service === null ? '\0\0\0' : `${service.hostname}\0${service.namespace}\0${service.name}\0`}${
-    destination === null
-      ? '\0\0\0\0\0\0\0\0'
-      : `${destination.workloadName}\0${destination.canonicalName}\0${destination.canonicalRevision}\0${destination.namespace}\0${destination.identity}\0${destination.canonicalName}\0${destination.canonicalRevision}\0${destination.clusterId}\0`
-  }tcp\0${labels.mutualTls ? 'mutual_tls' : 'unknown'}${
-    source === null && destination === null
-      ? ''
-      : `\0${source?.region ?? ''}\0${source?.zone ?? ''}\0${destination?.region ?? ''}\0${destination?.zone ?? ''}`
-  }`;
+  const from = source === null ? NO_WORKLOAD : partsOf(source);
+  const to = destination === null ? NO_WORKLOAD : partsOf(destination);
+  const principal = destination?.identity ?? '';
+  const app = labels.sourceApp ?? from.app;
+  const asked = service === null ? '\0\0' : `${service.hostname}\0${service.namespace}\0${service.name}`;
+  const security = labels.mutualTls ? 'mutual_tls' : 'unknown';
+  const key = `${labels.reporter}\0${from.names}\0${labels.sourcePrincipal}\0${app}\0${from.version}\0${asked}\0${to.names}\0${principal}\0${to.app}\0${to.version}\0tcp\0${security}`;
+  return source === null && destination === null ? key : `${key}\0${from.place}\0${to.place}`;
+}
+
+/** What a workload contributes to the keys of its connections, on either side. */
+interface WorkloadParts {
+  readonly names: string;
+  readonly app: string;
+  /** Version and cluster. */
+  readonly version: string;
+  readonly place: string;
+}
+
+const NO_WORKLOAD: WorkloadParts = { names: '\0\0\0', app: '', version: '\0', place: '\0' };
+const partsByWorkload = new WeakMap<WorkloadLabels, WorkloadParts>();
+
+function partsOf(workload: WorkloadLabels): WorkloadParts {
+  let parts = partsByWorkload.get(workload);
+  if (parts === undefined) {
+    const { workloadName, canonicalName, canonicalRevision, namespace, clusterId, region, zone } = workload;
+    parts = {
+      names: `${workloadName}\0${canonicalName}\0${canonicalRevision}\0${namespace}`,
+      app: canonicalName,
+      version: `${canonicalRevision}\0${clusterId}`,
+      place: `${region}\0${zone}`,
+    };
+    partsByWorkload.set(workload, parts);
+  }
+  return parts;
 }
 
 /** The values for LEADING_LABELS and TRAILING_LABELS, the latter perhaps without the places; never more than there are names. */

@@ -27,6 +27,7 @@ export function trafficLabels(more: Partial<TrafficLabels> = {}): TrafficLabels 
     service: { hostname: 'server.demo.svc.cluster.local', name: 'server', namespace: 'demo' },
     sourcePrincipal: 'spiffe://cluster.local/ns/demo/sa/client',
     mutualTls: true,
+    sourceApp: null,
     ...more,
   };
 }
