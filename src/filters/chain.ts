@@ -39,7 +39,7 @@ export class FilterChain<C extends ProxiedConnection> {
       const filter = this.#filters[index]!;
       const known = connection.context !== null;
       const verdict = filter.check(connection);
-      if (!known && connection.context !== null) for (const observer of this.#filters) observer.opened?.(connection);
+      if (!known && connection.context !== null) this.opened(connection);
       if (verdict === PENDING) return PENDING;
       if (verdict !== CONTINUE) {
         this.#metrics.add(this.#metrics.slot(FILTER_VERDICTS, this.listener, filter.name, verdict.kind), 1);
@@ -49,6 +49,11 @@ export class FilterChain<C extends ProxiedConnection> {
       connection.filterIndex++;
     }
     return CONTINUE;
+  }
+
+  /** The context is known: by a filter, or later when only the far end's answer tells it. */
+  opened(connection: C): void {
+    for (const filter of this.#filters) filter.opened?.(connection);
   }
 
   completed(connection: C, refusal: Refusal | null): void {

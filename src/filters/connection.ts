@@ -48,7 +48,7 @@ export abstract class ProxiedConnection implements RelayOwner {
   readonly destinationIp: string;
   readonly destinationPort: number;
   readonly startedAt: number;
-  /** Set by the filter that finds out; see FilterChain. */
+  /** Set by the filter that finds out, else by `know`; see FilterChain. */
   context: ConnectionContext | null = null;
   filterIndex = 0;
   traffic: TrafficHandle = -1;
@@ -97,6 +97,12 @@ export abstract class ProxiedConnection implements RelayOwner {
     } else if (verdict.kind !== 'pending') {
       this.refuse(verdict);
     }
+  }
+
+  /** The context, found out after the filters have let the connection pass. */
+  protected know(context: ConnectionContext): void {
+    this.context = context;
+    this.chain().opened(this);
   }
 
   /** Ends the connection that did not get through, or was not able to reach the other side. */

@@ -69,7 +69,7 @@ export class TunnelPool {
     const name = nameOf(key);
     let group = this.#groups.get(name);
     if (group === undefined) {
-      group = { key, name, tunnels: [], dialling: 0, waiting: [], certificates: 0, closed: false };
+      group = newGroup(key, name);
       this.#groups.set(name, group);
     }
     const tunnel = this.#withRoom(group);
@@ -85,6 +85,12 @@ export class TunnelPool {
     }
     this.#options.count('miss');
     this.#dial(group);
+  }
+
+  /** A tunnel that was opened for one user and is not shared: it is kept alive, counted, and ends with its pod. */
+  lookAfter(key: TunnelKey, connection: Http2Connection): void {
+    const tunnel = { group: newGroup(key, ''), connection, retireAt: Number.POSITIVE_INFINITY, idleSince: 0 };
+    this.#tunnels.set(connection, tunnel);
   }
 
   /** A stream of this tunnel ended. */
@@ -249,6 +255,10 @@ interface Group {
   certificates: number;
   /** The pod is gone; a tunnel that is still being opened is not wanted any more. */
   closed: boolean;
+}
+
+function newGroup(key: TunnelKey, name: string): Group {
+  return { key, name, tunnels: [], dialling: 0, waiting: [], certificates: 0, closed: false };
 }
 
 function nameOf(key: TunnelKey): string {

@@ -1,45 +1,25 @@
-import type { Accepted, ChannelError, ChannelHandler, ChannelId } from '../../native/channel.ts';
+import type { Accepted, ChannelId } from '../../native/channel.ts';
+import { CapturedConnection } from '../filters/captured-connection.ts';
 import type { FilterChain } from '../filters/chain.ts';
-import { type ConnectionDump, ProxiedConnection } from '../filters/connection.ts';
+import type { ConnectionDump } from '../filters/connection.ts';
 import type { Plane, Pod } from '../filters/plane.ts';
 import type { JudgedConnection } from '../filters/policy.ts';
-import { close, type Refusal } from '../filters/verdict.ts';
+import type { Refusal } from '../filters/verdict.ts';
 import { formatSocketAddress } from '../netns/address.ts';
 import type { CompiledPolicies, PolicyConnection } from '../policy/types.ts';
 import { PlainRelay } from '../relay/plain-relay.ts';
 import type { InboundPlan } from '../routing/plan.ts';
 
 /** A plain connection to the pod, captured on 15006 (spec §2.5). */
-export class PlaintextConnection extends ProxiedConnection implements ChannelHandler, JudgedConnection {
-  readonly plane: Plane;
-  readonly pod: Pod;
+export class PlaintextConnection extends CapturedConnection implements JudgedConnection {
   plan: InboundPlan | null = null;
   /** The application's connection, once the connect filter has it. */
   application: ChannelId = 0;
   giveUp: (() => void) | null = null;
   connectError: Refusal | null = null;
-  readonly #chain: FilterChain<PlaintextConnection>;
-  readonly #channel: ChannelId;
-  #relay: PlainRelay | null = null;
 
   constructor(plane: Plane, pod: Pod, accepted: Accepted, chain: FilterChain<PlaintextConnection>) {
-    super(
-      pod,
-      'inbound-plaintext',
-      { ip: accepted.peerIp, port: accepted.peerPort },
-      { ip: accepted.destinationIp, port: accepted.destinationPort },
-      plane.now(),
-    );
-    this.plane = plane;
-    this.pod = pod;
-    this.#chain = chain;
-    this.#channel = accepted.channel;
-    plane.loop.adopt(accepted.channel, this);
-    pod.connections.add(this);
-  }
-
-  chain(): FilterChain<this> {
-    return this.#chain as unknown as FilterChain<this>;
+    super('inbound-plaintext', plane, pod, accepted, chain);
   }
 
   get target() {
@@ -60,22 +40,9 @@ export class PlaintextConnection extends ProxiedConnection implements ChannelHan
   }
 
   pass(): void {
-    const relay = new PlainRelay(this.plane.loop, this.#channel, this.application, this);
-    this.#relay = relay;
+    this.relay = new PlainRelay(this.plane.loop, this.channel, this.application, this);
     this.application = 0;
-    relay.start();
-  }
-
-  dismiss(): void {
-    this.#release();
-    this.plane.loop.reset(this.#channel);
-  }
-
-  cut(refusal: Refusal): void {
-    if (this.isOver) return;
-    if (this.#relay !== null) this.#relay.cut();
-    else this.dismiss();
-    this.finish(refusal);
+    this.relay.start();
   }
 
   describe(): ConnectionDump {
@@ -88,24 +55,7 @@ export class PlaintextConnection extends ProxiedConnection implements ChannelHan
     };
   }
 
-  // The client's connection, until the relay takes over.
-
-  failed(error: ChannelError): void {
-    this.#release();
-    this.plane.loop.close(this.#channel);
-    this.finish(close('client-gone', `client disconnected before the connection was made: ${error.message}`));
-  }
-
-  ended(): void {}
-  data(): number {
-    return 0;
-  }
-  connected(): void {}
-  secured(): void {}
-  drained(): void {}
-  closed(): void {}
-
-  #release(): void {
+  protected release(): void {
     this.giveUp?.();
     this.giveUp = null;
     if (this.application !== 0) this.plane.loop.reset(this.application);

@@ -1,79 +1,52 @@
-import type { Accepted, ChannelError, ChannelHandler, ChannelId } from '../../native/channel.ts';
-import type { Deadline } from '../deadlines.ts';
-import { CulvertError } from '../errors.ts';
+import type { Accepted } from '../../native/channel.ts';
+import { CapturedConnection } from '../filters/captured-connection.ts';
 import type { FilterChain } from '../filters/chain.ts';
-import { type ConnectionDump, ProxiedConnection } from '../filters/connection.ts';
+import type { ConnectionDump } from '../filters/connection.ts';
+import { dial } from '../filters/dial.ts';
 import type { Plane, Pod } from '../filters/plane.ts';
 import { close, type Refusal } from '../filters/verdict.ts';
-import { buildBaggage } from '../hbone/baggage.ts';
-import { connectRequestHeaders, readResponseHead } from '../hbone/connect-headers.ts';
-import type { Http2Connection } from '../hbone/connection.ts';
+import { buildBaggage, parseBaggage } from '../hbone/baggage.ts';
+import { connectRequestHeaders, fieldValue } from '../hbone/connect-headers.ts';
 import { buildForwarded } from '../hbone/forwarded.ts';
 import type { HeaderField } from '../hbone/hpack.ts';
-import { ErrorCode } from '../hbone/http-error.ts';
-import type { TunnelRequest } from '../hbone/pool.ts';
-import type { Http2Stream, StreamHandler, StreamReset } from '../hbone/stream.ts';
+import type { Http2Stream } from '../hbone/stream.ts';
 import { createTraceparentSource } from '../hbone/traceparent.ts';
-import type { ResponseFlag } from '../metrics/traffic-labels.ts';
 import { formatSocketAddress } from '../netns/address.ts';
 import { PlainRelay } from '../relay/plain-relay.ts';
 import { TunnelRelay } from '../relay/tunnel-relay.ts';
-import type { OutboundPlan, PlannedEndpoint } from '../routing/plan.ts';
+import type { InnerTunnel, OutboundPlan, PlannedEndpoint } from '../routing/plan.ts';
+import { ConnectAttempt } from './connect-attempt.ts';
+import { contextOf } from './context.ts';
+import { innerTunnels, pooledTunnels } from './tunnels.ts';
 
 /** A connection that an application of the pod makes, captured on 15001 (spec §3). */
-export class OutboundConnection extends ProxiedConnection implements ChannelHandler, StreamHandler, TunnelRequest {
-  readonly plane: Plane;
-  readonly pod: Pod;
+export class OutboundConnection extends CapturedConnection {
   readonly isRedirected: boolean;
   plan: OutboundPlan | null = null;
   endpoint: PlannedEndpoint | null = null;
-  readonly #chain: FilterChain<OutboundConnection>;
-  readonly #channel: ChannelId;
-  #upstream: ChannelId = 0;
-  #stream: Http2Stream | null = null;
-  #relay: TunnelRelay | PlainRelay | null = null;
-  #deadline: Deadline | null = null;
-  #retries = 0;
+  /** Gives up what is on the way to the other side. */
+  #giveUp: (() => void) | null = null;
 
   constructor(plane: Plane, pod: Pod, accepted: Accepted, chain: FilterChain<OutboundConnection>) {
-    super(
-      pod,
-      'outbound',
-      { ip: accepted.peerIp, port: accepted.peerPort },
-      { ip: accepted.destinationIp, port: accepted.destinationPort },
-      plane.now(),
-    );
-    this.plane = plane;
-    this.pod = pod;
+    super('outbound', plane, pod, accepted, chain);
     this.isRedirected = accepted.original;
-    this.#chain = chain;
-    this.#channel = accepted.channel;
-    plane.loop.adopt(accepted.channel, this);
-    pod.connections.add(this);
-  }
-
-  chain(): FilterChain<this> {
-    return this.#chain as unknown as FilterChain<this>;
   }
 
   pass(): void {
-    const endpoint = this.endpoint!;
+    const { plan, endpoint } = this;
+    if (plan?.kind !== 'forward' || endpoint === null) return;
     if (endpoint.protocol === 'tcp') this.#connectPlain(endpoint);
-    else if (endpoint.inner === null) this.#requestTunnel();
-    else this.refuse(close('needs-double-hbone', 'double HBONE is not spoken by this version'));
+    else if (endpoint.inner === null) this.#connectThroughTunnel(plan, endpoint);
+    else this.#connectThroughGateway(plan, endpoint, endpoint.inner);
   }
 
-  dismiss(): void {
-    this.#release();
-    // The application has been told that it is connected: only a reset says that it is not (spec §18.2, defect 9).
-    this.plane.loop.reset(this.#channel);
-  }
-
-  cut(refusal: Refusal): void {
-    if (this.isOver) return;
-    if (this.#relay !== null) this.#relay.cut();
-    else this.dismiss();
-    this.finish(refusal);
+  override finish(refusal: Refusal | null): void {
+    this.#giveUp = null;
+    if (!this.isOver && this.context === null && this.plan?.kind === 'forward' && this.endpoint?.inner) {
+      // The far end has not told who it is.
+      this.know(contextOf(this.plan, this.endpoint));
+    }
+    super.finish(refusal);
   }
 
   describe(): ConnectionDump {
@@ -87,195 +60,89 @@ export class OutboundConnection extends ProxiedConnection implements ChannelHand
     };
   }
 
-  // The tunnel.
-
-  tunnel(connection: Http2Connection): void {
-    if (this.isOver) return;
-    const { plan, plane } = this;
-    if (plan?.kind !== 'forward') return;
-    const headers = connectRequestHeaders({
-      authority: this.endpoint!.authority,
-      baggage: baggageOf(plan),
-      forwarded: buildForwarded({ ip: this.peerIp, port: this.peerPort }, plan.service?.hostname ?? null),
-      traceparent: traceparent(),
-      forwardedNetwork: null,
-    });
-    const stream = connection.open(headers, this);
-    // Sending can be what shows that the tunnel is broken.
-    if (this.isOver) return;
-    if (stream === null) {
-      // It filled up or went away between the pool's look and now.
-      this.#requestTunnel();
-      return;
-    }
-    this.#stream = stream;
-    this.#deadline = plane.deadlines.response.set(() => {
-      this.#stream?.reset(ErrorCode.CANCEL);
-      this.refuse(close('no-response', 'the peer did not answer the CONNECT request in time'));
-    });
-  }
-
-  noTunnel(error: CulvertError): void {
-    if (!this.isOver) this.refuse(close('tunnel-failed', error.message, 503, flagOf(error)));
-  }
-
-  streamHeaders(fields: readonly HeaderField[]): void {
-    const head = readResponseHead(fields);
-    if (head.kind === 'interim' || this.#stream === null) return;
-    this.#deadline?.clear();
-    if (head.kind === 'malformed') {
-      this.#refuseMalformed(`malformed response: ${head.detail}`);
-      return;
-    }
-    if (head.status !== 200) {
-      this.#stream.reset(ErrorCode.CANCEL);
-      this.refuse(close('refused-by-peer', `http status: ${head.status} ${STATUS_TEXTS[head.status] ?? ''}`.trim()));
-      return;
-    }
-    const relay = new TunnelRelay(this.plane.loop, this.#channel, this.#stream, 'client', this);
-    this.#relay = relay;
-    this.#stream = null;
-    relay.start();
-  }
-
-  streamReset(reset: StreamReset): void {
-    this.#stream = null;
-    this.#deadline?.clear();
-    if (this.isOver) return;
-    // Nothing was sent on it: the peer says, or it is known, that it did not act on the request (RFC 9113 §8.7).
-    if (this.#retries < MAX_RETRIES && (reset.unprocessed || reset.code === ErrorCode.REFUSED_STREAM)) {
-      this.#retries++;
-      this.#requestTunnel();
-      return;
-    }
-    this.refuse(close('tunnel-lost', `h2 failed: ${reset.detail}`, 503, 'H2_HANDSHAKE_FAILURE'));
-  }
-
-  streamData(): void {
-    this.#refuseMalformed('data before the response');
-  }
-
-  streamEnded(): void {
-    if (!this.isOver) this.#refuseMalformed('the stream ended before the response');
-  }
-
-  streamWritable(): void {}
-
-  // The application's connection, until the relay takes over.
-
-  failed(error: ChannelError): void {
-    this.#release();
-    this.plane.loop.close(this.#channel);
-    this.finish(close('client-gone', `client disconnected before the connection was made: ${error.message}`));
-  }
-
-  ended(): void {}
-  data(): number {
-    return 0;
-  }
-  connected(): void {}
-  secured(): void {}
-  drained(): void {}
-  closed(): void {}
-
-  /** RFC 9113 §8.1.1 */
-  #refuseMalformed(message: string): void {
-    this.#stream?.reset(ErrorCode.PROTOCOL_ERROR);
-    this.refuse(close('malformed-response', message, 503, 'H2_HANDSHAKE_FAILURE'));
-  }
-
-  #requestTunnel(): void {
-    const { address, expectedIdentities } = this.endpoint!;
-    const { plan } = this;
-    if (plan?.kind !== 'forward') return;
-    this.plane.pool.request(
-      {
-        source: plan.source.identity,
-        expected: expectedIdentities,
-        ip: address.ip,
-        port: address.port,
-        pod: this.pod.info.uid,
-      },
-      this,
-    );
+  protected release(): void {
+    this.#giveUp?.();
+    this.#giveUp = null;
   }
 
   #connectPlain({ address }: PlannedEndpoint): void {
-    const { loop, deadlines } = this.plane;
-    const upstream: ChannelHandler = {
-      connected: () => {
-        this.#deadline?.clear();
-        const relay = new PlainRelay(loop, this.#channel, this.#upstream, this);
-        this.#relay = relay;
-        this.#upstream = 0;
-        relay.start();
+    this.#giveUp = dial(this.plane, this.pod, address, null, {
+      connected: (channel) => {
+        this.#giveUp = null;
+        this.relay = new PlainRelay(this.plane.loop, this.channel, channel, this);
+        this.relay.start();
       },
-      failed: (error) => {
-        this.#deadline?.clear();
-        loop.close(this.#upstream);
-        this.#upstream = 0;
-        this.refuse(close('connect-failed', `io error: ${error.message}`));
-      },
-      ended: () => {},
-      data: () => 0,
-      secured: () => {},
-      drained: () => {},
-      closed: () => {},
-    };
-    try {
-      this.#upstream = loop.connect(this.pod.netns, address.ip, address.port, null, upstream);
-    } catch (error) {
-      upstream.failed(error as ChannelError);
-      return;
-    }
-    this.#deadline = deadlines.connect.set(() =>
-      upstream.failed(new CulvertError('ETIMEDOUT', 'deadline has elapsed')),
-    );
+      failed: (error) => this.refuse(close('connect-failed', `io error: ${error.message}`)),
+    });
   }
 
-  /** Lets go of whatever was on the way to the other side. */
-  #release(): void {
-    this.#deadline?.clear();
-    this.#stream?.reset(ErrorCode.CANCEL);
-    this.#stream = null;
-    if (this.#upstream !== 0) this.plane.loop.reset(this.#upstream);
-    this.#upstream = 0;
+  #connectThroughTunnel(plan: ForwardPlan, endpoint: PlannedEndpoint): void {
+    const { plane, pod } = this;
+    const source = pooledTunnels(plane, pod, plan.source.identity, endpoint);
+    const attempt = new ConnectAttempt(plane, source, this.#requestFields(plan, endpoint, traceparent(), null), {
+      accepted: (stream) => this.#relayTo(stream),
+      refused: (refusal) => this.refuse(refusal),
+    });
+    this.#giveUp = () => attempt.cancel();
+    attempt.start();
+  }
+
+  #connectThroughGateway(plan: ForwardPlan, endpoint: PlannedEndpoint, inner: InnerTunnel): void {
+    const { plane, pod } = this;
+    const trace = traceparent();
+    let peerIdentity = '';
+    const toGateway = this.#requestFields(plan, endpoint, trace, null);
+    const source = innerTunnels(plane, pod, plan.source.identity, endpoint, inner, toGateway, (identity) => {
+      peerIdentity = identity;
+    });
+    const fields = this.#requestFields(plan, endpoint, trace, inner.forwardedNetwork);
+    const attempt = new ConnectAttempt(plane, source, fields, {
+      accepted: (stream, headers) => {
+        const baggage = fieldValue(headers, 'baggage');
+        const told = baggage === null || !plane.settings.responseBaggage ? null : parseBaggage(baggage);
+        this.know(contextOf(plan, endpoint, { identity: peerIdentity, baggage: told }));
+        this.#relayTo(stream);
+      },
+      refused: (refusal) => this.refuse(refusal),
+    });
+    this.#giveUp = () => attempt.cancel();
+    attempt.start();
+  }
+
+  #requestFields(
+    plan: ForwardPlan,
+    endpoint: PlannedEndpoint,
+    trace: string,
+    forwardedNetwork: string | null,
+  ): readonly HeaderField[] {
+    return connectRequestHeaders({
+      authority: endpoint.authority,
+      baggage: baggageOf(plan),
+      forwarded: buildForwarded({ ip: this.peerIp, port: this.peerPort }, plan.service?.hostname ?? null),
+      traceparent: trace,
+      forwardedNetwork,
+    });
+  }
+
+  #relayTo(stream: Http2Stream): void {
+    this.#giveUp = null;
+    this.relay = new TunnelRelay(this.plane.loop, this.channel, stream, 'client', this);
+    this.relay.start();
   }
 }
 
-/** Every thread of an agent that is being replaced may send a stream away once. */
-const MAX_RETRIES = 8;
+type ForwardPlan = Extract<OutboundPlan, { kind: 'forward' }>;
 
 const traceparent = createTraceparentSource();
 
 /** Built once per plan: plans are shared by all connections to a destination. */
 const baggages = new WeakMap<OutboundPlan, string>();
 
-function baggageOf(plan: Extract<OutboundPlan, { kind: 'forward' }>): string {
+function baggageOf(plan: ForwardPlan): string {
   let baggage = baggages.get(plan);
   if (baggage === undefined) {
     baggage = buildBaggage(plan.source);
     baggages.set(plan, baggage);
   }
   return baggage;
-}
-
-const STATUS_TEXTS: Record<number, string> = {
-  400: 'Bad Request',
-  401: 'Unauthorized',
-  403: 'Forbidden',
-  404: 'Not Found',
-  429: 'Too Many Requests',
-  500: 'Internal Server Error',
-  502: 'Bad Gateway',
-  503: 'Service Unavailable',
-  504: 'Gateway Timeout',
-};
-
-/** `response_flags` for a tunnel that could not be opened (spec §12.2). */
-function flagOf(error: CulvertError): ResponseFlag {
-  if (error.code === 'ETIMEDOUT') return 'NETWORK_POLICY';
-  if (error.code === 'NO_CERTIFICATE') return 'IDENTITY_ERROR';
-  if (error.code !== 'TLS') return 'CONNECT';
-  return error.message.includes('identity verification error') ? 'IDENTITY_ERROR' : 'TLS_FAILURE';
 }

@@ -1,0 +1,164 @@
+import type { Deadline } from '../deadlines.ts';
+import type { CulvertError } from '../errors.ts';
+import type { Plane } from '../filters/plane.ts';
+import { close, type Refusal } from '../filters/verdict.ts';
+import { readResponseHead } from '../hbone/connect-headers.ts';
+import type { Http2Connection } from '../hbone/connection.ts';
+import type { HeaderField } from '../hbone/hpack.ts';
+import { ErrorCode } from '../hbone/http-error.ts';
+import type { TunnelRequest } from '../hbone/pool.ts';
+import type { Http2Stream, StreamHandler, StreamReset } from '../hbone/stream.ts';
+import type { ResponseFlag } from '../metrics/traffic-labels.ts';
+
+/** Where an attempt gets its tunnel: calls `tunnel`, `noTunnel` or `refuse` of the attempt, once. */
+export type TunnelSource = (attempt: ConnectAttempt) => void;
+
+/** One of them is called, once. */
+export interface AttemptEvents {
+  /** The peer said 200: the stream needs its handler within the call. `headers` are the answer's regular fields. */
+  accepted(stream: Http2Stream, headers: readonly HeaderField[]): void;
+  refused(refusal: Refusal): void;
+}
+
+/**
+ * A CONNECT request on its way: to a tunnel, and to the peer's answer. Nothing of the application is sent before that, so
+ * nothing is lost when the request has to be sent again in another tunnel.
+ */
+export class ConnectAttempt implements TunnelRequest, StreamHandler {
+  readonly #plane: Plane;
+  readonly #source: TunnelSource;
+  readonly #fields: readonly HeaderField[];
+  readonly #events: AttemptEvents;
+  #connection: Http2Connection | null = null;
+  #stream: Http2Stream | null = null;
+  #deadline: Deadline | null = null;
+  #refusals = 0;
+  #losses = 0;
+  isOver = false;
+
+  constructor(plane: Plane, source: TunnelSource, fields: readonly HeaderField[], events: AttemptEvents) {
+    this.#plane = plane;
+    this.#source = source;
+    this.#fields = fields;
+    this.#events = events;
+  }
+
+  start(): void {
+    this.#source(this);
+  }
+
+  /** Nobody wants the stream any more. */
+  cancel(): void {
+    this.#end();
+    this.#stream?.reset(ErrorCode.CANCEL);
+    this.#stream = null;
+  }
+
+  tunnel(connection: Http2Connection): void {
+    if (this.isOver) return;
+    this.#connection = connection;
+    const stream = connection.open(this.#fields, this);
+    // Sending can be what shows that the tunnel is broken.
+    if (this.isOver || this.#connection !== connection) return;
+    if (stream === null) {
+      // It filled up or went away between the pool's look and now.
+      this.#source(this);
+      return;
+    }
+    this.#stream = stream;
+    this.#deadline = this.#plane.deadlines.response.set(() => {
+      this.#stream?.reset(ErrorCode.CANCEL);
+      this.refuse(close('no-response', 'the peer did not answer the CONNECT request in time'));
+    });
+  }
+
+  noTunnel(error: CulvertError): void {
+    this.refuse(close('tunnel-failed', error.message, 503, flagOf(error)));
+  }
+
+  refuse(refusal: Refusal): void {
+    if (this.isOver) return;
+    this.#end();
+    this.#stream = null;
+    this.#events.refused(refusal);
+  }
+
+  streamHeaders(fields: readonly HeaderField[]): void {
+    const head = readResponseHead(fields);
+    const stream = this.#stream;
+    if (head.kind === 'interim' || stream === null) return;
+    if (head.kind === 'malformed') {
+      this.#malformed(`malformed response: ${head.detail}`);
+    } else if (head.status !== 200) {
+      stream.reset(ErrorCode.CANCEL);
+      this.refuse(close('refused-by-peer', `http status: ${head.status} ${STATUS_TEXTS[head.status] ?? ''}`.trim()));
+    } else {
+      this.#end();
+      this.#stream = null;
+      this.#events.accepted(stream, head.headers);
+    }
+  }
+
+  streamReset(reset: StreamReset): void {
+    if (this.isOver) return;
+    const lost = this.#connection?.isClosed === true && reset.code === ErrorCode.CONNECT_ERROR;
+    this.#connection = null;
+    this.#stream = null;
+    this.#deadline?.clear();
+    if (reset.unprocessed ? this.#refusals++ < MAX_REFUSALS : lost && this.#losses++ < MAX_LOSSES) {
+      this.#source(this);
+      return;
+    }
+    this.refuse(close('tunnel-lost', `h2 failed: ${reset.detail}`, 503, 'H2_HANDSHAKE_FAILURE'));
+  }
+
+  streamData(): void {
+    this.#malformed('data before the response');
+  }
+
+  streamEnded(): void {
+    if (!this.isOver) this.#malformed('the stream ended before the response');
+  }
+
+  streamWritable(): void {}
+
+  /** RFC 9113 §8.1.1 */
+  #malformed(message: string): void {
+    this.#stream?.reset(ErrorCode.PROTOCOL_ERROR);
+    this.refuse(close('malformed-response', message, 503, 'H2_HANDSHAKE_FAILURE'));
+  }
+
+  #end(): void {
+    this.isOver = true;
+    this.#deadline?.clear();
+  }
+}
+
+/** The peer says that it did not act on the request (RFC 9113 §8.7). Every thread of a leaving agent may say so once. */
+const MAX_REFUSALS = 8;
+
+/**
+ * The tunnel broke before the answer: its peer may have been gone for a while. The peer may also have got the request and
+ * connected to its application; that connection carries nothing and ends with the tunnel.
+ */
+const MAX_LOSSES = 1;
+
+const STATUS_TEXTS: Record<number, string> = {
+  400: 'Bad Request',
+  401: 'Unauthorized',
+  403: 'Forbidden',
+  404: 'Not Found',
+  429: 'Too Many Requests',
+  500: 'Internal Server Error',
+  502: 'Bad Gateway',
+  503: 'Service Unavailable',
+  504: 'Gateway Timeout',
+};
+
+/** `response_flags` for a tunnel that could not be opened (spec §12.2). */
+function flagOf(error: CulvertError): ResponseFlag {
+  if (error.code === 'ETIMEDOUT') return 'NETWORK_POLICY';
+  if (error.code === 'NO_CERTIFICATE') return 'IDENTITY_ERROR';
+  if (error.code !== 'TLS') return 'CONNECT';
+  return error.message.includes('identity verification error') ? 'IDENTITY_ERROR' : 'TLS_FAILURE';
+}

@@ -1,0 +1,66 @@
+import { CulvertError } from '../errors.ts';
+import type { Plane, Pod } from '../filters/plane.ts';
+import type { HeaderField } from '../hbone/hpack.ts';
+import { ErrorCode } from '../hbone/http-error.ts';
+import type { TunnelKey } from '../hbone/pool.ts';
+import { channelInStream } from '../hbone/stream-carrier.ts';
+import { formatSocketAddress } from '../netns/address.ts';
+import type { InnerTunnel, PlannedEndpoint } from '../routing/plan.ts';
+import { ConnectAttempt, type TunnelSource } from './connect-attempt.ts';
+import { TunnelHandshake } from './tunnel-handshake.ts';
+
+/** Tunnels of the pool, from a pod to an endpoint or, when that is on another network, to the gateway in front of it. */
+export function pooledTunnels(plane: Plane, pod: Pod, source: string, endpoint: PlannedEndpoint): TunnelSource {
+  const key = keyOf(pod, source, endpoint);
+  return (attempt) => plane.pool.request(key, attempt);
+}
+
+/**
+ * Double HBONE (spec §3.6): tunnels inside a CONNECT stream of a tunnel to the gateway, end to end. One for each
+ * connection: the gateway chooses who serves it per stream.
+ *
+ * @param fields of the request to the gateway
+ * @param opened is told the SPIFFE id that the far end proved, before the attempt gets its tunnel
+ */
+export function innerTunnels(
+  plane: Plane,
+  pod: Pod,
+  source: string,
+  endpoint: PlannedEndpoint,
+  inner: InnerTunnel,
+  fields: readonly HeaderField[],
+  opened: (peerIdentity: string) => void,
+): TunnelSource {
+  const key = keyOf(pod, source, endpoint);
+  const via = `network gateway ${formatSocketAddress(endpoint.address)}`;
+  return (attempt) => {
+    const outer = new ConnectAttempt(plane, pooledTunnels(plane, pod, source, endpoint), fields, {
+      refused: (refusal) => attempt.refuse({ ...refusal, message: `${via}: ${refusal.message}` }),
+      accepted(stream) {
+        if (attempt.isOver || pod.stopped) {
+          stream.reset(ErrorCode.CANCEL);
+          return;
+        }
+        const handshake = new TunnelHandshake(plane, pod, {
+          source,
+          expected: inner.expectedIdentities,
+          peer: `${endpoint.authority} beyond ${via}`,
+          opened(connection, peerIdentity) {
+            plane.pool.lookAfter(key, connection);
+            opened(peerIdentity);
+            attempt.tunnel(connection);
+            if (connection.streamCount === 0) connection.drain();
+          },
+          failed: ({ code, message }) => attempt.noTunnel(new CulvertError(code, `beyond ${via}: ${message}`)),
+          streamClosed: (connection) => connection.drain(),
+        });
+        handshake.start(channelInStream(plane.loop, stream, handshake));
+      },
+    });
+    outer.start();
+  };
+}
+
+function keyOf(pod: Pod, source: string, { address, expectedIdentities }: PlannedEndpoint): TunnelKey {
+  return { source, expected: expectedIdentities, ip: address.ip, port: address.port, pod: pod.info.uid };
+}
