@@ -8,8 +8,6 @@
  */
 import assert from 'node:assert/strict';
 import { parseArgs } from 'node:util';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import { buildBaggage, parseBaggage } from '../../../src/hbone/baggage.ts';
 import {
   readForwardedNetwork,
@@ -33,36 +31,20 @@ import {
 import { type HeaderField, HpackDecoder, HpackEncoder } from '../../../src/hbone/hpack.ts';
 import { Http2Error } from '../../../src/hbone/http-error.ts';
 import { parseTraceparent } from '../../../src/hbone/traceparent.ts';
+import { type FuzzReport, runCases } from '../support/fuzzing.ts';
 import { mutated, randomBlock, randomFields, randomText } from './support/block-generator.ts';
 import { decodeBlock, encodeBlock } from './support/blocks.ts';
 import { type Random, seededRandom } from './support/random.ts';
 
-export interface FuzzReport {
-  readonly cases: number;
-  /** Growth of the heap behind the first second, in octets, with all garbage collected. */
-  readonly heapGrowth: number;
-}
-
 /** Runs cases from `seed` on until the time is up. Throws on the first failing case, naming its seed. */
 export function fuzz(seconds: number, seed: number): FuzzReport {
-  const start = performance.now();
-  let heapBefore = 0;
-  let cases = 0;
-  for (let elapsed = 0; elapsed < seconds * 1000; elapsed = performance.now() - start) {
-    if (heapBefore === 0 && elapsed > Math.min(1000, seconds * 300)) heapBefore = collectedHeap();
-    for (let i = 0; i < 50; i++) runCase(seed + cases++);
-  }
-  return { cases, heapGrowth: collectedHeap() - heapBefore };
+  return runCases(seconds, seed, runCase);
 }
 
 /** Runs the one case that follows from `seed`. */
 export function runCase(seed: number): void {
   const random = seededRandom(seed);
-  try {
-    random.pick([fuzzDecoder, fuzzRoundTrip, fuzzFrames, fuzzHeads, fuzzTunnelHeaders])(random);
-  } catch (cause) {
-    throw new Error(`fuzz case ${seed} failed: ${cause instanceof Error ? cause.message : cause}`, { cause });
-  }
+  random.pick([fuzzDecoder, fuzzRoundTrip, fuzzFrames, fuzzHeads, fuzzTunnelHeaders])(random);
 }
 
 /** A bounded decoder agrees with an unbounded one on everything but the size of the list. */
@@ -207,12 +189,6 @@ function outcome<T>(run: () => T): T | Http2Error {
     if (error instanceof Http2Error) return error;
     throw error;
   }
-}
-
-function collectedHeap(): number {
-  setFlagsFromString('--expose-gc');
-  runInNewContext('gc')();
-  return process.memoryUsage().heapUsed;
 }
 
 if (import.meta.main) {
