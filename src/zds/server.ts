@@ -17,6 +17,11 @@ export interface ZdsServer {
    * @throws CulvertError 'ZDS_NO_AGENT', 'ZDS_NACK' (the agent's words), 'ZDS_CONNECTION'
    */
   add(pod: PodInfo, netns: NetnsHandle | null): Promise<void>;
+  /**
+   * Puts a pod into the snapshots to come without telling an agent: for pods that were enrolled before this server
+   * started. The handle belongs to the server.
+   */
+  seed(pod: PodInfo, netns: NetnsHandle | null): void;
   /** Forgets a pod and resolves when every agent has answered. Agents that fail to are dropped, not reported. */
   remove(uid: string): Promise<void>;
   /** Agents that have had their snapshot. */
@@ -33,13 +38,20 @@ export interface ZdsServerOptions {
   readonly timers?: Timers;
   /** How long an agent may take for its hello and for each acknowledgement, in ms. */
   readonly answerMs?: number;
+  /**
+   * Until this resolves, agents that connect are left waiting: a snapshot that lacks pods would make them cut those off.
+   * It must not reject.
+   */
+  readonly ready?: Promise<void>;
+  /** An agent has had its snapshot, and may now be told what failed before. */
+  readonly onAgent?: () => void;
 }
 
 export type ZdsServerErrorCode = 'ZDS_NO_AGENT' | 'ZDS_NACK' | 'ZDS_CONNECTION';
 
 /** @throws the errno of listen when the path cannot be used */
 export function startZdsServer(options: ZdsServerOptions): ZdsServer {
-  const { path, log, timers = realTimers, answerMs = 5000 } = options;
+  const { path, log, timers = realTimers, answerMs = 5000, ready = Promise.resolve(), onAgent = () => {} } = options;
   const pods = new Map<string, { readonly pod: PodInfo; readonly netns: NetnsHandle | null }>();
   /** Those that said hello, in that order. What happens during a snapshot queues up behind it. */
   const agents: Agent[] = [];
@@ -53,24 +65,17 @@ export function startZdsServer(options: ZdsServerOptions): ZdsServer {
   );
 
   return {
+    seed: put,
     async add(pod, netns) {
-      const before = pods.get(pod.uid);
-      pods.set(pod.uid, { pod, netns });
-      if (before?.netns !== netns) before?.netns?.close();
+      put(pod, netns);
       const latest = agents.at(-1);
       if (latest === undefined) throw new CulvertError('ZDS_NO_AGENT', 'no agent is connected');
-      if (netns === null) return;
-      // The request may have to queue, and the pod be removed meanwhile.
-      const sent = netns.duplicate();
-      try {
-        await latest.request({ kind: 'add', uid: pod.uid, workload: pod }, [sent.fd]);
-      } finally {
-        sent.close();
-      }
+      if (netns !== null) await announce(latest, pod, netns);
     },
     async remove(uid) {
       pods.get(uid)?.netns?.close();
       pods.delete(uid);
+      for (const agent of agents) agent.told.delete(uid);
       await Promise.allSettled(agents.map((agent) => agent.request({ kind: 'del', uid }, [])));
     },
     agents: () => informed.size,
@@ -83,20 +88,41 @@ export function startZdsServer(options: ZdsServerOptions): ZdsServer {
     },
   };
 
+  function put(pod: PodInfo, netns: NetnsHandle | null): void {
+    const before = pods.get(pod.uid);
+    pods.set(pod.uid, { pod, netns });
+    if (before?.netns !== netns) before?.netns?.close();
+  }
+
+  async function announce(agent: Agent, pod: PodInfo, netns: NetnsHandle): Promise<void> {
+    // The request may have to queue, and the pod be removed meanwhile.
+    const sent = netns.duplicate();
+    try {
+      agent.told.set(pod.uid, netns.key);
+      await agent.request({ kind: 'add', uid: pod.uid, workload: pod }, [sent.fd]);
+    } finally {
+      sent.close();
+    }
+  }
+
   async function serve(agent: Agent): Promise<void> {
     connections.add(agent);
     agent.closed.then((reason) => {
       connections.delete(agent);
       informed.delete(agent);
       const index = agents.indexOf(agent);
+      const wasLatest = index >= 0 && index === agents.length - 1;
       if (index >= 0) agents.splice(index, 1);
       log.info('zds', 'agent disconnected', { reason });
+      const latest = agents.at(-1);
+      if (wasLatest && latest !== undefined) void catchUp(latest);
     });
     try {
       const version = decodeHello(await agent.hello());
       log.info('zds', 'agent connected', { version });
+      await ready;
       agents.push(agent);
-      await agent.exclusively(sendSnapshot);
+      await agent.exclusively((request) => sendSnapshot(agent, request));
     } catch (error) {
       agent.close(messageOf(error));
       return;
@@ -104,11 +130,25 @@ export function startZdsServer(options: ZdsServerOptions): ZdsServer {
     informed.add(agent);
     for (const resolve of waiters) resolve();
     waiters = [];
+    onAgent();
   }
 
-  async function sendSnapshot(request: SendRequest): Promise<void> {
+  /** An agent that is the latest again, because its successor has gone, learns what only the successor was told. */
+  async function catchUp(agent: Agent): Promise<void> {
+    for (const [uid, { pod, netns }] of pods) {
+      if (netns === null || agent.told.get(uid) === netns.key) continue;
+      try {
+        await announce(agent, pod, netns);
+      } catch (error) {
+        log.warn('zds', 'agent cannot serve a pod', { uid, error: messageOf(error) });
+      }
+    }
+  }
+
+  async function sendSnapshot(agent: Agent, request: SendRequest): Promise<void> {
     // Pods that are enrolled meanwhile are visited as well.
     for (const [uid, { pod, netns }] of pods) {
+      if (netns !== null) agent.told.set(uid, netns.key);
       try {
         await (netns === null
           ? request({ kind: 'keep', uid }, [])
@@ -128,6 +168,8 @@ type SendRequest = (request: WorkloadRequest, descriptors: readonly number[]) =>
 
 /** One connected agent: requests queue up, each waits for the answer of the one before. */
 interface Agent {
+  /** Pods it was told about, with the keys of their namespaces. */
+  readonly told: Map<string, string>;
   hello(): Promise<Uint8Array>;
   readonly request: SendRequest;
   /** Runs several requests with nothing in between. */
@@ -147,6 +189,7 @@ function createAgent(connection: SeqPacketConnection, timers: Timers, answerMs: 
   connection.start(receive, (code) => close(code === null ? 'closed by the agent' : `lost: ${code}`));
 
   return {
+    told: new Map(),
     hello: () => hello,
     request: (request, descriptors) => exclusively((send) => send(request, descriptors)),
     exclusively,
