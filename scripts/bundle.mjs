@@ -19,6 +19,7 @@ import { basename, join } from 'node:path';
 import { build } from 'esbuild';
 import { addonFile } from './setup/addon.mjs';
 import { cache, root } from './setup/layout.mjs';
+import { pluginFile } from './setup/plugin.mjs';
 
 /**
  * `await import('library')` of a CommonJS library gives its named exports in Node, but only `default` in a bundle with
@@ -77,6 +78,7 @@ try {
   });
   for (const { path, contents } of outputFiles) writeFileSync(join(staging, basename(path)), contents);
   copyFileSync(addonFile(), join(staging, 'culvert.node'));
+  copyFileSync(pluginFile, join(staging, 'culvert-cni'));
   rmSync(target, { recursive: true, force: true });
   renameSync(staging, target);
 } finally {

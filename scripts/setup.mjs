@@ -10,6 +10,7 @@ import { dependenciesAreCurrent, installDependencies } from './setup/dependencie
 import { cache } from './setup/layout.mjs';
 import { withLock } from './setup/lock.mjs';
 import { benchPrograms, installPackagesOf, missingPrograms, podPrograms } from './setup/packages.mjs';
+import { buildPlugin, pluginIsCurrent } from './setup/plugin.mjs';
 import { SetupError, say } from './setup/report.mjs';
 
 /**
@@ -41,6 +42,8 @@ export async function setUp(wanted) {
   await locked(async (holdFor) => {
     if (!dependenciesAreCurrent()) await installDependencies(holdFor);
     if (wanted.addon !== null && !addonIsCurrent(wanted.addon)) await buildAddon(wanted.addon, holdFor);
+    // Its compiler is there: the addon was built with it.
+    if (wanted.addon !== null && !pluginIsCurrent()) await buildPlugin(holdFor);
   });
 }
 
@@ -57,7 +60,7 @@ export async function orExplain(work) {
 }
 
 function isCurrent(wanted) {
-  return dependenciesAreCurrent() && (wanted.addon === null || addonIsCurrent(wanted.addon));
+  return dependenciesAreCurrent() && (wanted.addon === null || (addonIsCurrent(wanted.addon) && pluginIsCurrent()));
 }
 
 function locked(work) {

@@ -8,6 +8,7 @@ usage: culvert <command>
 
   agent            run the agent of this node (settings: environment variables, docs/configuration.md)
   proxy [ztunnel]  the same, under the name that ztunnel's container arguments use
+  cni              run the node agent of this node, which enrols its pods
   demo [--once]    pods in network namespaces on this machine, talking through the tunnels
   version          print the version
   help             print this
@@ -22,6 +23,10 @@ async function main(argv: readonly string[]): Promise<number> {
     case 'proxy': {
       const { runAgent } = await import('./agent.ts');
       return runAgent(process.env, [command, ...rest]);
+    }
+    case 'cni': {
+      const { runNodeAgent } = await import('./cni/node-agent.ts');
+      return runNodeAgent(process.env);
     }
     case 'demo': {
       const { runDemo } = await import('./demo/demo.ts');

@@ -12,7 +12,8 @@ import { workerThreads } from './worker-threads.ts';
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 type Table = typeof settings;
-type ValueOf<Row> = Row extends { type: ValueType<infer T>; default: infer Default }
+/** The type of a row's value. */
+export type ValueOf<Row> = Row extends { type: ValueType<infer T>; default: infer Default }
   ? Default extends null
     ? T | null
     : T
@@ -81,7 +82,7 @@ export async function loadConfig(
   system: System = realSystem,
 ): Promise<Config> {
   const problems = new Problems();
-  const given = readSettings(env, problems);
+  const given = readTable(env, settings, problems) as Settings;
   const texts: ProxyConfigText[] = [];
   if (system.exists(MESH_FILE)) {
     texts.push({ source: MESH_FILE, text: system.readText(MESH_FILE), under: 'defaultConfig' });
@@ -133,10 +134,13 @@ const realSystem: System = {
   logicalCpus: availableParallelism,
 };
 
-function readSettings(env: Environment, problems: Problems): Settings {
-  const values: Record<string, unknown> = {};
-  for (const [key, row] of Object.entries<Setting>(settings)) values[key] = readSetting(env, row, problems);
-  return values as Settings;
+/** The values of one table, by the rows' keys. Bad values are noted, and their defaults stand in. */
+export function readTable(
+  env: Environment,
+  table: Readonly<Record<string, Setting>>,
+  problems: Problems,
+): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(table).map(([key, row]) => [key, readSetting(env, row, problems)]));
 }
 
 function readSetting(env: Environment, row: Setting, problems: Problems): unknown {

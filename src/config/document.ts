@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import type { Setting } from './setting.ts';
+import { nodeAgentSettings } from './settings/node-agent.ts';
 import { chapters, families } from './settings.ts';
 
 /**
@@ -14,7 +15,8 @@ export function renderConfiguration(): string {
       .filter((family) => family.chapter === title)
       .map(describeFamily),
   ]);
-  return `${[INTRODUCTION, ...parts.flat(), PROXY_CONFIG].join('\n\n')}\n`;
+  const nodeAgent = Object.values<Setting>(nodeAgentSettings).map(describeSetting);
+  return `${[INTRODUCTION, ...parts.flat(), PROXY_CONFIG, NODE_AGENT, ...nodeAgent].join('\n\n')}\n`;
 }
 
 /** Where the text belongs. */
@@ -47,6 +49,11 @@ to other proxies and are passed over. The variable that is named beside a field 
 - \`statsPort\`: \`CULVERT_STATS_PORT\`
 - \`concurrency\`: \`ZTUNNEL_WORKER_THREADS\`; a number of threads, or 0 for one per CPU
 - \`proxyMetadata\`: \`ISTIO_META_\`…, name by name; a prefix \`ISTIO_META_\` is removed`;
+
+const NODE_AGENT = `## Node agent
+
+The settings of \`culvert cni\`. Those without the prefix \`CULVERT_\` have the names and formats of istio-cni; where a default
+differs, it is what istio-cni’s chart sets.`;
 
 function describeSetting(row: Setting): string {
   const title = row.overriddenBy === undefined ? `\`${row.env}\`` : `\`${row.env}\` (\`${row.overriddenBy}\` wins)`;

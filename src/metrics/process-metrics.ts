@@ -6,8 +6,9 @@ import type { Registry } from './registry.ts';
 /**
  * Registers what every agent shows about its process and build, read when scraped.
  * @param tag the istio version it runs with (`ISTIO_META_ISTIO_VERSION`); '' when not known
+ * @param component what the process is called there; the default is what dashboards and `istioctl` find node proxies by
  */
-export function registerProcessMetrics(registry: Registry, tag: string): void {
+export function registerProcessMetrics(registry: Registry, tag: string, component = 'ztunnel'): void {
   const startedAt = Date.now() / 1000 - process.uptime();
   const single = (family: Family, read: () => number | null) =>
     registry.computed(family, () => {
@@ -22,8 +23,7 @@ export function registerProcessMetrics(registry: Registry, tag: string): void {
     return (user + system) / 1e6;
   });
   single(PROCESS.startTime, () => startedAt);
-  // Dashboards and `istioctl` find the node proxies by this component name.
-  registry.gauge(BUILD).set(1, 'ztunnel', tag);
+  registry.gauge(BUILD).set(1, component, tag);
 }
 
 /** Null where /proc is not readable. */

@@ -34,10 +34,11 @@ export function makeScratchCheckout(t: TestContext): string {
     cpSync(join(repository, name), join(folder, name), { recursive: true });
   }
   symlinkSync(join(repository, 'node_modules'), join(folder, 'node_modules'));
-  mkdirSync(join(folder, 'native'));
+  mkdirSync(join(folder, 'native', 'cni-plugin'), { recursive: true });
   mkdirSync(join(folder, 'src'));
   writeFileSync(join(folder, 'native', 'addon.cc'), smallAddon);
   writeFileSync(join(folder, 'native', 'binding.gyp'), smallBinding);
+  writeFileSync(join(folder, 'native', 'cni-plugin', 'main.cc'), 'int main() { return 0; }\n');
   writeFileSync(join(folder, 'src', 'cli.ts'), smallCommand);
   return folder;
 }

@@ -8,11 +8,15 @@ import { addReturnRouting, kernelHasIpv6, removeReturnRouting } from './return-r
 /** Puts rules into pods and takes them out, by one of the kernel's two interfaces. */
 export interface RulesBackend {
   readonly name: 'nftables' | 'iptables';
+  /** The programs of the variant of iptables; null for nftables. */
+  readonly programs: Readonly<Record<IpFamily, IptablesPrograms>> | null;
   /**
    * Makes the rules of a pod what they should be, whatever was there. `netns` is a descriptor of its namespace.
    * @throws CulvertError 'RULES_INVALID', 'RULES_FAILED'
    */
   apply(netns: number, rules: PodRules): Promise<void>;
+  /** Removes what the other interface has: rules of a node agent that used that. @throws CulvertError 'RULES_FAILED' */
+  removeForeign(netns: number): Promise<void>;
   /** Leaves nothing behind; a pod without rules is no error. @throws CulvertError 'RULES_FAILED' */
   remove(netns: number): Promise<void>;
 }
@@ -22,7 +26,10 @@ export interface RulesBackend {
  * and used for every pod.
  * @throws CulvertError 'RULES_UNAVAILABLE' naming what is missing
  */
-export async function chooseRulesBackend(only?: RulesBackend['name']): Promise<RulesBackend> {
+export async function chooseRulesBackend(
+  only?: RulesBackend['name'],
+  variants: readonly string[] = IPTABLES_VARIANTS,
+): Promise<RulesBackend> {
   const reasons: string[] = [];
   if (only !== 'iptables') {
     const reason = await unusable(['nft', 'list', 'tables']);
@@ -30,7 +37,7 @@ export async function chooseRulesBackend(only?: RulesBackend['name']): Promise<R
     reasons.push(reason);
   }
   if (only !== 'nftables') {
-    for (const variant of IPTABLES_VARIANTS) {
+    for (const variant of variants) {
       const reason = await unusable([`${variant}-save`]);
       if (reason === null) return iptablesBackend(variant);
       reasons.push(reason);
@@ -45,12 +52,19 @@ export async function chooseRulesBackend(only?: RulesBackend['name']): Promise<R
 
 const nftables: RulesBackend = {
   name: 'nftables',
+  programs: null,
   apply: (netns, rules) =>
     explained('apply', async () => {
       const effective = supported(rules);
       // Answers must find their way before anything is captured.
       await addReturnRouting(netns, effective.ipv6);
       await applyNft(netns, nftScript(effective));
+    }),
+  removeForeign: (netns) =>
+    explained('remove', async () => {
+      for (const variant of IPTABLES_VARIANTS) {
+        if ((await unusable([`${variant}-save`])) === null) await removeIptables(netns, programsOf(variant));
+      }
     }),
   remove: (netns) =>
     explained('remove', async () => {
@@ -59,16 +73,24 @@ const nftables: RulesBackend = {
     }),
 };
 
-function iptablesBackend(variant: string): RulesBackend {
-  const programs: Record<IpFamily, IptablesPrograms> = {
+function programsOf(variant: string): Record<IpFamily, IptablesPrograms> {
+  const ipv6 = variant.replace('iptables', 'ip6tables');
+  return {
     ipv4: { restore: `${variant}-restore`, save: `${variant}-save` },
-    ipv6: {
-      restore: `${variant.replace('iptables', 'ip6tables')}-restore`,
-      save: `${variant.replace('iptables', 'ip6tables')}-save`,
-    },
+    ipv6: { restore: `${ipv6}-restore`, save: `${ipv6}-save` },
   };
+}
+
+async function removeIptables(netns: number, programs: Record<IpFamily, IptablesPrograms>): Promise<void> {
+  await reconcileIptables(netns, programs.ipv4, []);
+  if (kernelHasIpv6()) await reconcileIptables(netns, programs.ipv6, []);
+}
+
+function iptablesBackend(variant: string): RulesBackend {
+  const programs = programsOf(variant);
   return {
     name: 'iptables',
+    programs,
     apply: (netns, rules) =>
       explained('apply', async () => {
         const effective = supported(rules);
@@ -76,10 +98,13 @@ function iptablesBackend(variant: string): RulesBackend {
         await reconcileIptables(netns, programs.ipv4, iptablesTables(effective, 'ipv4'));
         if (effective.ipv6) await reconcileIptables(netns, programs.ipv6, iptablesTables(effective, 'ipv6'));
       }),
+    removeForeign: (netns) =>
+      explained('remove', async () => {
+        if ((await unusable(['nft', 'list', 'tables'])) === null) await applyNft(netns, nftRemovalScript());
+      }),
     remove: (netns) =>
       explained('remove', async () => {
-        await reconcileIptables(netns, programs.ipv4, []);
-        if (kernelHasIpv6()) await reconcileIptables(netns, programs.ipv6, []);
+        await removeIptables(netns, programs);
         await removeReturnRouting(netns);
       }),
   };

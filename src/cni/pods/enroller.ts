@@ -1,0 +1,440 @@
+import { CulvertError, messageOf } from '../../errors.ts';
+import type { Logger } from '../../log/logger.ts';
+import type { NetnsHandle } from '../../netns/handle.ts';
+import type { PodInfo } from '../../zds/types.ts';
+import type { HostRules } from '../host/host-rules.ts';
+import { type PodObject, REDIRECTION } from '../kube/objects.ts';
+import type { RulesBackend } from '../rules/backend.ts';
+import type { PodRules } from '../rules/pod-rules.ts';
+import { createWorkQueue } from './work-queue.ts';
+
+/**
+ * Takes pods into the mesh and out of it. For each pod there is one line of work: it compares what should be with what
+ * is and does what is missing, each step harmless when repeated. An entry stays until the pod is wholly out.
+ *
+ * Into the mesh: the node's probe rule, the agent's sockets in the pod, the pod's rules, the annotation; in this order no
+ * connection meets a redirection without a listener, and no probe is judged as traffic. Out of it: the other way round.
+ */
+export interface Enroller {
+  /** Looks at a pod again, because something about it has changed. */
+  changed(uid: string): void;
+  /** Looks at every pod that is not wholly enrolled: an agent has connected. */
+  retry(): void;
+  /**
+   * Knows a pod that was enrolled before this process started; its namespace may not have been found. It is in the
+   * agent's snapshots at once.
+   */
+  resume(pod: PodObject, netns: NetnsHandle | null, upToDate: boolean): void;
+  /**
+   * Enrols a pod that is about to start, and resolves when it may. The handle is the enroller's.
+   * @throws CulvertError what the failed step says; the pod is tried again when asked for again
+   */
+  admit(pod: PodObject, sandbox: Sandbox): Promise<void>;
+  /** Lets go of the namespaces of sandboxes that have ended. */
+  release(isEnded: (containerId: string) => boolean): void;
+  states(): Iterable<{ readonly pod: PodInfo; readonly state: PodState }>;
+  /** Takes every pod out, for good. Resolves with the pods that could not be. */
+  leaveAll(): Promise<string[]>;
+  /** Waits for what is under way and lets go of all handles; pods stay as they are. */
+  close(): Promise<void>;
+}
+
+/** What the runtime has made for a pod. */
+export interface Sandbox {
+  readonly containerId: string;
+  readonly netns: NetnsHandle;
+  /** Canonical. */
+  readonly ips: readonly string[];
+}
+
+/**
+ * `absent`: nothing done yet, or nothing left. `announced`: an agent serves the pod. `captured`: the rules are in place.
+ * `enabled`: the annotation says so. `lost`: enrolled, but its namespace has not been found.
+ */
+export type PodState = 'absent' | 'announced' | 'captured' | 'enabled' | 'removing' | 'lost';
+
+/** What should be. `gone`: the pod does not exist, or has ended. */
+export type Desired =
+  | { readonly kind: 'enrolled'; readonly pod: PodObject; readonly rules: PodRules }
+  | { readonly kind: 'out'; readonly pod: PodObject }
+  | { readonly kind: 'gone' }
+  /** It cannot be told now; nothing changes. */
+  | { readonly kind: 'unknown' };
+
+export interface EnrollerOptions {
+  desired(uid: string): Desired;
+  readonly rules: RulesBackend;
+  readonly zds: {
+    add(pod: PodInfo, netns: NetnsHandle | null): Promise<void>;
+    seed(pod: PodInfo, netns: NetnsHandle | null): void;
+    remove(uid: string): Promise<void>;
+  };
+  readonly host: Pick<HostRules, 'set' | 'remove'>;
+  /** Finds namespaces of running pods. Requests that come together are answered by one search. */
+  discover(uid: string, ips: readonly string[]): Promise<NetnsHandle | null>;
+  /** Writes the status annotation; null removes it. A pod that is gone is no error. */
+  annotate(pod: PodInfo, value: 'enabled' | 'pending' | null): Promise<void>;
+  readonly log: Pick<Logger, 'info' | 'warn' | 'debug'>;
+  readonly onStep?: (step: 'enrol' | 'remove', result: 'ok' | 'error', ms: number) => void;
+  /** Pause before a namespace that was not found is looked for again, in ms. */
+  readonly rescanMs?: number;
+}
+
+/** More would only wait for each other: every step is a short-lived program on the node. */
+const CONCURRENCY = 6;
+const RESCAN_MS = 10_000;
+
+export function createEnroller(options: EnrollerOptions): Enroller {
+  const { desired, rules: backend, zds, host, discover, annotate, log, onStep = () => {} } = options;
+  const rescanMs = options.rescanMs ?? RESCAN_MS;
+  const entries = new Map<string, Entry>();
+  const queue = createWorkQueue({
+    concurrency: CONCURRENCY,
+    work,
+    onError(uid, error, retryMs) {
+      const entry = entries.get(uid);
+      const pod = entry === undefined ? uid : `${entry.pod.namespace}/${entry.pod.name}`;
+      log.warn('pods', 'a pod is not as it should be', { pod, error: messageOf(error), retry_ms: retryMs });
+    },
+  });
+  let leaving = false;
+
+  function entryOf(pod: PodObject): Entry {
+    let entry = entries.get(pod.uid);
+    if (entry === undefined) {
+      entry = new Entry(infoOf(pod));
+      entries.set(pod.uid, entry);
+    }
+    return entry;
+  }
+
+  async function work(uid: string): Promise<void> {
+    const entry = entries.get(uid);
+    const waiters = entry?.takeWaiters() ?? [];
+    const started = performance.now();
+    const goal = leaving ? outOf(uid) : desired(uid);
+    const step = goal.kind === 'enrolled' ? 'enrol' : 'remove';
+    try {
+      const did = await reach(uid, goal);
+      if (did) onStep(step, 'ok', performance.now() - started);
+      for (const { resolve } of waiters) resolve();
+    } catch (error) {
+      onStep(step, 'error', performance.now() - started);
+      for (const { reject } of waiters) reject(error);
+      throw error;
+    }
+  }
+
+  /** Returns whether there was anything to do. */
+  async function reach(uid: string, goal: Desired): Promise<boolean> {
+    const entry = entries.get(uid);
+    if (goal.kind === 'unknown') return false;
+    if (goal.kind === 'gone') return entry !== undefined && (await forget(uid, entry));
+    if (goal.kind === 'enrolled') return await enrol(goal.pod, goal.rules);
+    const marked = goal.pod.annotations[REDIRECTION] !== undefined;
+    return entry === undefined && !marked ? false : await takeOut(goal.pod, marked);
+  }
+
+  async function enrol(pod: PodObject, rules: PodRules): Promise<boolean> {
+    const before = entries.get(pod.uid);
+    if (before === undefined && pod.ips.length === 0) return false;
+    const entry = entryOf(pod);
+    if (entry.released) return await clearSandbox(pod.uid, entry);
+    if (!(await findNamespace(entry, pod))) return false;
+    // A handle of its own: the runtime may report a new sandbox meanwhile, and a descriptor that was closed be reused.
+    const netns = entry.netns!.duplicate();
+    try {
+      return await enrolIn(netns, entry, pod, rules);
+    } finally {
+      netns.close();
+    }
+  }
+
+  async function enrolIn(netns: NetnsHandle, entry: Entry, pod: PodObject, rules: PodRules): Promise<boolean> {
+    const wanted = `${netns.key} ${JSON.stringify(rules)}`;
+    const marked = pod.annotations[REDIRECTION] === 'enabled';
+    if (entry.state === 'enabled' && entry.rulesAre === wanted && marked && entry.hasIps()) return false;
+    await host.set(pod.uid, entry.ips);
+    if (entry.announcedIn !== netns.key) {
+      try {
+        await zds.add(entry.pod, netns.duplicate());
+      } catch (error) {
+        if (!entry.starting) await markPending(pod);
+        throw error;
+      }
+      entry.announcedIn = netns.key;
+      entry.state = 'announced';
+    }
+    if (entry.rulesAre !== wanted) {
+      await backend.apply(netns.fd, rules);
+      // Ours first, so that there is no moment without rules.
+      if (entry.resumed) await backend.removeForeign(netns.fd);
+      entry.resumed = false;
+      entry.rulesAre = wanted;
+      entry.state = 'captured';
+      log.info('pods', 'pod captured', { pod: nameOf(pod), netns: netns.key });
+    }
+    entry.markHostIps();
+    if (entry.starting) {
+      // The pod need not wait for the API server; the annotation follows by itself.
+      entry.starting = false;
+      queue.add(pod.uid);
+      return true;
+    }
+    if (!marked) await annotate(entry.pod, 'enabled');
+    entry.state = 'enabled';
+    return true;
+  }
+
+  /** The agents let go of a sandbox that has ended; the pod may get another. */
+  async function clearSandbox(uid: string, entry: Entry): Promise<boolean> {
+    if (entry.cleared) return false;
+    await zds.remove(uid);
+    await host.remove(uid);
+    entry.cleared = true;
+    log.info('pods', 'sandbox has ended', { pod: `${entry.pod.namespace}/${entry.pod.name}` });
+    return true;
+  }
+
+  /** Returns false when the namespace is not known yet; it is then looked for again. */
+  async function findNamespace(entry: Entry, pod: PodObject): Promise<boolean> {
+    // Other addresses than before mean another sandbox, unless the runtime has told about it.
+    const moved = pod.ips.length > 0 && !entry.fromRuntime && !sameIps(pod.ips, entry.ips);
+    if (entry.netns !== null && !moved) return true;
+    if (pod.ips.length === 0) return false;
+    const netns = await discover(pod.uid, pod.ips);
+    if (netns === null) {
+      if (entry.netns !== null) return true;
+      entry.state = entry.state === 'absent' ? 'absent' : 'lost';
+      log.debug('pods', 'namespace not found, looking again later', { pod: nameOf(pod) });
+      queue.addLater(pod.uid, rescanMs);
+      return false;
+    }
+    entry.ips = [...pod.ips];
+    entry.take(netns);
+    return true;
+  }
+
+  async function markPending(pod: PodObject): Promise<void> {
+    if (pod.annotations[REDIRECTION] === 'pending') return;
+    try {
+      await annotate(infoOf(pod), 'pending');
+    } catch (error) {
+      // What it was to tell about is the error that counts.
+      log.warn('pods', 'cannot annotate a pod', { pod: nameOf(pod), error: messageOf(error) });
+    }
+  }
+
+  async function takeOut(pod: PodObject, marked: boolean): Promise<boolean> {
+    const known = entries.has(pod.uid);
+    const entry = entryOf(pod);
+    // One that only its annotation tells of was enrolled by somebody before.
+    entry.resumed ||= !known;
+    entry.state = 'removing';
+    if (entry.netns === null && pod.ips.length > 0) {
+      const netns = await discover(pod.uid, pod.ips);
+      if (netns !== null) entry.take(netns);
+      else log.warn('pods', 'rules stay in a pod whose namespace is not found', { pod: nameOf(pod) });
+    }
+    const netns = entry.netns?.duplicate() ?? null;
+    try {
+      if (netns !== null) {
+        await backend.remove(netns.fd);
+        if (entry.resumed) await backend.removeForeign(netns.fd);
+      }
+    } finally {
+      netns?.close();
+    }
+    await host.remove(pod.uid);
+    await zds.remove(pod.uid);
+    if (marked) await annotate(entry.pod, null);
+    drop(pod.uid, entry);
+    log.info('pods', 'pod taken out of the mesh', { pod: nameOf(pod) });
+    return true;
+  }
+
+  async function forget(uid: string, entry: Entry): Promise<boolean> {
+    entry.state = 'removing';
+    await zds.remove(uid);
+    await host.remove(uid);
+    drop(uid, entry);
+    log.info('pods', 'pod has ended', { pod: `${entry.pod.namespace}/${entry.pod.name}` });
+    return true;
+  }
+
+  function drop(uid: string, entry: Entry): void {
+    entry.state = 'absent';
+    entry.announcedIn = null;
+    entry.rulesAre = null;
+    // What the runtime has said meanwhile is about a new sandbox.
+    if (entry.hasWaiters()) return;
+    entry.letGo();
+    entries.delete(uid);
+  }
+
+  function outOf(uid: string): Desired {
+    const now = desired(uid);
+    return now.kind === 'enrolled' ? { kind: 'out', pod: now.pod } : now;
+  }
+
+  return {
+    changed: (uid) => queue.add(uid),
+    retry() {
+      for (const [uid, entry] of entries) if (entry.state !== 'enabled') queue.add(uid);
+    },
+    resume(pod, netns, upToDate) {
+      const entry = entryOf(pod);
+      entry.ips = [...pod.ips];
+      entry.resumed = true;
+      entry.state = netns === null ? 'lost' : 'enabled';
+      if (netns !== null) {
+        entry.take(netns);
+        entry.announcedIn = netns.key;
+        if (upToDate) {
+          const goal = desired(pod.uid);
+          if (goal.kind === 'enrolled') entry.rulesAre = `${netns.key} ${JSON.stringify(goal.rules)}`;
+        }
+      }
+      zds.seed(entry.pod, netns?.duplicate() ?? null);
+      queue.add(pod.uid);
+    },
+    admit(pod, { containerId, netns, ips }) {
+      const entry = entryOf(pod);
+      entry.admit(containerId, netns, ips);
+      const done = entry.wait();
+      queue.add(pod.uid);
+      return done;
+    },
+    release(isEnded) {
+      for (const [uid, entry] of entries) {
+        if (entry.containerId === null || !isEnded(entry.containerId)) continue;
+        entry.release();
+        queue.add(uid);
+      }
+    },
+    *states() {
+      for (const { pod, state } of entries.values()) yield { pod, state };
+    },
+    async leaveAll() {
+      leaving = true;
+      for (const uid of entries.keys()) queue.add(uid);
+      await queue.idle();
+      const left = [...entries.values()].map(({ pod }) => `${pod.namespace}/${pod.name}`);
+      await queue.close();
+      return left;
+    },
+    async close() {
+      await queue.close();
+      for (const entry of entries.values()) entry.letGo();
+      entries.clear();
+    },
+  };
+}
+
+interface Waiter {
+  resolve(): void;
+  reject(error: unknown): void;
+}
+
+/** What is known and done about one pod. */
+class Entry {
+  readonly pod: PodInfo;
+  state: PodState = 'absent';
+  netns: NetnsHandle | null = null;
+  containerId: string | null = null;
+  ips: readonly string[] = [];
+  /** The runtime has told the namespace, so that it need not be looked for. */
+  fromRuntime = false;
+  /** It was enrolled by an earlier node agent, which may have used other means. */
+  resumed = false;
+  /** A plugin waits for the pod. */
+  starting = false;
+  /** Its last sandbox has ended; there is nothing to look for until there is a new one. */
+  released = false;
+  /** Agents and node know that it has ended. */
+  cleared = false;
+  /** Namespace in which an agent serves it. */
+  announcedIn: string | null = null;
+  /** Namespace and rules that were last set. */
+  rulesAre: string | null = null;
+  #waiters: Waiter[] = [];
+  #hostIps: readonly string[] | null = null;
+
+  constructor(pod: PodInfo) {
+    this.pod = pod;
+  }
+
+  take(netns: NetnsHandle): void {
+    if (this.netns !== netns) this.netns?.close();
+    this.netns = netns;
+    this.released = false;
+    this.cleared = false;
+  }
+
+  admit(containerId: string, netns: NetnsHandle, ips: readonly string[]): void {
+    this.take(netns);
+    this.containerId = containerId;
+    this.ips = [...ips];
+    this.fromRuntime = true;
+    this.starting = true;
+  }
+
+  release(): void {
+    this.letGo();
+    this.released = true;
+    this.fromRuntime = false;
+    this.starting = false;
+    this.containerId = null;
+    this.announcedIn = null;
+    this.rulesAre = null;
+    this.state = 'absent';
+  }
+
+  letGo(): void {
+    this.netns?.close();
+    this.netns = null;
+    this.#hostIps = null;
+  }
+
+  wait(): Promise<void> {
+    return new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
+  }
+
+  hasWaiters(): boolean {
+    return this.#waiters.length > 0;
+  }
+
+  takeWaiters(): Waiter[] {
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    return waiters;
+  }
+
+  markHostIps(): void {
+    this.#hostIps = this.ips;
+  }
+
+  hasIps(): boolean {
+    return this.#hostIps !== null && sameIps(this.#hostIps, this.ips);
+  }
+}
+
+function infoOf({ uid, name, namespace, serviceAccount }: PodObject): PodInfo {
+  return { uid, name, namespace, serviceAccount };
+}
+
+function nameOf({ namespace, name }: PodObject): string {
+  return `${namespace}/${name}`;
+}
+
+function sameIps(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((ip) => b.includes(ip));
+}
+
+/** Why a pod did not start, in words for the events of the pod. */
+export function explainAdmission(error: unknown): string {
+  if (error instanceof CulvertError && error.code === 'ZDS_NO_AGENT') {
+    return 'no agent is connected to the node agent: look at the culvert-agent (or ztunnel) pod of this node';
+  }
+  return messageOf(error);
+}
