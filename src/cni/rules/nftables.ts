@@ -83,7 +83,11 @@ function mangleTable(): string {
     // A route hook, so that a packet whose mark has changed is routed once more.
     baseChain('output', 'type route hook output priority -150', 'istio-output'),
     chain('istio-prerouting', [`${FROM_AGENT} counter ct mark set ct mark & 0xfffff000 | ${RETURN_MARK}`]),
-    chain('istio-output', [`ct mark & ${MARK_MASK} == ${RETURN_MARK} counter meta mark set ct mark`]),
+    // Only the answers of the application need the mark. On the packets of the other direction, and on those of the agent
+    // itself, it would change nothing but cost another routing decision each (a seventh of sending a short message).
+    chain('istio-output', [
+      `ct direction reply ${NOT_FROM_AGENT} ct mark & ${MARK_MASK} == ${RETURN_MARK} counter meta mark set ct mark`,
+    ]),
   ]);
 }
 
