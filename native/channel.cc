@@ -374,12 +374,7 @@ bool Loop::SendSlices(Channel* channel) {
     }
     ssize_t sent = 0;
     if (channel->out.empty() && channel->writable) {
-      msghdr message{};
-      message.msg_iov = parts;
-      message.msg_iovlen = count;
-      do {
-        sent = sendmsg(channel->fd, &message, MSG_NOSIGNAL);
-      } while (sent < 0 && errno == EINTR);
+      sent = SendParts(channel->fd, parts, count);
       if (sent < 0) {
         if (errno != EAGAIN && errno != EWOULDBLOCK) {
           Fail(channel, errno, "");

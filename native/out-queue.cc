@@ -86,20 +86,29 @@ size_t OutQueue::Take(ChunkPool* pool, uint8_t* to, size_t room) {
   return taken;
 }
 
+ssize_t SendParts(int fd, iovec* parts, size_t count) {
+  msghdr message{};
+  message.msg_iov = parts;
+  message.msg_iovlen = count;
+  ssize_t sent;
+  do {
+    sent = count == 1 ? send(fd, parts[0].iov_base, parts[0].iov_len, MSG_NOSIGNAL) : sendmsg(fd, &message, MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  return sent;
+}
+
 int OutQueue::Send(int fd, ChunkPool* pool) {
   while (size_ > 0) {
     iovec parts[16];
-    msghdr message{};
-    message.msg_iov = parts;
-    for (Chunk* chunk = head_; chunk != nullptr && message.msg_iovlen < 16; chunk = chunk->next) {
+    size_t count = 0;
+    for (Chunk* chunk = head_; chunk != nullptr && count < 16; chunk = chunk->next) {
       if (chunk->size() == 0) continue;
-      parts[message.msg_iovlen].iov_base = chunk->data() + chunk->start;
-      parts[message.msg_iovlen].iov_len = chunk->size();
-      message.msg_iovlen++;
+      parts[count].iov_base = chunk->data() + chunk->start;
+      parts[count].iov_len = chunk->size();
+      count++;
     }
-    ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL);
+    ssize_t n = SendParts(fd, parts, count);
     if (n < 0) {
-      if (errno == EINTR) continue;
       if (errno == EAGAIN || errno == EWOULDBLOCK) return 0;
       return errno;
     }

@@ -25,14 +25,18 @@ export function parseForwarded(header: string): Forwarded {
   while (PAIR.lastIndex < header.length) {
     const pair = PAIR.exec(header);
     if (pair === null) return NOTHING;
-    const [, name, plain, quotedValue, separator] = pair;
-    const value = plain ?? quotedValue!.replace(/\\(.)/g, '$1');
-    if (name!.toLowerCase() === 'for') client ??= value;
-    if (name!.toLowerCase() === 'host') host ??= value;
+    const name = pair[1]!.toLowerCase();
+    const value = pair[2] ?? unescaped(pair[3]!);
+    if (name === 'for') client ??= value;
+    if (name === 'host') host ??= value;
     // A later element is about a later hop.
-    if (separator === ',') break;
+    if (pair[4] === ',') break;
   }
   return { client, host: host === '' ? null : host };
+}
+
+function unescaped(quotedValue: string): string {
+  return quotedValue.includes('\\') ? quotedValue.replace(/\\(.)/g, '$1') : quotedValue;
 }
 
 /** Far above an address and a DNS name. */
