@@ -9,7 +9,7 @@ import { addonFile, addonIsCurrent, buildAddon } from './setup/addon.mjs';
 import { dependenciesAreCurrent, installDependencies } from './setup/dependencies.mjs';
 import { cache } from './setup/layout.mjs';
 import { withLock } from './setup/lock.mjs';
-import { benchPrograms, installPackagesOf, missingPrograms, podPrograms } from './setup/packages.mjs';
+import { benchPrograms, installPackagesOf, missingPrograms, podPrograms, testPrograms } from './setup/packages.mjs';
 import { buildPlugin, pluginIsCurrent } from './setup/plugin.mjs';
 import { SetupError, say } from './setup/report.mjs';
 
@@ -17,11 +17,12 @@ import { SetupError, say } from './setup/report.mjs';
  * What a command needs beyond the dependencies. `addon` is the variant to build, or null.
  *
  * @typedef {{ addon: 'normal' | 'asan' | null, programs: string[] }} Needs
- * @type {Record<'run' | 'pods' | 'bench' | 'tools' | 'asan', Needs>}
+ * @type {Record<'run' | 'pods' | 'tests' | 'bench' | 'tools' | 'asan', Needs>}
  */
 export const needs = {
   run: { addon: 'normal', programs: [] },
   pods: { addon: 'normal', programs: podPrograms },
+  tests: { addon: 'normal', programs: [...podPrograms, ...testPrograms] },
   bench: { addon: 'normal', programs: [...podPrograms, ...benchPrograms] },
   tools: { addon: null, programs: [] },
   asan: { addon: 'asan', programs: [] },

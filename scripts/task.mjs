@@ -21,7 +21,7 @@ const lint = ['node_modules/@biomejs/biome/bin/biome', 'ci', '--colors=off', '.'
 const tasks = {
   check: { needs: needs.tools, steps: () => [types, lint] },
   test: {
-    needs: needs.pods,
+    needs: needs.tests,
     steps: (rest) => [types, lint, [...testFlags, ...(rest.length > 0 ? rest : ['test/**/*.test.ts'])]],
   },
   demo: { needs: needs.pods, steps: (rest) => [['src/cli.ts', 'demo', ...rest]] },

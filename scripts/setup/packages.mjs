@@ -13,6 +13,9 @@ const packageOf = {
   wrk: 'wrk',
   iperf3: 'iperf3',
   haproxy: 'haproxy',
+  nghttp: 'nghttp2-client',
+  h2load: 'nghttp2-client',
+  nghttpx: 'nghttp2-proxy',
   'c++': 'g++',
   make: 'make',
   python3: 'python3',
@@ -22,6 +25,8 @@ const packageOf = {
 export const buildPrograms = ['c++', 'make', 'python3'];
 /** What pods on one machine take: the demo and the tests. */
 export const podPrograms = ['ip', 'nft', 'iptables', 'curl', 'openssl'];
+/** What the tests take on top: independent peers. */
+export const testPrograms = ['nghttp', 'h2load', 'nghttpx'];
 /** What the benchmarks take on top. */
 export const benchPrograms = ['wrk', 'iperf3', 'haproxy'];
 

@@ -174,6 +174,8 @@ export class FrameHandler implements FrameSink {
       return;
     }
     const stream = streams.add(streamId, NO_HANDLER);
+    // Whoever answers at once ends the stream with the answer: there is nothing left to reset.
+    stream.remoteEnded = ends;
     stream.handler = this.#events.request(stream, head);
     if (ends && !stream.closed) streams.endRemote(stream);
   }
