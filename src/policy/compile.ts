@@ -1,58 +1,98 @@
-import { type Cidr, parseCidr } from '../netns/address.ts';
 import type { MeshState } from '../state/mesh-state.ts';
 import type { PolicyKey, Workload } from '../state/types.ts';
-import type {
-  CompiledMatch,
-  CompiledPolicies,
-  CompiledPolicy,
-  Policy,
-  PolicyMatch,
-  Refusal,
-  ServiceAccountMatch,
-  StringMatch,
-} from './types.ts';
+import { type PolicyTable, TableBuilder, Unintelligible } from './table.ts';
+import type { CompiledPolicies, Policy, Refusal } from './types.ts';
+
+/** Policies that apply together: those of the mesh, of a namespace, or those that workloads list. */
+export interface CompiledScope {
+  readonly dryRunDeny: PolicyTable | null;
+  readonly deny: PolicyTable | null;
+  readonly dryRunAllow: PolicyTable | null;
+  readonly allow: PolicyTable | null;
+  /** Sorted by key. */
+  readonly unintelligible: readonly Refusal[];
+  /** Keys of those that are not known, sorted. */
+  readonly missing: readonly PolicyKey[];
+}
+
+/** A policy by its key; null when it is not known. */
+export type PolicyEntry = readonly [key: PolicyKey, policy: Policy | null];
 
 /**
- * Gathers the policies that apply to a local workload (those of its namespace, the global ones, and those it lists) and
- * prepares them for evaluation (spec §5.1). The order is by key, so that verdicts name the same policy everywhere.
+ * Prepares the policies of a scope for evaluation. Yields now and then, as there may be thousands.
  *
- * Unlike the incumbent, which skips what it does not know or understand, a listed policy that is unknown and a policy
- * with an entry that means nothing refuse every connection. A dry-run policy enforces nothing, broken or not.
+ * Unlike the incumbent, which skips what it does not know or understand, both are kept in mind, as they refuse
+ * connections. A dry-run policy enforces nothing, broken or not.
  */
-export function compilePolicies(mesh: MeshState, workload: Workload): CompiledPolicies {
-  const keys = new Set([
-    ...mesh.namespacePolicies(workload.namespace),
-    ...mesh.globalPolicies(),
-    ...workload.authorizationPolicies,
-  ]);
-  const refusals: Refusal[] = [];
-  const compiled = {
-    dryRunDeny: [] as CompiledPolicy[],
-    deny: [] as CompiledPolicy[],
-    dryRunAllow: [] as CompiledPolicy[],
-    allow: [] as CompiledPolicy[],
+export function* compileScope(entries: readonly PolicyEntry[]): Generator<void, CompiledScope> {
+  const builders = {
+    dryRunDeny: new TableBuilder(),
+    deny: new TableBuilder(),
+    dryRunAllow: new TableBuilder(),
+    allow: new TableBuilder(),
   };
-  for (const key of [...keys].sort()) {
-    const policy = mesh.policy(key);
+  const unintelligible: Refusal[] = [];
+  const missing: PolicyKey[] = [];
+  for (const [key, policy] of [...entries].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    yield;
     if (policy === null) {
-      refusals.push({ policy: key, reason: `unknown policy ${key} is listed for this workload` });
+      missing.push(key);
       continue;
     }
     try {
-      compiled[groupOf(policy)].push(compilePolicy(key, policy));
+      check(policy);
+      yield* builders[groupOf(policy)].add(key, policy);
     } catch (error) {
       if (!(error instanceof Unintelligible)) throw error;
-      if (!policy.dryRun)
-        refusals.push({ policy: key, reason: `policy ${key} cannot be understood: ${error.message}` });
+      const reason = `policy ${key} cannot be understood: ${error.message}`;
+      if (!policy.dryRun) unintelligible.push({ kind: 'unintelligible', policy: key, reason });
     }
   }
-  return { refusals, ...compiled };
+  return {
+    dryRunDeny: yield* tableOf(builders.dryRunDeny),
+    deny: yield* tableOf(builders.deny),
+    dryRunAllow: yield* tableOf(builders.dryRunAllow),
+    allow: yield* tableOf(builders.allow),
+    unintelligible,
+    missing,
+  };
+}
+
+/** @param isAwaited whether a policy that is not known may still be on its way */
+export function joinScopes(
+  scopes: readonly CompiledScope[],
+  isAwaited: (key: PolicyKey) => boolean = () => false,
+): CompiledPolicies {
+  const tables = (group: Group) => scopes.map((scope) => scope[group]).filter((table) => table !== null);
+  return {
+    refusal: refusalOf(scopes, isAwaited),
+    dryRunDeny: tables('dryRunDeny'),
+    deny: tables('deny'),
+    dryRunAllow: tables('dryRunAllow'),
+    allow: tables('allow'),
+  };
+}
+
+/** What judges connections to a workload, at once: for a look from outside the data plane. */
+export function compilePolicies(mesh: MeshState, workload: Workload): CompiledPolicies {
+  const entries = [...policyKeysOf(mesh, workload)].map((key): PolicyEntry => [key, mesh.policy(key)]);
+  return joinScopes([finish(compileScope(entries))]);
+}
+
+/** The policies that apply to a workload: of the mesh, of its namespace, and those it lists (spec §5.1). */
+export function policyKeysOf(mesh: MeshState, workload: Workload): Set<PolicyKey> {
+  return new Set([
+    ...mesh.globalPolicies(),
+    ...mesh.namespacePolicies(workload.namespace),
+    ...workload.authorizationPolicies,
+  ]);
 }
 
 /** Why a policy cannot be compiled, or null when it can. Sources use it to report a policy before it is in force. */
 export function findPolicyFault(policy: Policy): string | null {
   try {
-    compilePolicy('', policy);
+    check(policy);
+    finish(new TableBuilder().add('', policy));
     return null;
   } catch (error) {
     if (error instanceof Unintelligible) return error.message;
@@ -60,90 +100,46 @@ export function findPolicyFault(policy: Policy): string | null {
   }
 }
 
-class Unintelligible extends Error {}
+type Group = 'dryRunDeny' | 'deny' | 'dryRunAllow' | 'allow';
 
-function groupOf({ action, dryRun }: Policy): 'dryRunDeny' | 'deny' | 'dryRunAllow' | 'allow' {
+function groupOf({ action, dryRun }: Policy): Group {
   if (action === 'Deny') return dryRun ? 'dryRunDeny' : 'deny';
   return dryRun ? 'dryRunAllow' : 'allow';
 }
 
-function compilePolicy(key: PolicyKey, policy: Policy): CompiledPolicy {
-  if (policy.unintelligible !== null) throw new Unintelligible(policy.unintelligible);
-  const rules = policy.rules.map((clauses, rule) =>
-    clauses.map((matches, clause) =>
-      matches.map((match, index) => compileMatch(match, `rules[${rule}][${clause}][${index}]`)),
-    ),
+function check({ unintelligible, action }: Policy): void {
+  if (unintelligible !== null) throw new Unintelligible(unintelligible);
+  if (action !== 'Allow' && action !== 'Deny') throw new Unintelligible(`the action is ${JSON.stringify(action)}`);
+}
+
+function* tableOf(builder: TableBuilder): Generator<void, PolicyTable | null> {
+  return builder.isEmpty ? null : yield* builder.finish();
+}
+
+/** One that will not change by waiting first; the first by key among equals. */
+function refusalOf(scopes: readonly CompiledScope[], isAwaited: (key: PolicyKey) => boolean): Refusal | null {
+  const refusals = scopes.flatMap(({ unintelligible, missing }) => [
+    ...unintelligible,
+    ...missing.map((key) => missingPolicy(key, isAwaited(key))),
+  ]);
+  const rank = ({ kind, policy }: Refusal) => `${kind === 'awaited' ? 1 : 0}${policy}`;
+  return refusals.reduce<Refusal | null>(
+    (first, refusal) => (first === null || rank(refusal) < rank(first) ? refusal : first),
+    null,
   );
+}
+
+function missingPolicy(key: PolicyKey, isAwaited: boolean): Refusal {
   return {
-    key,
-    rules: rules.filter(canMatch).map((clauses) => clauses.map((matches) => matches.filter(asksSomething))),
+    kind: isAwaited ? 'awaited' : 'unknown',
+    policy: key,
+    reason: `unknown policy ${key} is listed for this workload`,
   };
 }
 
-/** A clause of nothing but matches without values never matches, unlike a clause without matches (spec §5.1). */
-function canMatch(clauses: readonly (readonly CompiledMatch[])[]): boolean {
-  return clauses.every((matches) => matches.length === 0 || matches.some(asksSomething));
-}
-
-function asksSomething(match: CompiledMatch): boolean {
-  return Object.values(match).some((values) => values !== null);
-}
-
-function compileMatch(match: PolicyMatch, at: string): CompiledMatch {
-  const texts = (field: TextField) => compileList(match[field], `${at}.${field}`, checkString);
-  const accounts = (field: AccountField) => compileList(match[field], `${at}.${field}`, checkAccount);
-  const blocks = (field: BlockField) => compileList(match[field], `${at}.${field}`, toBlock);
-  const ports = (field: PortField) => compileList(match[field], `${at}.${field}`, checkPort);
-  return {
-    namespaces: texts('namespaces'),
-    notNamespaces: texts('notNamespaces'),
-    serviceAccounts: accounts('serviceAccounts'),
-    notServiceAccounts: accounts('notServiceAccounts'),
-    principals: texts('principals'),
-    notPrincipals: texts('notPrincipals'),
-    sourceIps: blocks('sourceIps'),
-    notSourceIps: blocks('notSourceIps'),
-    destinationIps: blocks('destinationIps'),
-    notDestinationIps: blocks('notDestinationIps'),
-    destinationPorts: ports('destinationPorts'),
-    notDestinationPorts: ports('notDestinationPorts'),
-  };
-}
-
-type TextField = 'namespaces' | 'notNamespaces' | 'principals' | 'notPrincipals';
-type AccountField = 'serviceAccounts' | 'notServiceAccounts';
-type BlockField = 'sourceIps' | 'notSourceIps' | 'destinationIps' | 'notDestinationIps';
-type PortField = 'destinationPorts' | 'notDestinationPorts';
-
-/** null for an empty list; `toCompiled` gives null for a value that means nothing. */
-function compileList<Given, Compiled>(
-  values: readonly Given[],
-  at: string,
-  toCompiled: (value: Given) => Compiled | null,
-): Compiled[] | null {
-  if (values.length === 0) return null;
-  return values.map((value, index) => {
-    const compiled = toCompiled(value);
-    if (compiled === null) throw new Unintelligible(`${at}[${index}] is ${JSON.stringify(value)}`);
-    return compiled;
-  });
-}
-
-function checkString(value: StringMatch): StringMatch | null {
-  if ('Presence' in value) return value;
-  const text = 'Exact' in value ? value.Exact : 'Prefix' in value ? value.Prefix : value.Suffix;
-  return typeof text === 'string' ? value : null;
-}
-
-function checkAccount(value: ServiceAccountMatch): ServiceAccountMatch | null {
-  return typeof value.namespace === 'string' && typeof value.serviceAccount === 'string' ? value : null;
-}
-
-function toBlock(value: string): Cidr | null {
-  return parseCidr(value);
-}
-
-/** A port beyond 65535 is not folded into the range, as the incumbent does: it would match some other port. */
-function checkPort(value: number): number | null {
-  return Number.isInteger(value) && value >= 0 && value <= 65535 ? value : null;
+function finish<T>(work: Generator<void, T>): T {
+  for (;;) {
+    const step = work.next();
+    if (step.done) return step.value;
+  }
 }

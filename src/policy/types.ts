@@ -1,9 +1,6 @@
-/**
- * Authorization policies: as their source gives them, compiled for one local workload, and the verdict (spec §5).
- * All of it is plain data that can cross threads.
- */
-import type { Cidr } from '../netns/address.ts';
+/** Authorization policies: as their source gives them, compiled for one local workload, and the verdict (spec §5). */
 import type { PolicyKey } from '../state/types.ts';
+import type { PolicyTable } from './table.ts';
 
 /** A policy as its source gives it; the shape is that of the config dump (spec §14.4). */
 export interface Policy {
@@ -66,42 +63,28 @@ export const EMPTY_MATCH: PolicyMatch = Object.freeze({
   notDestinationPorts: [],
 });
 
-/** What a worker needs to judge connections to one local workload, already in the order of evaluation. */
+/**
+ * What judges connections to one local workload. Plain data and shared memory, which can cross threads. A list holds one
+ * table per scope that has policies of that kind: of the mesh, of the namespace, of the workload.
+ */
 export interface CompiledPolicies {
-  /** Why every connection is refused, before any policy is asked; empty when all policies were understood. */
-  readonly refusals: readonly Refusal[];
-  readonly dryRunDeny: readonly CompiledPolicy[];
-  readonly deny: readonly CompiledPolicy[];
-  readonly dryRunAllow: readonly CompiledPolicy[];
-  readonly allow: readonly CompiledPolicy[];
+  /** Why every connection that is not explicitly denied is refused or has to wait; null when all policies are in force. */
+  readonly refusal: Refusal | null;
+  readonly dryRunDeny: readonly PolicyTable[];
+  readonly deny: readonly PolicyTable[];
+  readonly dryRunAllow: readonly PolicyTable[];
+  readonly allow: readonly PolicyTable[];
 }
 
-/** A policy that applies but is not known, or could not be understood. */
+/** A policy that applies but cannot be enforced. */
 export interface Refusal {
+  /**
+   * `awaited`: it is not known yet, or not compiled yet, and nobody can say what it permits;
+   * `unknown`: it has been awaited for long; `unintelligible`: it says something that has no meaning.
+   */
+  readonly kind: 'awaited' | 'unknown' | 'unintelligible';
   readonly policy: PolicyKey;
   readonly reason: string;
-}
-
-export interface CompiledPolicy {
-  readonly key: PolicyKey;
-  /** Without the rules and matches that can never match, so an empty clause is one that asks nothing. */
-  readonly rules: readonly (readonly (readonly CompiledMatch[])[])[];
-}
-
-/** A match with its addresses as numbers; null stands for an empty list. */
-export interface CompiledMatch {
-  readonly namespaces: readonly StringMatch[] | null;
-  readonly notNamespaces: readonly StringMatch[] | null;
-  readonly serviceAccounts: readonly ServiceAccountMatch[] | null;
-  readonly notServiceAccounts: readonly ServiceAccountMatch[] | null;
-  readonly principals: readonly StringMatch[] | null;
-  readonly notPrincipals: readonly StringMatch[] | null;
-  readonly sourceIps: readonly Cidr[] | null;
-  readonly notSourceIps: readonly Cidr[] | null;
-  readonly destinationIps: readonly Cidr[] | null;
-  readonly notDestinationIps: readonly Cidr[] | null;
-  readonly destinationPorts: readonly number[] | null;
-  readonly notDestinationPorts: readonly number[] | null;
 }
 
 export interface PolicyConnection {
@@ -117,4 +100,6 @@ export interface PolicyConnection {
 export type Verdict =
   | { readonly kind: 'allow' }
   /** `reason` follows "connection closed due to policy rejection: " in logs (spec §13.6). */
-  | { readonly kind: 'deny'; readonly reason: string; readonly policy: PolicyKey | null };
+  | { readonly kind: 'deny'; readonly reason: string; readonly policy: PolicyKey | null }
+  /** Nobody can say yet: a new connection waits, a live one goes on. Later policies decide. */
+  | { readonly kind: 'wait'; readonly reason: string; readonly policy: PolicyKey };

@@ -14,6 +14,12 @@ function verdictOf(...policies: (readonly [string, Policy])[]) {
 
 /** Entries as a source could hand them over in spite of the types. */
 const broken: readonly [field: keyof PolicyMatch, value: unknown, shown: string][] = [
+  ['principals', null, 'null'],
+  ['principals', { Regex: 'a.*' }, '{"Regex":"a.*"}'],
+  ['principals', { Exact: 'a', Prefix: 'a' }, '{"Exact":"a","Prefix":"a"}'],
+  ['serviceAccounts', null, 'null'],
+  ['sourceIps', 10, '10'],
+  ['destinationPorts', '80', '"80"'],
   ['sourceIps', '10.0.0', '"10.0.0"'],
   ['sourceIps', '10.0.0.0/33', '"10.0.0.0/33"'],
   ['notSourceIps', '', '""'],
@@ -49,6 +55,22 @@ for (const [field, value, shown] of broken) {
     });
   }
 }
+
+test('a field, a list and an action that have no meaning deny', () => {
+  const rules = (match: object) => [[[match as PolicyMatch]]];
+  const cases: readonly [Partial<Policy>, string][] = [
+    [{ rules: rules({ ...EMPTY_MATCH, hosts: ['a'] }) }, 'rules[0][0][0] has the unknown field hosts'],
+    [{ rules: rules({ ...EMPTY_MATCH, principals: undefined }) }, 'rules[0][0][0].principals is no list'],
+    [{ action: 'Audit' as 'Deny' }, 'the action is "Audit"'],
+  ];
+  for (const [fields, fault] of cases) {
+    assert.deepEqual(verdictOf(policy('p', fields)), {
+      kind: 'deny',
+      reason: `policy default/p cannot be understood: ${fault}`,
+      policy: 'default/p',
+    });
+  }
+});
 
 test('a policy its source could not understand denies with the reason of the source', () => {
   assert.deepEqual(verdictOf(policy('p', { unintelligible: 'unknown action 7' })), {

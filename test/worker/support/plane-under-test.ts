@@ -11,19 +11,27 @@ import { openEmbeddedCa } from '../../../src/identity/embedded-ca.ts';
 import { createLogger } from '../../../src/log/logger.ts';
 import { createThreadMetrics, type ThreadMetrics } from '../../../src/metrics/thread-metrics.ts';
 import type { SocketAddress } from '../../../src/netns/address.ts';
-import type { CompiledPolicies } from '../../../src/policy/types.ts';
+import { compilePolicies } from '../../../src/policy/compile.ts';
+import type { CompiledPolicies, Policy } from '../../../src/policy/types.ts';
 import type { InboundPlan, OutboundPlan, WorkloadLabels } from '../../../src/routing/plan.ts';
 import { DataPlane, type Ports } from '../../../src/worker/data-plane.ts';
 import type { PlanQuery } from '../../../src/worker/messages.ts';
 import type { PodMeshState } from '../../../src/worker/pod-mesh-state.ts';
 import type { PodInfo } from '../../../src/zds/types.ts';
+import { meshOf, policy, workload } from '../../state/mesh-builder.ts';
 
 export const LOCALHOST = '127.0.0.1';
 export const POD: PodInfo = { uid: 'uid-1', name: 'pod', namespace: 'demo', serviceAccount: 'app' };
 export const IDENTITY = 'spiffe://cluster.local/ns/demo/sa/app';
-export const ALLOW_ALL: CompiledPolicies = { refusals: [], dryRunDeny: [], deny: [], dryRunAllow: [], allow: [] };
-export const DENY_ALL: CompiledPolicies = { ...ALLOW_ALL, deny: [{ key: 'demo/nobody', rules: [[]] }] };
+export const ALLOW_ALL: CompiledPolicies = compiled();
+export const DENY_ALL: CompiledPolicies = compiled(policy('nobody', { namespace: 'demo', rules: [[]] }));
 export const SERVED: PodMeshState = { identity: IDENTITY, policies: ALLOW_ALL };
+
+/** What judges the pod when these are the policies of its namespace. */
+export function compiled(...policies: (readonly [string, Policy])[]): CompiledPolicies {
+  const mesh = meshOf({ policies, workloads: [workload('pod', { namespace: 'demo' })] });
+  return compilePolicies(mesh, mesh.workload('Kubernetes//Pod/demo/pod')!);
+}
 
 /** How long anything here may take before it counts as hung, in ms. */
 const PATIENCE = 10_000;
