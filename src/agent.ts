@@ -17,6 +17,7 @@ import { ADMIN_REJECTS, WORKLOAD_MANAGER } from './metrics/families.ts';
 import { createMetricsHub } from './metrics/hub.ts';
 import { registerProcessMetrics } from './metrics/process-metrics.ts';
 import { createRegistry } from './metrics/registry.ts';
+import { PolicyScopes } from './policy/scopes.ts';
 import { dumpMesh } from './state/dump.ts';
 import { loadLocal } from './state/local-file.ts';
 import type { MeshStore } from './state/mesh-state.ts';
@@ -26,6 +27,7 @@ import { VERSION } from './version.ts';
 import { createPlanner } from './worker/planner.ts';
 import { PodDirector } from './worker/pod-director.ts';
 import { podMeshState } from './worker/pod-mesh-state.ts';
+import { PolicyReport } from './worker/policy-report.ts';
 import { planeSettings } from './worker/settings.ts';
 import { Supervisor } from './worker/supervisor.ts';
 import { startZdsClient } from './zds/client.ts';
@@ -101,6 +103,7 @@ async function start(
   started.add(0);
   stopped.add(0);
   let director: PodDirector | null = null;
+  const policies = new PolicyScopes({ mesh, onChange: () => director?.tellAll() });
   const supervisor: Supervisor = new Supervisor({
     threads: config.workerThreads,
     settings: planeSettings(config),
@@ -108,7 +111,7 @@ async function start(
     logFormat: config.logFormat,
     plan: createPlanner(mesh, config.network, (uid) => supervisor.podOf(uid)),
     certificate: (identity) => certificates.get(identity),
-    meshState: (pod) => podMeshState(mesh, pod),
+    meshState: (pod) => podMeshState(mesh, policies, pod),
     onPods({ kind, pod }) {
       if (kind === 'started') {
         started.add(1);
@@ -126,7 +129,13 @@ async function start(
     onError: (thread, error) => log.warn('metrics', 'a thread gave no metrics', { thread, error: messageOf(error) }),
   });
   await supervisor.launch();
-  const podDirector = new PodDirector(mesh, supervisor, certificates);
+  const podDirector = new PodDirector(
+    mesh,
+    supervisor,
+    certificates,
+    policies,
+    new PolicyReport(policies, log, registry),
+  );
   director = podDirector;
   certificates.watch((identity, certificate) => {
     if (certificate === null) supervisor.forget(identity);
@@ -136,6 +145,7 @@ async function start(
     // The mesh state is followed to the last: what it denies now must not go on until the deadline.
     await supervisor.drain(config.terminationDeadline);
     podDirector.close();
+    policies.close();
   });
 
   const session = createZdsSession({
@@ -171,6 +181,7 @@ async function start(
           config: dumpConfig(config),
           certificates: dumpCertificates(certificates.list()),
           pods: await podStates(supervisor, session.pending()),
+          policyRefusals: [...policies.refusals().values()],
         }),
       ),
       loggingRoute({

@@ -1,4 +1,5 @@
 import type { DumpedCertificates } from '../identity/dump.ts';
+import type { Refusal } from '../policy/types.ts';
 import type { MeshDump } from '../state/dump.ts';
 import type { PodInfo } from '../zds/types.ts';
 
@@ -13,6 +14,8 @@ export interface ConfigDump {
   readonly config: Readonly<Record<string, unknown>>;
   readonly certificates: readonly DumpedCertificates[];
   readonly workloadState: Readonly<Record<string, DumpedPod>>;
+  /** Why policies deny what they apply to; left out when all are in force. `istioctl` ignores it. */
+  readonly policyRefusals?: readonly Refusal[];
 }
 
 /** Where each part comes from. */
@@ -27,6 +30,7 @@ export interface ConfigDumpSources {
   /** `dumpCertificates` */
   readonly certificates: readonly DumpedCertificates[];
   readonly pods: Iterable<PodState>;
+  readonly policyRefusals?: readonly Refusal[];
 }
 
 export interface StaticConfig {
@@ -109,6 +113,7 @@ export function buildConfigDump(sources: ConfigDumpSources): ConfigDump {
     config,
     certificates: [...certificates].sort((a, b) => (a.identity < b.identity ? -1 : 1)),
     workloadState: Object.fromEntries(pods.map((pod) => [pod.uid, dumpPod(pod)])),
+    ...((sources.policyRefusals?.length ?? 0) === 0 ? {} : { policyRefusals: sources.policyRefusals! }),
   };
 }
 

@@ -6,6 +6,8 @@ import type { FilterChain } from './chain.ts';
 import { close, PENDING, type Refusal } from './verdict.ts';
 
 export type ListenerName = 'outbound' | 'inbound-plaintext' | 'inbound-hbone';
+/** As the pod sees it. */
+export type Direction = 'inbound' | 'outbound';
 
 /** What is known of a connection once it is known where it goes: both sides, for log and metrics. */
 export interface ConnectionContext {
@@ -26,7 +28,10 @@ export interface ConnectionContext {
 
 /** Whose connection it is: the pod's book of live connections, and the counters they share. */
 export interface ConnectionHome {
-  readonly connections: Set<ProxiedConnection>;
+  readonly connections: Set<ProxiedConnection> & {
+    /** Of the pod, in all threads. */
+    total(direction: Direction): number;
+  };
   readonly traffic: {
     open(labels: TrafficLabels): TrafficHandle;
     received(handle: TrafficHandle, bytes: number): void;
@@ -70,6 +75,10 @@ export abstract class ProxiedConnection implements RelayOwner {
     this.destinationIp = destination.ip;
     this.destinationPort = destination.port;
     this.startedAt = now;
+  }
+
+  get direction(): Direction {
+    return this.listener === 'outbound' ? 'outbound' : 'inbound';
   }
 
   get isOver(): boolean {

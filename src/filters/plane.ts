@@ -113,4 +113,6 @@ export interface Pod extends ConnectionHome {
   readonly handshakes: Set<Handshake>;
   /** Calls back once the identity is known, with null when that takes longer than allowed. */
   whenIdentified(done: (identity: string | null) => void): void;
+  /** Calls back once, when its policies are others. */
+  whenPoliciesChange(done: () => void): void;
 }

@@ -30,6 +30,10 @@ export class PlaintextConnection extends CapturedConnection implements JudgedCon
     return this.pod.policies;
   }
 
+  whenPoliciesChange(done: () => void): void {
+    this.pod.whenPoliciesChange(done);
+  }
+
   policyFacts(): PolicyConnection {
     return {
       sourceIp: this.peerIp,

@@ -84,6 +84,10 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
     return this.pod.policies;
   }
 
+  whenPoliciesChange(done: () => void): void {
+    this.pod.whenPoliciesChange(done);
+  }
+
   policyFacts(): PolicyConnection {
     const target = this.plan?.kind === 'deliver' ? this.plan.target : { ip: this.destinationIp, port: 0 };
     return {

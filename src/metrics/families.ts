@@ -87,6 +87,13 @@ export const FILTER_VERDICTS = counter(
   ['listener', 'filter', 'verdict'],
 );
 
+/** `reason`: unknown (listed for a workload, but not known), unintelligible */
+export const POLICIES_NOT_ENFORCED = gauge(
+  'culvert_policies_not_enforced',
+  'Policies that deny connections because they are not known or not understood (unstable).',
+  ['reason'],
+);
+
 /** `statistic`: mean, max */
 export const LOOP_LAG = gauge(
   'culvert_event_loop_lag_seconds',

@@ -4,8 +4,7 @@ import { INBOUND_HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from '../co
 import { Deadlines } from '../deadlines.ts';
 import { messageOf } from '../errors.ts';
 import type { Plane, PlaneDeadlines, PlaneSettings, Pod } from '../filters/plane.ts';
-import { type JudgedConnection, judge } from '../filters/policy.ts';
-import { close, deny } from '../filters/verdict.ts';
+import { close } from '../filters/verdict.ts';
 import type { Http2Options } from '../hbone/connection.ts';
 import { ErrorCode } from '../hbone/http-error.ts';
 import { TunnelPool } from '../hbone/pool.ts';
@@ -19,15 +18,19 @@ import type { ThreadMetrics } from '../metrics/thread-metrics.ts';
 import { createOutboundListener, type OutboundListener } from '../outbound/listener.ts';
 import { createTunnelDialer } from '../outbound/tunnel-dialer.ts';
 import type { PodInfo } from '../zds/types.ts';
+import { LiveConnections } from './live-connections.ts';
 import { MemoryRelease } from './memory-release.ts';
 import type { PodSnapshot, TunnelEnds } from './messages.ts';
 import { type AskControl, PlanCache } from './plan-cache.ts';
 import type { PodMeshState } from './pod-mesh-state.ts';
 import { type ListenerInfo, PodRuntime } from './pod-runtime.ts';
+import { PolicyReview } from './policy-review.ts';
 import { TlsContexts } from './tls-identities.ts';
 import type { TunnelAffinity } from './tunnel-affinity.ts';
 
 export interface DataPlaneOptions {
+  /** Number of the thread, from 1. */
+  readonly thread: number;
   readonly settings: PlaneSettings;
   readonly log: Logger;
   readonly metrics: ThreadMetrics;
@@ -90,6 +93,8 @@ export class DataPlane implements Plane {
   readonly deadlines: PlaneDeadlines;
   readonly plans: PlanCache;
   readonly identities: TlsContexts;
+  readonly #thread: number;
+  readonly #review = new PolicyReview();
   readonly #siblings: Siblings | null;
   readonly #ports: Ports;
   readonly #release: MemoryRelease;
@@ -106,6 +111,7 @@ export class DataPlane implements Plane {
   constructor(options: DataPlaneOptions) {
     const { settings, log, metrics } = options;
     this.settings = settings;
+    this.#thread = options.thread;
     this.#siblings = options.siblings ?? null;
     this.log = log;
     this.metrics = metrics;
@@ -170,10 +176,12 @@ export class DataPlane implements Plane {
 
   /**
    * Binds the listeners of a pod: HBONE, plain inbound, outbound (spec §1.7). All or nothing.
+   * @param counts see ConnectionCounts
    * @throws Error with the errno's name as `code`
    */
-  startPod(info: PodInfo, netns: number, state: PodMeshState): void {
-    const pod = new PodRuntime(info, netns, this.loop, this.settings, this.metrics.traffic);
+  startPod(info: PodInfo, netns: number, state: PodMeshState, counts: SharedArrayBuffer): void {
+    const connections = new LiveConnections(counts, this.#thread);
+    const pod = new PodRuntime(info, netns, this.loop, this.settings, this.metrics.traffic, connections);
     pod.policies = state.policies;
     pod.identify(state.identity);
     const { hbone, plaintext, outbound } = this.#ports;
@@ -215,13 +223,7 @@ export class DataPlane implements Plane {
     pod.policies = policies;
     // Peers of the tunnels that are open were verified against the trust domain of before.
     if (pod.identify(identity)) for (const tunnel of [...this.#hbone.tunnels(pod)]) tunnel.drain();
-    // A workload that the mesh state has lost sight of is no reason to cut what was allowed: nobody has forbidden it.
-    if (policies === null) return;
-    for (const connection of [...pod.connections]) {
-      if (connection.listener === 'outbound' || connection.context === null) continue;
-      if (judge(connection as JudgedConnection, null) === null) continue;
-      connection.cut(deny('policy-change', 'connection closed due to policy change'));
-    }
+    this.#review.begin(pod);
   }
 
   /** Takes over a tunnel to a pod that another thread accepted. */

@@ -30,6 +30,8 @@ export type ToWorker =
       readonly pod: PodInfo;
       readonly netns: number;
       readonly state: PodMeshState;
+      /** See ConnectionCounts. */
+      readonly counts: SharedArrayBuffer;
     }
   | { readonly kind: 'stop-pod'; readonly id: number; readonly uid: string }
   | { readonly kind: 'pod-state'; readonly uid: string; readonly state: PodMeshState }

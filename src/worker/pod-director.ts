@@ -1,8 +1,9 @@
-import { isDeepStrictEqual } from 'node:util';
 import type { CertificateManager } from '../identity/manager.ts';
+import type { PolicyScopes } from '../policy/scopes.ts';
 import type { MeshStore } from '../state/mesh-state.ts';
 import type { PodInfo } from '../zds/types.ts';
-import { type PodMeshState, podMeshState } from './pod-mesh-state.ts';
+import { isSameState, type PodMeshState, podMeshState } from './pod-mesh-state.ts';
+import type { PolicyReport } from './policy-report.ts';
 import type { Supervisor } from './supervisor.ts';
 
 /**
@@ -13,22 +14,42 @@ export class PodDirector {
   readonly #mesh: MeshStore;
   readonly #supervisor: Supervisor;
   readonly #certificates: CertificateManager;
+  readonly #policies: PolicyScopes;
+  readonly #report: PolicyReport;
   readonly #known = new Map<string, PodMeshState>();
   readonly #unsubscribe: () => void;
 
-  constructor(mesh: MeshStore, supervisor: Supervisor, certificates: CertificateManager) {
+  constructor(
+    mesh: MeshStore,
+    supervisor: Supervisor,
+    certificates: CertificateManager,
+    policies: PolicyScopes,
+    report: PolicyReport,
+  ) {
     this.#mesh = mesh;
     this.#supervisor = supervisor;
     this.#certificates = certificates;
-    this.#unsubscribe = mesh.subscribe(() => {
+    this.#policies = policies;
+    this.#report = report;
+    this.#unsubscribe = mesh.subscribe((change) => {
       // First the plans, so that no connection is judged anew on a route of before.
       supervisor.invalidate(null);
-      for (const pod of supervisor.pods()) this.#tell(pod);
+      policies.changed(change.policies);
+      this.tellAll();
     });
+  }
+
+  /** Policies may be others, without a change of the mesh state. */
+  tellAll(): void {
+    const pods = this.#supervisor.pods();
+    for (const pod of pods) this.#tell(pod);
+    this.#policies.retain(pods.map((pod) => this.#mesh.localWorkload(pod)).filter((workload) => workload !== null));
+    this.#report.update();
   }
 
   podStarted(pod: PodInfo): void {
     this.#tell(pod);
+    this.#report.update();
   }
 
   podStopped(pod: PodInfo): void {
@@ -42,9 +63,9 @@ export class PodDirector {
   }
 
   #tell(pod: PodInfo): void {
-    const state = podMeshState(this.#mesh, pod);
+    const state = podMeshState(this.#mesh, this.#policies, pod);
     const before = this.#known.get(pod.uid);
-    if (before !== undefined && isDeepStrictEqual(before, state)) return;
+    if (before !== undefined && isSameState(before, state)) return;
     this.#known.set(pod.uid, state);
     if (state.identity !== null) this.#certificates.prefetch(state.identity);
     this.#supervisor.update(pod.uid, state);

@@ -1,5 +1,5 @@
 import { parseSpiffeId } from '../identity/spiffe.ts';
-import { compilePolicies } from '../policy/compile.ts';
+import type { PolicyScopes } from '../policy/scopes.ts';
 import type { CompiledPolicies } from '../policy/types.ts';
 import type { MeshState } from '../state/mesh-state.ts';
 import { identityOf } from '../state/types.ts';
@@ -15,11 +15,26 @@ export interface PodMeshState {
 
 export const UNKNOWN_POD_STATE: PodMeshState = { identity: null, policies: null };
 
-export function podMeshState(mesh: MeshState, pod: PodInfo): PodMeshState {
+export function podMeshState(mesh: MeshState, policies: PolicyScopes, pod: PodInfo): PodMeshState {
   const workload = mesh.localWorkload(pod);
   if (workload === null) return UNKNOWN_POD_STATE;
-  return { identity: validIdentity(identityOf(workload)), policies: compilePolicies(mesh, workload) };
+  return { identity: validIdentity(identityOf(workload)), policies: policies.of(workload) };
 }
+
+/** Whether a pod need not be told. Tables are compared as such: a table is never changed, and made once. */
+export function isSameState(a: PodMeshState, b: PodMeshState): boolean {
+  return a.identity === b.identity && (a.policies === b.policies || hasSamePolicies(a.policies, b.policies));
+}
+
+function hasSamePolicies(a: CompiledPolicies | null, b: CompiledPolicies | null): boolean {
+  if (a === null || b === null) return false;
+  if (a.refusal?.kind !== b.refusal?.kind || a.refusal?.reason !== b.refusal?.reason) return false;
+  return GROUPS.every(
+    (group) => a[group].length === b[group].length && a[group].every((table, index) => table === b[group][index]),
+  );
+}
+
+const GROUPS = ['dryRunDeny', 'deny', 'dryRunAllow', 'allow'] as const;
 
 // The state takes what its source says, an empty trust domain too; such a pod is not served by HBONE, the others are.
 function validIdentity(identity: string): string | null {

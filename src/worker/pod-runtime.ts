@@ -1,10 +1,10 @@
 import { type ChannelId, type ChannelLoop, type ListenerHandler, NO_HANDLER } from '../../native/channel.ts';
 import { type AcceptedSocket, acceptTcp, closeFd, listenTcp } from '../../native/netns.ts';
-import type { ProxiedConnection } from '../filters/connection.ts';
 import type { Handshake, PlaneSettings, Pod } from '../filters/plane.ts';
 import type { TrafficCounters } from '../metrics/traffic.ts';
 import type { CompiledPolicies } from '../policy/types.ts';
 import type { PodInfo } from '../zds/types.ts';
+import type { LiveConnections } from './live-connections.ts';
 
 /** A listening socket of a pod, for the config dump. */
 export interface ListenerInfo {
@@ -20,7 +20,7 @@ const IDENTITY_WAIT = 5000;
 export class PodRuntime implements Pod {
   readonly info: PodInfo;
   readonly netns: number;
-  readonly connections = new Set<ProxiedConnection>();
+  readonly connections: LiveConnections;
   readonly handshakes = new Set<Handshake>();
   readonly traffic: TrafficCounters;
   readonly listeners: ListenerInfo[] = [];
@@ -32,11 +32,20 @@ export class PodRuntime implements Pod {
   readonly #settings: PlaneSettings;
   #lastIdentity: string | null = null;
   #open: { id: number; fd: number; original: boolean; handler: ListenerHandler }[] = [];
+  #undecided: (() => void)[] = [];
   #waiting: { done: (identity: string | null) => void; timer: NodeJS.Timeout }[] = [];
 
-  constructor(info: PodInfo, netns: number, loop: ChannelLoop, settings: PlaneSettings, traffic: TrafficCounters) {
+  constructor(
+    info: PodInfo,
+    netns: number,
+    loop: ChannelLoop,
+    settings: PlaneSettings,
+    traffic: TrafficCounters,
+    connections: LiveConnections,
+  ) {
     this.info = info;
     this.netns = netns;
+    this.connections = connections;
     this.traffic = traffic;
     this.#loop = loop;
     this.#settings = settings;
@@ -114,6 +123,15 @@ export class PodRuntime implements Pod {
       }, IDENTITY_WAIT),
     };
     this.#waiting.push(entry);
+  }
+
+  whenPoliciesChange(done: () => void): void {
+    this.#undecided.push(done);
+  }
+
+  /** Those to call because the policies are others. */
+  takeUndecided(): (() => void)[] {
+    return this.#undecided.splice(0);
   }
 
   /** Takes what the mesh state says. True when the pod was known by another identity before. */

@@ -9,6 +9,7 @@ import type { ReportingThread } from '../metrics/hub.ts';
 import type { NetnsHandle } from '../netns/handle.ts';
 import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
 import type { PodInfo, PodManager, RunningPod } from '../zds/types.ts';
+import { ConnectionCounts, newConnectionCounts } from './connection-counts.ts';
 import type { FromWorker, PlanQuery, PodSnapshot, ToWorker, WorkerData } from './messages.ts';
 import type { PodMeshState } from './pod-mesh-state.ts';
 import { newAffinityTable } from './tunnel-affinity.ts';
@@ -59,7 +60,8 @@ export class Supervisor implements PodManager {
   async start(pod: PodInfo, netns: NetnsHandle): Promise<void> {
     await this.#stopping.get(pod.uid);
     if (this.#stopped) throw new CulvertError('POD_START_FAILED', 'the agent is shutting down');
-    const entry = { pod, netns, state: this.#options.meshState(pod) };
+    const counts = newConnectionCounts(this.#slots.length);
+    const entry = { pod, netns, state: this.#options.meshState(pod), counts };
     this.#starting.set(pod.uid, entry);
     const started = await Promise.all(this.#slots.map((slot) => this.#startOn(slot, entry)));
     this.#starting.delete(pod.uid);
@@ -150,8 +152,8 @@ export class Supervisor implements PodManager {
     for (const slot of this.#slots) slot.send(message);
   }
 
-  #startOn(slot: WorkerSlot, { pod, netns, state }: PodEntry): Promise<string> {
-    return slot.ask((id) => ({ kind: 'start-pod', id, pod, netns: netns.fd, state }));
+  #startOn(slot: WorkerSlot, { pod, netns, state, counts }: PodEntry): Promise<string> {
+    return slot.ask((id) => ({ kind: 'start-pod', id, pod, netns: netns.fd, state, counts }));
   }
 
   #stopEverywhere(uid: string): Promise<unknown> {
@@ -189,6 +191,9 @@ export class Supervisor implements PodManager {
       );
       worker.on('exit', (code) => {
         slot.detach();
+        for (const { counts } of [...this.#pods.values(), ...this.#starting.values()]) {
+          new ConnectionCounts(counts, slot.index).clear();
+        }
         for (const holders of this.#holders.values()) holders.delete(slot);
         this.#options.onThreadGone(data.name);
         if (this.#stopped) {
@@ -274,6 +279,7 @@ interface PodEntry {
   readonly pod: PodInfo;
   readonly netns: NetnsHandle;
   state: PodMeshState;
+  readonly counts: SharedArrayBuffer;
 }
 
 /** The sources run as they are; the bundle has an entry of its own for threads. */

@@ -18,6 +18,7 @@ const asked = new Map<number, (plan: OutboundPlan | InboundPlan | null) => void>
 let nextQuestion = 1;
 
 const plane = new DataPlane({
+  thread: index,
   settings,
   log,
   metrics,
@@ -36,7 +37,7 @@ const plane = new DataPlane({
 port.on('message', (message: ToWorker) => {
   switch (message.kind) {
     case 'start-pod':
-      answer(message.id, () => plane.startPod(message.pod, message.netns, message.state));
+      answer(message.id, () => plane.startPod(message.pod, message.netns, message.state, message.counts));
       break;
     case 'stop-pod':
       answer(message.id, () => plane.stopPod(message.uid));

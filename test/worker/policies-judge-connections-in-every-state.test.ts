@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { closeFd, listenTcp, OWN_NETNS } from '../../native/netns.ts';
+import type { CompiledPolicies } from '../../src/policy/types.ts';
 import { plainListener } from '../support/tcp.ts';
 import {
   ALLOW_ALL,
@@ -19,6 +20,10 @@ import {
   until,
 } from './support/plane-under-test.ts';
 
+const AWAITING: CompiledPolicies = {
+  ...ALLOW_ALL,
+  refusal: { kind: 'awaited', policy: 'demo/late', reason: 'unknown policy demo/late is listed for this workload' },
+};
 const DENIED = { identity: IDENTITY, policies: DENY_ALL };
 const CHANGE = /connection closed due to policy change/;
 const REJECTION = /connection closed due to policy rejection: explicitly denied by: demo\/nobody/;
@@ -89,6 +94,47 @@ for (const listener of ['outbound', 'plaintext'] as const) {
     assert.equal(await client.ended, 'reset');
     assert.match(rig.log(), REJECTION);
     assert.equal(app.sockets.length, 0);
+  });
+
+  for (const [what, policies, fate] of [
+    ['let in', ALLOW_ALL, 'let in'],
+    ['refused', DENY_ALL, 'reset'],
+  ] as const) {
+    test(`a connection waits for a policy that is not there yet, and is ${what} by it, ${way}`, async (t) => {
+      const rig = await planeUnderTest(t);
+      const app = await application(t);
+      rig.app = app.port;
+      startPod(rig, { identity: IDENTITY, policies: AWAITING });
+      const client = await dial(t, rig.ports[listener]);
+      client.socket.write('hello');
+      const inbound = () => rig.plane.snapshot()[0]!.connections.filter(({ direction }) => direction === 'inbound');
+      await until('it did not come in', () => inbound().length === 1);
+      await until('it is not asked for', () => rig.asked.some(({ kind }) => kind === 'inbound'));
+      // Still not known: it goes on waiting.
+      rig.plane.updatePod(POD.uid, { identity: IDENTITY, policies: { ...AWAITING } });
+      assert.equal(inbound().length, 1);
+      assert.equal(app.sockets.length, 0);
+      rig.plane.updatePod(POD.uid, { identity: IDENTITY, policies });
+      if (fate === 'reset') assert.equal(await client.ended, 'reset');
+      else await once(await app.next(), 'data');
+      assert.equal(app.sockets.length, fate === 'reset' ? 0 : 1);
+    });
+  }
+
+  test(`a live connection lives on while a policy is awaited, ${way}`, async (t) => {
+    const rig = await planeUnderTest(t);
+    const app = await application(t);
+    rig.app = app.port;
+    startPod(rig);
+    const client = await dial(t, rig.ports[listener]);
+    client.socket.write('hello');
+    const served = await app.next();
+    await once(served, 'data');
+    rig.plane.updatePod(POD.uid, { identity: IDENTITY, policies: AWAITING });
+    client.socket.write('still');
+    await once(served, 'data');
+    rig.plane.updatePod(POD.uid, DENIED);
+    assert.equal(await client.ended, 'reset');
   });
 
   test(`no connection is let in before the policies are known, ${way}`, async (t) => {

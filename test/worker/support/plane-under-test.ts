@@ -14,6 +14,7 @@ import type { SocketAddress } from '../../../src/netns/address.ts';
 import { compilePolicies } from '../../../src/policy/compile.ts';
 import type { CompiledPolicies, Policy } from '../../../src/policy/types.ts';
 import type { InboundPlan, OutboundPlan, WorkloadLabels } from '../../../src/routing/plan.ts';
+import { newConnectionCounts } from '../../../src/worker/connection-counts.ts';
 import { DataPlane, type Ports } from '../../../src/worker/data-plane.ts';
 import type { PlanQuery } from '../../../src/worker/messages.ts';
 import type { PodMeshState } from '../../../src/worker/pod-mesh-state.ts';
@@ -56,7 +57,11 @@ export interface PlaneUnderTest {
   line(text: string): Promise<string>;
 }
 
-export async function planeUnderTest(t: TestContext, changed: Partial<PlaneSettings> = {}): Promise<PlaneUnderTest> {
+export async function planeUnderTest(
+  t: TestContext,
+  changed: Partial<PlaneSettings> = {},
+  thread = 1,
+): Promise<PlaneUnderTest> {
   const folder = mkdtempSync(join(tmpdir(), 'culvert-plane-'));
   const authority = await openEmbeddedCa({ dir: join(folder, 'ca'), ttl: 3_600_000, now: Date.now });
   const [outbound, plaintext, hbone] = (await freePorts(3)) as [number, number, number];
@@ -102,6 +107,7 @@ export async function planeUnderTest(t: TestContext, changed: Partial<PlaneSetti
     },
   };
   const plane: DataPlane = new DataPlane({
+    thread,
     settings: { ...SETTINGS, ...changed },
     log,
     metrics,
@@ -127,8 +133,12 @@ export async function planeUnderTest(t: TestContext, changed: Partial<PlaneSetti
 }
 
 /** Serves POD in the test's own namespace. */
-export function startPod({ plane }: PlaneUnderTest, state: PodMeshState = SERVED): void {
-  plane.startPod(POD, OWN_NETNS, state);
+export function startPod(
+  { plane }: PlaneUnderTest,
+  state: PodMeshState = SERVED,
+  counts: SharedArrayBuffer = newConnectionCounts(1),
+): void {
+  plane.startPod(POD, OWN_NETNS, state, counts);
 }
 
 /** An application; its connections in the order they came. */
