@@ -15,6 +15,8 @@ export interface PolicyScopesOptions {
   /** Policies of workloads may be others than `of` has said, without a change of the mesh state. */
   readonly onChange: () => void;
   readonly awaitedMs?: number;
+  /** How the work is cut up. */
+  readonly run?: typeof runInSlices;
 }
 
 /**
@@ -26,15 +28,17 @@ export class PolicyScopes {
   readonly #mesh: MeshState;
   readonly #onChange: () => void;
   readonly #awaitedMs: number;
+  readonly #run: typeof runInSlices;
   readonly #scopes = new Map<string, Scope>();
   /** Policies that are listed but not known, and the wait for each; null when it is over. */
   readonly #missing = new Map<PolicyKey, NodeJS.Timeout | null>();
   #isCompiling = false;
 
-  constructor({ mesh, onChange, awaitedMs = AWAITED }: PolicyScopesOptions) {
+  constructor({ mesh, onChange, awaitedMs = AWAITED, run = runInSlices }: PolicyScopesOptions) {
     this.#mesh = mesh;
     this.#onChange = onChange;
     this.#awaitedMs = awaitedMs;
+    this.#run = run;
   }
 
   /** What judges connections to a workload now. While it is being compiled for the first time, connections wait. */
@@ -111,7 +115,7 @@ export class PolicyScopes {
       scope.isStale = false;
       scope.entries = [...scope.keys()].map((key) => [key, this.#mesh.policy(key)]);
     }
-    runInSlices(compileAll(stale), (compiled, isLater) => {
+    this.#run(compileAll(stale), (compiled, isLater) => {
       this.#isCompiling = false;
       for (const [index, scope] of stale.entries()) scope.compiled = compiled[index]!;
       this.#trackMissing();

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Mesh, meshNetwork, policy, startAgent, workload } from '../support/mesh.ts';
 import { dial, fate, listenEcho, type Talk } from '../support/pod-sockets.ts';
+import { matching } from '../support/samples.ts';
 
 test('an edit of the policies cuts exactly the live connections that are denied now', async (t) => {
   const network = await meshNetwork(t);
@@ -75,12 +76,53 @@ test('an edit of the policies cuts exactly the live connections that are denied 
     lives.socket.destroy();
   });
 
-  await t.test('a policy that is attached but does not exist denies, and cuts', async () => {
+  await t.test('an ALLOW that does not name them any more cuts those it let in', async () => {
+    const allow = (...accounts: string[]) =>
+      policy('allow', 'WorkloadSelector', 'Allow', [
+        { serviceAccounts: accounts.map((serviceAccount) => ({ namespace: 'demo', serviceAccount })) },
+      ]);
+    await apply(mesh([allow('client', 'sibling')], ['demo/allow']));
+    const [cut, lives] = [await connect(client), await connect(sibling)];
+    await apply(mesh([allow('sibling')], ['demo/allow']));
+    assert.equal(await fate(cut), 'ECONNRESET');
+    await alive(lives);
+    lives.socket.destroy();
+  });
+
+  await t.test('a policy that is moved to the whole mesh, and one that is let go of in dry run', async () => {
+    const deny = (scope: 'Global' | 'WorkloadSelector', dryRun = false) => ({
+      ...policy('deny', scope, 'Deny', [{ principals: [{ Suffix: '/sa/client' }], destinationPorts: [8080] }]),
+      dryRun,
+    });
+    await apply(mesh([deny('WorkloadSelector')]));
+    const [cut, lives] = [await connect(client, 8080), await connect(client, 8081)];
+    await apply(mesh([deny('Global', true)]));
+    await alive(cut);
+    await apply(mesh([deny('Global')]));
+    assert.equal(await fate(cut), 'ECONNRESET');
+    await alive(lives);
+    lives.socket.destroy();
+  });
+
+  await t.test('a policy that is attached but does not exist denies, cuts, and is reported', async () => {
+    await apply(mesh());
     const cut = await connect(client);
     await apply(mesh([], ['demo/unknown']));
     assert.equal(await fate(cut), 'ECONNRESET');
+    const line = await agent.line('a policy cannot be enforced');
+    assert.match(line, /warn\trbac\t.*policy="demo\/unknown" reason="it is listed for a workload, but not known"/);
+    assert.deepEqual((await agent.dump()).policyRefusals, [
+      { kind: 'unknown', policy: 'demo/unknown', reason: 'it is listed for a workload, but not known' },
+    ]);
+    const notEnforced = async () => {
+      const samples = matching(await agent.metrics(), 'culvert_policies_not_enforced', { reason: 'unknown' });
+      return samples.map(({ value }) => value);
+    };
+    assert.deepEqual(await notEnforced(), [1]);
     await apply(mesh());
     (await connect(client)).socket.destroy();
+    assert.deepEqual(await notEnforced(), [0]);
+    assert.equal((await agent.dump()).policyRefusals, undefined);
   });
 });
 
