@@ -1,6 +1,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { CulvertError, messageOf } from '../errors.ts';
 import { CA_FILE_NAMES, type CaFiles } from './ca-folder.ts';
+import { pathToRoot } from './path-to-root.ts';
 import { splitCertificates } from './pem.ts';
 import { type CaDetails, type Issuer, readCaDetails, signatureOf, type Validity } from './signing.ts';
 
@@ -110,24 +111,6 @@ const MIN_RSA_BITS = 2048;
 
 function kindOf(key: KeyObject): string {
   return [key.asymmetricKeyType, key.asymmetricKeyDetails?.namedCurve].filter(Boolean).join(' ');
-}
-
-/** The certificates from `signer` to a root, both included; null when there is no such path. */
-function pathToRoot(
-  signer: X509Certificate,
-  chain: readonly X509Certificate[],
-  roots: readonly X509Certificate[],
-): X509Certificate[] | null {
-  const path = [signer];
-  for (let current = signer; ; ) {
-    if (roots.some(({ raw }) => raw.equals(current.raw))) return path;
-    const issued = (candidate: X509Certificate) =>
-      current.checkIssued(candidate) && current.verify(candidate.publicKey) && !path.includes(candidate);
-    const next = roots.find(issued) ?? chain.find(issued);
-    if (next === undefined) return null;
-    path.push(next);
-    current = next;
-  }
 }
 
 function iso(ms: number): string {

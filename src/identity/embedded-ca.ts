@@ -1,11 +1,11 @@
-import { createHash, generateKeyPair, type KeyObject, X509Certificate } from 'node:crypto';
-import { promisify } from 'node:util';
+import { createHash, X509Certificate } from 'node:crypto';
 import { type CaFiles, openCaFolder } from './ca-folder.ts';
 import { checkValidity, readCaMaterial } from './ca-material.ts';
 import { type CertificateAuthorityClient, workloadCertificate } from './certificate.ts';
 import { certificateToPem } from './pem.ts';
 import { organizationName, signRootCertificate, signWorkloadCertificate } from './signing.ts';
 import { parseSpiffeId } from './spiffe.ts';
+import { generateWorkloadKey, privateKeyPem } from './workload-key.ts';
 
 export interface EmbeddedCaOptions {
   /** A folder in the layout of istio's plugged-in CA; made, and filled with a new root, when it is empty. */
@@ -32,12 +32,12 @@ export async function openEmbeddedCa({ dir, ttl, now }: EmbeddedCaOptions): Prom
       checkValidity(material, at, dir);
       const notBefore = toSeconds(Math.max(at - BACKDATED_MS, material.validity.notBefore));
       const notAfter = toSeconds(Math.min(at + ttl, material.validity.notAfter));
-      const { publicKey, privateKey } = await generateKeyPairAsync('ec', { namedCurve: 'P-256' });
-      const der = await signWorkloadCertificate(material.issuer, identity, spki(publicKey), { notBefore, notAfter });
+      const { publicKey, privateKey } = await generateWorkloadKey();
+      const der = await signWorkloadCertificate(material.issuer, identity, publicKey, { notBefore, notAfter });
       const leaf = new X509Certificate(der);
       return workloadCertificate({
         identity,
-        privateKeyPem: pkcs8(privateKey),
+        privateKeyPem: privateKeyPem(privateKey),
         chainPem: certificateToPem(der) + material.intermediatesPem,
         rootsPem: material.rootsPem,
         notBefore,
@@ -54,26 +54,15 @@ const BACKDATED_MS = 2 * 60_000;
 const ROOT_BACKDATED_MS = 60 * 60_000;
 const ROOT_LIFE_MS = 3650 * 86_400_000;
 
-const generateKeyPairAsync = promisify(generateKeyPair);
-
 /** A self-signed root on P-256 that signs workload certificates itself. */
 async function createRoot(now: number): Promise<CaFiles> {
-  const { publicKey, privateKey } = await generateKeyPairAsync('ec', { namedCurve: 'P-256' });
-  const key = spki(publicKey);
-  const keyIdentifier = createHash('sha256').update(key).digest().subarray(0, 20);
+  const { publicKey, privateKey } = await generateWorkloadKey();
+  const keyIdentifier = createHash('sha256').update(publicKey).digest().subarray(0, 20);
   const issuer = { key: privateKey, name: organizationName('culvert'), keyIdentifier };
   const root = certificateToPem(
-    await signRootCertificate(issuer, key, { notBefore: now - ROOT_BACKDATED_MS, notAfter: now + ROOT_LIFE_MS }),
+    await signRootCertificate(issuer, publicKey, { notBefore: now - ROOT_BACKDATED_MS, notAfter: now + ROOT_LIFE_MS }),
   );
-  return { cert: root, key: pkcs8(privateKey), chain: root, roots: root };
-}
-
-function spki(key: KeyObject): Buffer {
-  return key.export({ type: 'spki', format: 'der' });
-}
-
-function pkcs8(key: KeyObject): string {
-  return key.export({ type: 'pkcs8', format: 'pem' }).toString();
+  return { cert: root, key: privateKeyPem(privateKey), chain: root, roots: root };
 }
 
 function toSeconds(ms: number): number {

@@ -5,10 +5,15 @@ export function splitCertificates(pem: string): string[] {
 
 /** A certificate as PEM, lines of `width` characters (64 is RFC 7468's). */
 export function certificateToPem(der: Uint8Array, width = 64): string {
+  return toPem('CERTIFICATE', der, width);
+}
+
+/** DER as PEM under the label of its kind. */
+export function toPem(label: string, der: Uint8Array, width = 64): string {
   const lines = Buffer.from(der)
     .toString('base64')
     .match(new RegExp(`.{1,${width}}`, 'g'));
-  return `-----BEGIN CERTIFICATE-----\n${(lines ?? []).join('\n')}\n-----END CERTIFICATE-----\n`;
+  return `-----BEGIN ${label}-----\n${(lines ?? []).join('\n')}\n-----END ${label}-----\n`;
 }
 
 const BLOCK = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
