@@ -214,7 +214,11 @@ const MAX_DETAILS = 300;
 /** The text of the other side, made safe to print: without our own token, control characters and great length. */
 function printable({ details, token }: CaFailure): string {
   const text = token === null ? details : details.replaceAll(token, '***');
-  return text.replace(/[^\x20-\x7e]+/g, ' ').slice(0, MAX_DETAILS);
+  return text
+    .replace(/[^\x20-\x7e]+/g, ' ')
+    .replace(/^No connection established\. Last error: (Error: )?|\. Resolution note: *$/g, '')
+    .trim()
+    .slice(0, MAX_DETAILS);
 }
 
 function said(details: string): string {
@@ -224,7 +228,7 @@ function said(details: string): string {
 function agent({ namespace, serviceAccount }: AgentAccount): string {
   return namespace === '' || serviceAccount === ''
     ? 'the service account of this agent'
-    : `the service account of this agent, ${namespace}/${serviceAccount},`;
+    : `the service account of this agent (${namespace}/${serviceAccount})`;
 }
 
 function tokenOf({ token }: ControlPlaneServer): string {
