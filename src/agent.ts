@@ -8,8 +8,10 @@ import { createReadiness, serveReadiness } from './admin/readiness.ts';
 import { type Config, type Environment, loadConfig } from './config/config.ts';
 import { dumpConfig } from './config/dump.ts';
 import { CulvertError, messageOf } from './errors.ts';
+import type { CertificateAuthorityClient } from './identity/certificate.ts';
 import { dumpCertificates } from './identity/dump.ts';
 import { openEmbeddedCa } from './identity/embedded-ca.ts';
+import { openIstioCa } from './identity/istio-ca.ts';
 import { createCertificateManager } from './identity/manager.ts';
 import { createLineWriter } from './log/line-writer.ts';
 import { createLogger, type Logger } from './log/logger.ts';
@@ -85,9 +87,12 @@ async function start(
   stateReady();
 
   requireCapabilities(config.packetMark);
-  const authority = await openEmbeddedCa({ dir: config.caDir!, ttl: config.secretTtl, now: Date.now });
+  const authority = await openAuthority(config, log);
   const certificates = createCertificateManager({ authority, log });
-  end.push(() => certificates.close());
+  end.push(() => {
+    certificates.close();
+    authority.close();
+  });
   if (config.tlsKeylog !== null) {
     log.warn(
       'app',
@@ -223,7 +228,7 @@ async function start(
   });
 }
 
-/** Mesh state and certificates need a source each; this version has the local file and the embedded CA. */
+/** Mesh state and certificates need a source each. */
 function requireSources(config: Config): void {
   const missing: string[] = [];
   if (config.xdsAddress !== null) {
@@ -231,12 +236,35 @@ function requireSources(config: Config): void {
       `mesh state cannot come from XDS_ADDRESS (${config.xdsAddress}) in this version: set XDS_ADDRESS="" and LOCAL_XDS_PATH to a file with workloads, services and policies`,
     );
   }
-  if (config.caDir === null) {
+  if (config.caDir === null && config.caAddress === null) {
     missing.push(
-      'certificates cannot come from CA_ADDRESS in this version: set CULVERT_CA_DIR to a folder for the embedded CA (it is created when it is empty)',
+      'there is nowhere to get certificates from: set CA_ADDRESS to the address of the control plane, or CULVERT_CA_DIR to a folder for the embedded CA (it is created when it is empty)',
     );
   }
   if (missing.length > 0) throw new CulvertError('CONFIG_INVALID', missing.join('\n'));
+}
+
+/** Who signs certificates: the embedded CA when its folder is given, else the control plane's. */
+async function openAuthority(config: Config, log: Logger): Promise<CertificateAuthorityClient> {
+  if (config.caDir !== null) return openEmbeddedCa({ dir: config.caDir, ttl: config.secretTtl, now: Date.now });
+  const authority = openIstioCa({
+    server: {
+      prefix: 'CA',
+      address: config.caAddress!,
+      roots: config.caRootCert,
+      altHostname: config.altCaHostname,
+      token: config.authToken,
+      clusterId: config.clusterId,
+      headers: config.caHeaders,
+    },
+    ttl: config.secretTtl,
+    account: { namespace: config.podNamespace, serviceAccount: config.serviceAccount },
+    log,
+  });
+  return authority.catch((cause: unknown) => {
+    const instead = 'without a control plane, set CULVERT_CA_DIR to a folder for the embedded CA';
+    throw new CulvertError('CONFIG_INVALID', `${messageOf(cause)}; ${instead}`, { cause });
+  });
 }
 
 /** What every pod will need is tried once, before the node agent is told that this agent is there (spec §1.8). */

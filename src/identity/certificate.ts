@@ -27,6 +27,7 @@ export interface CertificateAuthorityClient {
   readonly name: string;
   /** A fresh key and a certificate for it. Rejects with a CulvertError that says what an operator can do about it. */
   sign(identity: string): Promise<WorkloadCertificate>;
+  close(): void;
 }
 
 /** The same fields in an object that shows no key when it is printed or turned into JSON. */

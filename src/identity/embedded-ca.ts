@@ -45,6 +45,7 @@ export async function openEmbeddedCa({ dir, ttl, now }: EmbeddedCaOptions): Prom
         serial: BigInt(`0x${leaf.serialNumber}`).toString(),
       });
     },
+    close() {},
   };
 }
 

@@ -33,7 +33,7 @@ const METHOD = '/istio.v1.auth.IstioCertificateService/CreateCertificate';
  * @throws CulvertError ROOTS_UNUSABLE; `sign` rejects with that, with TOKEN_UNUSABLE, HEADER_UNUSABLE, IDENTITY_INVALID,
  * CA_ANSWER_INVALID and the codes of `explainCaFailure`
  */
-export async function openIstioCa(options: IstioCaOptions): Promise<CertificateAuthorityClient & { close(): void }> {
+export async function openIstioCa(options: IstioCaOptions): Promise<CertificateAuthorityClient> {
   const { server, ttl, account, log, now = Date.now, patience = PATIENCE_MS } = options;
   let channel = await connect(await readRoots(server));
   let closed = false;

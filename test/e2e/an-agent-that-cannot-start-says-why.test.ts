@@ -35,13 +35,22 @@ test('an agent that cannot start says why, in words for who has to change it, an
   const takenPort = String((taken.address() as { port: number }).port);
 
   const failures: { name: string; env?: Record<string, string>; argv?: string[]; says: RegExp[] }[] = [
-    { name: 'without CULVERT_CA_DIR', env: withoutCa, says: [/set CULVERT_CA_DIR to a folder/] },
+    {
+      name: 'without a CA',
+      env: withoutCa,
+      says: [/CA_ROOT_CA cannot be used: ENOENT.*root-cert\.pem/, /set CULVERT_CA_DIR to a folder/],
+    },
+    {
+      name: 'without an address of a CA',
+      env: { ...withoutCa, CA_ADDRESS: '' },
+      says: [/set CA_ADDRESS .* or CULVERT_CA_DIR to a folder/],
+    },
     {
       name: 'with XDS_ADDRESS',
       env: { ...good, XDS_ADDRESS: 'https://istiod.istio-system.svc:15012' },
       says: [/XDS_ADDRESS \(https:\/\/istiod\.istio-system\.svc:15012\)/, /set XDS_ADDRESS="" and LOCAL_XDS_PATH/],
     },
-    { name: 'with neither', env: {}, says: [/XDS_ADDRESS/, /CULVERT_CA_DIR/] },
+    { name: 'with neither', env: {}, says: [/XDS_ADDRESS/] },
     {
       name: 'with bad values, all at once',
       env: { ...good, IPV6_ENABLED: 'yes', SECRET_TTL: 'soon', RUST_LOG: 'loud' },

@@ -126,6 +126,7 @@ test('a CA client that throws at once is a failed attempt like any other', async
   const manager = createCertificateManager({
     authority: {
       name: 'broken CA',
+      close() {},
       sign() {
         throw new Error('no route');
       },

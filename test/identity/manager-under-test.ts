@@ -40,6 +40,7 @@ export function createBench(t: TestContext, options: { random?: () => number } =
   const manager = createCertificateManager({
     authority: {
       name: 'test CA',
+      close() {},
       sign(wanted) {
         sent++;
         const { promise, resolve, reject } = Promise.withResolvers<WorkloadCertificate>();
