@@ -16,7 +16,7 @@ import {
 } from '../native/channel.ts';
 import { listenTcp, OWN_NETNS } from '../native/netns.ts';
 import { CulvertError } from '../src/errors.ts';
-import { connectRequestHeaders, readResponseHead, responseHeaders } from '../src/hbone/connect-headers.ts';
+import { connectRequestHeaders, responseHeaders } from '../src/hbone/connect-headers.ts';
 import type { Http2Connection, Http2Events, Http2Options } from '../src/hbone/connection.ts';
 import type { HeaderField } from '../src/hbone/hpack.ts';
 import { ErrorCode } from '../src/hbone/http-error.ts';
@@ -54,6 +54,7 @@ const http2: Omit<Http2Options, 'role'> = {
   maxConcurrentStreams: 0xffffffff,
   assumedPeerStreams: 100,
   budget: new WindowBudget(256 * 1024 * 1024),
+  breached() {},
   now: () => performance.now(),
 };
 
@@ -69,7 +70,7 @@ const request: HeaderField[] = connectRequestHeaders({
 const accept = responseHeaders(200, null);
 
 const noChannelEvents = { connected() {}, secured() {}, ended() {}, drained() {}, closed() {} };
-const noStreamEvents = { streamHeaders() {}, streamData() {}, streamEnded() {}, streamWritable() {} };
+const noStreamEvents = { streamResponse() {}, streamData() {}, streamEnded() {}, streamWritable() {} };
 const countNothing: RelayOwner = { received() {}, sent() {}, relayEnded() {} };
 
 // The near side.
@@ -139,9 +140,8 @@ class Outgoing implements ChannelHandler, StreamHandler, TunnelRequest {
     loop.reset(this.#channel);
   }
 
-  streamHeaders(fields: readonly HeaderField[]): void {
-    const head = readResponseHead(fields);
-    if (this.#stream === null || head.kind !== 'response' || head.status !== 200) {
+  streamResponse(status: number): void {
+    if (this.#stream === null || status !== 200) {
       loop.reset(this.#channel);
       return;
     }

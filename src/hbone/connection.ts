@@ -12,7 +12,14 @@ import { FrameReader } from './frame-reader.ts';
 import { FrameSender } from './frame-sender.ts';
 import { DEFAULT_WINDOW_SIZE, MAX_STREAM_ID, SettingId } from './frames.ts';
 import type { HeaderField } from './hpack.ts';
-import { connectionError, ErrorCode, type ErrorCodeName, errorCodeName, Http2Error } from './http-error.ts';
+import {
+  type Breach,
+  connectionError,
+  ErrorCode,
+  type ErrorCodeName,
+  errorCodeName,
+  Http2Error,
+} from './http-error.ts';
 import type { Http2Events, Http2Options, Http2Transport } from './http2.ts';
 import { ReceiveWindows } from './receive-windows.ts';
 import { SendScheduler } from './send-scheduler.ts';
@@ -38,6 +45,8 @@ export class Http2Connection {
   readonly #reader: FrameReader;
   #goAwaySent = false;
   #goAwayReceived = false;
+  /** The last of our streams that the peer may act on, by its GOAWAY. */
+  #lastProcessed = MAX_STREAM_ID;
   #closed = false;
   #lastActivity: number;
   #pingSentAt = 0;
@@ -136,7 +145,7 @@ export class Http2Connection {
         this.#fail(error);
         return;
       }
-      this.#fail(connectionError('INTERNAL_ERROR', messageOf(error)));
+      this.#fail(connectionError('INTERNAL_ERROR', messageOf(error), 'internal'));
       throw error;
     }
   }
@@ -159,9 +168,10 @@ export class Http2Connection {
     this.#closeWhenIdle();
   }
 
-  /** Ends everything now, with a GOAWAY of that code. */
-  abort(code: ErrorCode, detail: string): void {
+  /** Ends everything now, with a GOAWAY of that code. `breach` is what the peer has done to deserve it, if anything. */
+  abort(code: ErrorCode, detail: string, breach: Breach | null = null): void {
     if (this.#closed) return;
+    if (breach !== null) this.#options.breached(breach);
     this.#goAway(code, '');
     const error = code === ErrorCode.NO_ERROR ? null : connectionError(errorCodeName(code) as ErrorCodeName, detail);
     this.#end(error, { code: ErrorCode.CANCEL, unprocessed: false, detail });
@@ -199,14 +209,20 @@ export class Http2Connection {
   }
 
   #goingAway(lastStreamId: number, code: number): void {
-    if (this.#goAwayReceived) this.#guard.count(this.#options.now(), 'GOAWAY');
+    if (this.#goAwayReceived) this.#guard.count(this.#options.now(), 'useless-frames', 'GOAWAY');
     this.#goAwayReceived = true;
+    if (this.#options.role === 'client') {
+      if (lastStreamId > this.#lastProcessed) {
+        throw connectionError('PROTOCOL_ERROR', 'GOAWAY for more streams than the one before');
+      }
+      this.#lastProcessed = lastStreamId;
+    }
     this.#events.goingAway(code);
     if (this.#options.role === 'client') {
       const detail = `the peer went away (${errorCodeName(code)}) before it took the stream`;
       for (const stream of [...this.#streams.all()]) {
         if (stream.id <= lastStreamId) continue;
-        this.#streams.drop(stream);
+        this.#streams.abandon(stream);
         stream.handler.streamReset({ code: ErrorCode.REFUSED_STREAM, unprocessed: true, detail });
       }
     }
@@ -227,13 +243,19 @@ export class Http2Connection {
 
   #answersUnread(): void {
     if (this.#closed) return;
-    const error = connectionError('ENHANCE_YOUR_CALM', 'the peer does not read the answers to what it sends');
+    const error = connectionError(
+      'ENHANCE_YOUR_CALM',
+      'the peer does not read the answers to what it sends',
+      'unread-answers',
+    );
+    this.#options.breached(error.breach);
     this.#end(error, { code: error.http2Code, unprocessed: false, detail: error.message });
     this.#sender.close();
   }
 
   #fail(error: Http2Error): void {
     if (this.#closed) return;
+    this.#options.breached(error.breach);
     this.#goAway(error.http2Code, error.message);
     this.#end(error, { code: error.http2Code, unprocessed: false, detail: error.message });
     this.#sender.close();

@@ -1,4 +1,4 @@
-import { connectionError } from './http-error.ts';
+import { type Breach, connectionError } from './http-error.ts';
 
 /** Frames that cost their sender nothing, per second that may go on, and at once. A tunnel of short streams needs few. */
 const PER_SECOND = 1_000;
@@ -23,13 +23,13 @@ export class FloodGuard {
   }
 
   /** Counts one such frame. Throws ENHANCE_YOUR_CALM when there were too many. `now` in milliseconds. */
-  count(now: number, what: string): void {
+  count(now: number, breach: Breach, what: string): void {
     if (this.#left > 0) {
       this.#left--;
       return;
     }
     this.#left = Math.min(BURST, Math.floor(((now - this.#since) * PER_SECOND) / 1000));
     this.#since = now;
-    if (this.#left <= 0) throw connectionError('ENHANCE_YOUR_CALM', `too many frames without use (${what})`);
+    if (this.#left <= 0) throw connectionError('ENHANCE_YOUR_CALM', `too many frames without use (${what})`, breach);
   }
 }

@@ -149,10 +149,10 @@ export class FrameReader {
     }
     if (type === FrameType.HEADERS || type === FrameType.CONTINUATION) {
       if (length > MAX_HEADER_BLOCK) {
-        throw connectionError('ENHANCE_YOUR_CALM', `header block fragment of ${length} octets`);
+        throw connectionError('ENHANCE_YOUR_CALM', `header block fragment of ${length} octets`, 'continuation-flood');
       }
     } else if (type !== FrameType.DATA && length > MAX_CONTROL_FRAME) {
-      throw connectionError('ENHANCE_YOUR_CALM', `control frame of ${length} octets`);
+      throw connectionError('ENHANCE_YOUR_CALM', `control frame of ${length} octets`, 'useless-frames');
     }
     return length;
   }

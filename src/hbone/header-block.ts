@@ -33,8 +33,12 @@ export class HeaderBlockCollector {
       end -= bytes[at]!;
       at++;
     }
-    if ((flags & FrameFlag.PRIORITY) !== 0) at += 5;
-    if (at > end) throw connectionError('PROTOCOL_ERROR', 'HEADERS shorter than padding and priority');
+    if (at > end) throw connectionError('PROTOCOL_ERROR', 'more padding than HEADERS');
+    if ((flags & FrameFlag.PRIORITY) !== 0) {
+      // RFC 9113 §6.2; ignored since §5.3.2.
+      at += 5;
+      if (at > end) throw connectionError('FRAME_SIZE_ERROR', 'HEADERS too short for its priority fields');
+    }
     this.streamId = streamId;
     this.endStream = (flags & FrameFlag.END_STREAM) !== 0;
     if ((flags & FrameFlag.END_HEADERS) !== 0) {
@@ -54,6 +58,7 @@ export class HeaderBlockCollector {
       throw connectionError(
         'ENHANCE_YOUR_CALM',
         `header block of ${fragments.length} frames and ${this.#collected} octets`,
+        'continuation-flood',
       );
     }
     if ((flags & FrameFlag.END_HEADERS) === 0) return;

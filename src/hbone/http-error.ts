@@ -25,29 +25,62 @@ export type ErrorCode = (typeof ErrorCode)[ErrorCodeName];
 export type ErrorScope = { readonly kind: 'connection' } | { readonly kind: 'stream'; readonly streamId: number };
 
 /**
+ * What a peer did, for metrics: something that is bounded because it costs the other side more than the peer, or
+ * `protocol` for any other breach of the RFCs.
+ */
+export type Breach =
+  | 'protocol'
+  /** RFC 7541 */
+  | 'hpack'
+  | 'header-list'
+  | 'continuation-flood'
+  | 'rapid-reset'
+  | 'stream-errors'
+  | 'empty-frames'
+  | 'settings-flood'
+  | 'ping-flood'
+  | 'useless-frames'
+  | 'window-trickle'
+  | 'slow-preface'
+  | 'unread-answers'
+  /** This agent’s own fault. */
+  | 'internal';
+
+/**
  * A breach of HTTP/2 by the peer. `http2Code` is what RST_STREAM or GOAWAY carries; `code` is its name after `HTTP2_`,
  * for logs and metrics.
  */
 export class Http2Error extends CulvertError<`HTTP2_${ErrorCodeName}`> {
   readonly scope: ErrorScope;
   readonly http2Code: ErrorCode;
+  readonly breach: Breach;
 
-  constructor(scope: ErrorScope, name: ErrorCodeName, message: string) {
+  constructor(scope: ErrorScope, name: ErrorCodeName, message: string, breach: Breach) {
     super(`HTTP2_${name}`, message);
     this.name = 'Http2Error';
     this.scope = scope;
+    this.breach = breach;
     this.http2Code = ErrorCode[name];
   }
 }
 
 /** An error that ends the connection: `throw connectionError('PROTOCOL_ERROR', 'SETTINGS on stream 3')`. */
-export function connectionError(name: ErrorCodeName, message: string): Http2Error {
-  return new Http2Error(CONNECTION, name, message);
+export function connectionError(
+  name: ErrorCodeName,
+  message: string,
+  breach: Breach = name === 'COMPRESSION_ERROR' ? 'hpack' : 'protocol',
+): Http2Error {
+  return new Http2Error(CONNECTION, name, message, breach);
 }
 
 /** An error that ends one stream and leaves its siblings alone. */
-export function streamError(streamId: number, name: ErrorCodeName, message: string): Http2Error {
-  return new Http2Error({ kind: 'stream', streamId }, name, message);
+export function streamError(
+  streamId: number,
+  name: ErrorCodeName,
+  message: string,
+  breach: Breach = 'protocol',
+): Http2Error {
+  return new Http2Error({ kind: 'stream', streamId }, name, message, breach);
 }
 
 /** The name of a code as peers send it; an unknown one as `0x` and eight hex digits (peers may send any, RFC 9113 §7). */

@@ -1,5 +1,5 @@
 import type { RequestHead } from './connect-headers.ts';
-import type { Http2Error } from './http-error.ts';
+import type { Breach, Http2Error } from './http-error.ts';
 import type { Http2Stream, StreamHandler } from './stream.ts';
 import type { WindowBudget } from './window-budget.ts';
 
@@ -32,6 +32,8 @@ export interface Http2Options {
   /** Streams to assume as allowed until the peer's SETTINGS say so (client role). */
   readonly assumedPeerStreams: number;
   readonly budget: WindowBudget;
+  /** Counts what peers do against the RFCs or beyond a bound, on a stream or on the connection. */
+  readonly breached: (breach: Breach) => void;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
 }

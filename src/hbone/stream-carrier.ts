@@ -63,9 +63,7 @@ class StreamCarrier implements Carrier, StreamHandler {
 
   // The stream's side.
 
-  streamHeaders(): void {
-    // Trailers carry nothing for a byte stream.
-  }
+  streamResponse(): void {}
 
   /** What the channel holds is bounded by the windows of the connection in it: it is always read. */
   streamData(offset: number, length: number): void {

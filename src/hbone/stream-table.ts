@@ -4,6 +4,7 @@ import type { HeaderField } from './hpack.ts';
 import type { Http2Error } from './http-error.ts';
 import type { Http2Options } from './http2.ts';
 import type { ReceiveWindows } from './receive-windows.ts';
+import { RecentResets } from './recent-resets.ts';
 import type { SendScheduler } from './send-scheduler.ts';
 import type { Settings } from './settings.ts';
 import { Http2Stream, type StreamHandler, type StreamReset } from './stream.ts';
@@ -17,12 +18,16 @@ export class StreamTable {
   readonly #peer: Settings;
   readonly #guard: FloodGuard;
   readonly #now: () => number;
+  readonly #breached: Http2Options['breached'];
   readonly #gone: () => void;
   readonly #streams = new Map<number, Http2Stream>();
+  readonly #resets = new RecentResets();
   /** The next one that this side opens (client role). */
   nextId = 1;
   /** The last one that the peer has opened (server role). */
   lastPeerId = 0;
+  /** Requests that the peer has made. */
+  #requests = 0;
 
   /** `gone` is called whenever a stream has left. */
   constructor(
@@ -36,6 +41,7 @@ export class StreamTable {
   ) {
     this.#isServer = options.role === 'server';
     this.#now = options.now;
+    this.#breached = options.breached;
     this.#peer = peer;
     this.#sender = sender;
     this.scheduler = scheduler;
@@ -60,6 +66,25 @@ export class StreamTable {
   isIdle(id: number): boolean {
     const own = (id & 1) === (this.#isServer ? 0 : 1);
     return own ? id >= this.nextId || this.#isServer : id > this.lastPeerId;
+  }
+
+  /** Why a frame came on a stream that is closed (RFC 9113 §5.1, §5.1.1). */
+  whyClosed(id: number): 'reset-here' | 'closed' | 'skipped' {
+    if (this.#resets.has(id)) return 'reset-here';
+    // Nobody but a client skips ids: as long as none was, every one below the last has been in use.
+    return this.#isServer && this.#requests < (this.lastPeerId + 1) / 2 ? 'skipped' : 'closed';
+  }
+
+  /** A request has come on a new stream (server role). */
+  requested(id: number): void {
+    this.lastPeerId = id;
+    this.#requests++;
+  }
+
+  /** The stream of a request that is not even looked at. */
+  refuse(id: number, code: number, peerEnded: boolean): void {
+    this.#sender.reset(id, code);
+    if (!peerEnded) this.#resets.add(id);
   }
 
   add(id: number, handler: StreamHandler): Http2Stream {
@@ -87,6 +112,12 @@ export class StreamTable {
   reset(stream: Http2Stream, code: number): void {
     if (stream.closed) return;
     this.#sender.reset(stream.id, code);
+    this.abandon(stream);
+  }
+
+  /** The peer may not know yet that the stream is closed. */
+  abandon(stream: Http2Stream): void {
+    if (!stream.remoteEnded) this.#resets.add(stream.id);
     this.drop(stream);
   }
 
@@ -101,7 +132,8 @@ export class StreamTable {
 
   /** Ends one stream because of what the peer did on it. */
   fault(stream: Http2Stream, fault: Http2Error): void {
-    this.#guard.count(this.#now(), 'stream error');
+    this.#breached(fault.breach);
+    this.#guard.count(this.#now(), 'stream-errors', 'stream error');
     this.reset(stream, fault.http2Code);
     stream.handler.streamReset({ code: fault.http2Code, unprocessed: false, detail: fault.message });
   }

@@ -14,8 +14,11 @@ export interface StreamReset {
 
 /** Who carries the bytes of a stream. Called while a frame is parsed; memory is valid until the call returns. */
 export interface StreamHandler {
-  /** A response head (client) or trailers. */
-  streamHeaders(fields: readonly HeaderField[], trailers: boolean): void;
+  /**
+   * The final response, 200..999 (client role). Interim responses and trailers are checked and go no further: a byte
+   * stream has no use for them.
+   */
+  streamResponse(status: number, headers: readonly HeaderField[]): void;
   streamData(offset: number, length: number): void;
   /** END_STREAM: the peer sends no more. */
   streamEnded(): void;
@@ -48,7 +51,8 @@ export class Http2Stream {
   closed = false;
   /** In the scheduler's list of streams that wait for window. */
   waiting = false;
-  headersReceived = false;
+  /** The request (server role) or the final response (client role) has come: what follows is content. */
+  headReceived = false;
 
   constructor(table: StreamTable, id: number, handler: StreamHandler, sendWindow: number, window: number) {
     this.#table = table;

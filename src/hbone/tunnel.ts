@@ -27,8 +27,8 @@ export function tunnelOnChannel(
 /** Gives up on a peer that has done its TLS handshake and then does not speak HTTP/2. */
 export function expectSettings(connection: Http2Connection, deadlines: Deadlines): void {
   deadlines.set(() => {
-    if (!connection.established)
-      connection.abort(ErrorCode.SETTINGS_TIMEOUT, 'the peer sent no HTTP/2 settings in time');
+    if (connection.established) return;
+    connection.abort(ErrorCode.SETTINGS_TIMEOUT, 'the peer sent no HTTP/2 settings in time', 'slow-preface');
   });
 }
 

@@ -151,7 +151,7 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
 
   // The stream, until the relay takes over.
 
-  streamHeaders(): void {}
+  streamResponse(): void {}
 
   streamData(offset: number, length: number): void {
     this.#early ??= new EarlyBytes();

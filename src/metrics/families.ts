@@ -72,6 +72,13 @@ export const TUNNEL_HANDSHAKES = counter(
   ['role', 'result'],
 );
 
+/** `role`: as which this agent was affected; `breach`: see `Breach` in src/hbone/http-error.ts */
+export const HTTP2_BREACHES = counter(
+  'culvert_http2_breaches',
+  'What peers did in tunnels against HTTP/2 or beyond its bounds (unstable).',
+  ['role', 'breach'],
+);
+
 export const STREAMS_OPEN = gauge('culvert_streams_open', 'CONNECT streams that are open in tunnels (unstable).', [
   'role',
 ]);

@@ -2,7 +2,6 @@ import type { Deadline } from '../deadlines.ts';
 import type { CulvertError } from '../errors.ts';
 import type { Plane } from '../filters/plane.ts';
 import { close, type Refusal } from '../filters/verdict.ts';
-import { readResponseHead } from '../hbone/connect-headers.ts';
 import type { Http2Connection } from '../hbone/connection.ts';
 import type { HeaderField } from '../hbone/hpack.ts';
 import { ErrorCode } from '../hbone/http-error.ts';
@@ -83,19 +82,16 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
     this.#events.refused(refusal);
   }
 
-  streamHeaders(fields: readonly HeaderField[]): void {
-    const head = readResponseHead(fields);
+  streamResponse(status: number, headers: readonly HeaderField[]): void {
     const stream = this.#stream;
-    if (head.kind === 'interim' || stream === null) return;
-    if (head.kind === 'malformed') {
-      this.#malformed(`malformed response: ${head.detail}`);
-    } else if (head.status !== 200) {
+    if (stream === null) return;
+    if (status !== 200) {
       stream.reset(ErrorCode.CANCEL);
-      this.refuse(close('refused-by-peer', `http status: ${head.status} ${STATUS_TEXTS[head.status] ?? ''}`.trim()));
+      this.refuse(close('refused-by-peer', `http status: ${status} ${STATUS_TEXTS[status] ?? ''}`.trim()));
     } else {
       this.#end();
       this.#stream = null;
-      this.#events.accepted(stream, head.headers);
+      this.#events.accepted(stream, headers);
     }
   }
 
@@ -112,21 +108,11 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
     this.refuse(close('tunnel-lost', `h2 failed: ${reset.detail}`, 503, 'H2_HANDSHAKE_FAILURE'));
   }
 
-  streamData(): void {
-    this.#malformed('data before the response');
-  }
-
-  streamEnded(): void {
-    if (!this.isOver) this.#malformed('the stream ended before the response');
-  }
+  // Another handler takes over with the response, before which there is neither.
+  streamData(): void {}
+  streamEnded(): void {}
 
   streamWritable(): void {}
-
-  /** RFC 9113 §8.1.1 */
-  #malformed(message: string): void {
-    this.#stream?.reset(ErrorCode.PROTOCOL_ERROR);
-    this.refuse(close('malformed-response', message, 503, 'H2_HANDSHAKE_FAILURE'));
-  }
 
   #end(): void {
     this.isOver = true;

@@ -106,9 +106,7 @@ export class TunnelRelay implements ChannelHandler, StreamHandler {
 
   // The stream's side.
 
-  streamHeaders(): void {
-    // Trailers carry nothing for a byte stream.
-  }
+  streamResponse(): void {}
 
   streamData(offset: number, length: number): void {
     if (this.#fromClient) this.#owner.sent(length);

@@ -6,14 +6,14 @@ import { messageOf } from '../errors.ts';
 import type { Plane, PlaneDeadlines, PlaneSettings, Pod } from '../filters/plane.ts';
 import { close } from '../filters/verdict.ts';
 import type { Http2Options } from '../hbone/connection.ts';
-import { ErrorCode } from '../hbone/http-error.ts';
+import { type Breach, ErrorCode } from '../hbone/http-error.ts';
 import { TunnelPool } from '../hbone/pool.ts';
 import { WindowBudget } from '../hbone/window-budget.ts';
 import type { WorkloadCertificate } from '../identity/certificate.ts';
 import { createPlaintextListener, type PlaintextListener } from '../inbound/plaintext-listener.ts';
 import { createTunnelListener, type TunnelListener } from '../inbound/tunnel-listener.ts';
 import type { Logger } from '../log/logger.ts';
-import { POOL_REQUESTS, SOCKETS_OPEN, STREAMS_OPEN, TUNNELS_OPEN } from '../metrics/families.ts';
+import { HTTP2_BREACHES, POOL_REQUESTS, SOCKETS_OPEN, STREAMS_OPEN, TUNNELS_OPEN } from '../metrics/families.ts';
 import type { ThreadMetrics } from '../metrics/thread-metrics.ts';
 import { createOutboundListener, type OutboundListener } from '../outbound/listener.ts';
 import { createTunnelDialer } from '../outbound/tunnel-dialer.ts';
@@ -99,6 +99,7 @@ export class DataPlane implements Plane {
   readonly #ports: Ports;
   readonly #release: MemoryRelease;
   readonly #budget: WindowBudget;
+  readonly #breached: Readonly<Record<'client' | 'server', (breach: Breach) => void>>;
   readonly #pods = new Map<string, PodRuntime>();
   readonly #outbound: OutboundListener;
   readonly #plaintext: PlaintextListener;
@@ -129,6 +130,8 @@ export class DataPlane implements Plane {
       response: new Deadlines(settings.responseTimeout, this.now),
     };
     this.#budget = new WindowBudget(settings.windowBudget);
+    const breached = (role: string) => (breach: Breach) => metrics.add(metrics.slot(HTTP2_BREACHES, role, breach), 1);
+    this.#breached = { client: breached('client'), server: breached('server') };
     this.plans = new PlanCache(options.askPlan);
     this.identities = new TlsContexts(this.loop, settings, options.askCertificate);
     const poolRequests = {
@@ -170,6 +173,7 @@ export class DataPlane implements Plane {
       maxConcurrentStreams: MAX_SERVER_STREAMS,
       assumedPeerStreams: maxStreamsPerTunnel,
       budget: this.#budget,
+      breached: this.#breached[role],
       now: this.now,
     };
   }

@@ -31,12 +31,13 @@ test('a peer that stopped reading cannot keep the descriptor of a tunnel that cl
       maxConcurrentStreams: 10,
       assumedPeerStreams: 10,
       budget: new WindowBudget(0),
+      breached() {},
       now: () => performance.now(),
     },
     {
       request(stream) {
         requests.push(stream);
-        return { streamHeaders() {}, streamData() {}, streamEnded() {}, streamReset() {}, streamWritable() {} };
+        return { streamResponse() {}, streamData() {}, streamEnded() {}, streamReset() {}, streamWritable() {} };
       },
       goingAway() {},
       streamClosed() {},

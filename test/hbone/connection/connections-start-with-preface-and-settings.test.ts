@@ -4,6 +4,7 @@ import { CLIENT_PREFACE, FrameFlag, FrameType } from '../../../src/hbone/frames.
 import {
   ConnectionUnderTest,
   connectFrame,
+  connectTo,
   describe,
   frame,
   parseFrames,
@@ -77,7 +78,7 @@ test('bytes may come in pieces of any size', () => {
     client.send(stream, 1000, 0x61);
     stream.end();
     pump(client, server, most);
-    assert.equal(recorder.status(), '200', `${most} at a time`);
+    assert.equal(recorder.status(), 200, `${most} at a time`);
     assert.equal(recorder.data.toString(), 'b'.repeat(1000));
     assert.equal(request.recorder.data.toString(), 'a'.repeat(1000));
     assert.deepEqual([recorder.outcome, request.recorder.outcome], ['end', 'end']);
@@ -159,4 +160,19 @@ test('RFC 9113 §4.2: a peer with a small MAX_FRAME_SIZE gets small frames', () 
   const { stream } = client.open();
   client.send(stream, 40_000);
   assert.deepEqual(client.said(), ['HEADERS 1', 'DATA 1 (16384)', 'DATA 1 (16384)', 'DATA 1 (7232)']);
+});
+
+test('a request that cannot be sent leaves the connection as it was', () => {
+  const client = new ConnectionUnderTest('client').established();
+  for (const value of ['x'.repeat(70_000), 'ключ']) {
+    assert.throws(() => client.connection.open([...connectTo('a:1'), ['baggage', value]], client.recorder()));
+  }
+  assert.equal(client.connection.streamCount, 0);
+  const server = new ConnectionUnderTest('server');
+  const { recorder } = client.open('b:2');
+  server.receive(Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), settingsFrame([]));
+  server.transport.deliver(client.transport.take());
+  assert.deepEqual(server.requests[0]!.head, { kind: 'connect', authority: 'b:2', headers: [] });
+  assert.equal(server.requests[0]!.stream.id, 1);
+  assert.equal(recorder.outcome, 'open');
 });

@@ -98,7 +98,7 @@ function replay(role: Role, bytes: Buffer, chunk: () => number): Replayed {
     at += part.length;
   }
   const recorders = [...opened, ...under.requests.map(({ recorder }) => recorder)];
-  const streams = recorders.map((r) => `${r.outcome} ${r.length} ${JSON.stringify([r.headers, r.trailers])}`);
+  const streams = recorders.map((r) => `${r.outcome} ${r.length} ${JSON.stringify(r.responses)}`);
   assert.ok(under.connection.streamCount <= 10);
   assert.equal(under.connection.isClosed, under.closed !== undefined);
   assert.equal(under.transport.closed, under.connection.isClosed);

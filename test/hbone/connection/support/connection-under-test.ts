@@ -14,7 +14,7 @@ import {
   writeFrameHeader,
 } from '../../../../src/hbone/frames.ts';
 import { type HeaderField, HpackEncoder, maxEncodedSize } from '../../../../src/hbone/hpack.ts';
-import { errorCodeName, type Http2Error } from '../../../../src/hbone/http-error.ts';
+import { type Breach, errorCodeName, type Http2Error } from '../../../../src/hbone/http-error.ts';
 import type { Http2Stream } from '../../../../src/hbone/stream.ts';
 import { WindowBudget } from '../../../../src/hbone/window-budget.ts';
 import { MemoryTransport } from './memory-transport.ts';
@@ -39,6 +39,7 @@ export class ConnectionUnderTest {
   closed: Http2Error | null | undefined;
   goingAway: string[] = [];
   streamsClosed = 0;
+  readonly breaches: Breach[] = [];
   now = 1000;
   /** Whether those who handle its streams take what comes; otherwise they stall. */
   reads = true;
@@ -64,6 +65,7 @@ export class ConnectionUnderTest {
         maxConcurrentStreams: 200,
         assumedPeerStreams: 100,
         budget: new WindowBudget(64 * 1024 * 1024),
+        breached: (breach) => this.breaches.push(breach),
         now: () => this.now,
         ...options,
       },

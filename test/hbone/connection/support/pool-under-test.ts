@@ -92,7 +92,7 @@ export class Requester {
   tunnel(connection: ConnectionUnderTest['connection']): void {
     this.connection = connection;
     this.stream = connection.open(connectTo('10.0.0.1:80'), {
-      streamHeaders() {},
+      streamResponse() {},
       streamData() {},
       streamEnded() {},
       streamReset: ({ unprocessed }) => {

@@ -289,8 +289,14 @@ export class RandomConversation {
 
   /** Header lists must be right on every stream: a table that is out of step shows anywhere. */
   #assertHeaders({ stream, recorder, reset }: Use, seen: ModelStream): void {
-    let came: HeaderField[][] = [...recorder.headers, ...recorder.trailers].map((fields) => [...fields]);
-    const sent = seen.headersSent;
+    let came: HeaderField[][] = recorder.responses.map(({ status, headers }) => [
+      [':status', String(status)],
+      ...headers,
+    ]);
+    // Interim responses and trailers go no further.
+    const sent = seen.headersSent.filter(
+      ([first]) => first !== undefined && /^:(?:method|authority|status,[2-9])/.test(first.join()),
+    );
     if (this.#isServer) {
       const { head } = this.under.requests.find((request) => request.stream === stream)!;
       assert.ok(head.kind !== 'malformed');

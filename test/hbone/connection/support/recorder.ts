@@ -4,8 +4,8 @@ import type { Http2Stream, StreamHandler, StreamReset } from '../../../../src/hb
 
 /** A handler that takes what comes and keeps it. */
 export class Recorder implements StreamHandler {
-  readonly headers: (readonly HeaderField[])[] = [];
-  readonly trailers: (readonly HeaderField[])[] = [];
+  /** Status and headers of the response. */
+  readonly responses: { readonly status: number; readonly headers: readonly HeaderField[] }[] = [];
   readonly chunks: Buffer[] = [];
   /** Bytes of data so far. */
   length = 0;
@@ -33,12 +33,12 @@ export class Recorder implements StreamHandler {
     return this.ended ? 'end' : 'open';
   }
 
-  status(): string | undefined {
-    return this.headers.at(-1)?.find(([name]) => name === ':status')?.[1];
+  status(): number | undefined {
+    return this.responses.at(-1)?.status;
   }
 
-  streamHeaders(fields: readonly HeaderField[], trailers: boolean): void {
-    (trailers ? this.trailers : this.headers).push(fields);
+  streamResponse(status: number, headers: readonly HeaderField[]): void {
+    this.responses.push({ status, headers });
   }
 
   streamData(offset: number, length: number): void {
