@@ -4,7 +4,17 @@
  */
 import type { Policy } from '../policy/types.ts';
 import type { PodInfo } from '../zds/types.ts';
-import type { Endpoint, PolicyKey, PortMap, Service, ServiceDefinition, ServiceKey, Workload } from './types.ts';
+import type {
+  CidrVip,
+  Endpoint,
+  PolicyKey,
+  PortMap,
+  Service,
+  ServiceDefinition,
+  ServiceKey,
+  Workload,
+} from './types.ts';
+import type { WorkloadProfile } from './workload-profile.ts';
 
 export interface MeshState {
   workload(uid: string): Workload | null;
@@ -25,6 +35,12 @@ export interface MeshState {
    * namespace when one is given, then the first.
    */
   serviceByHostname(hostname: string, clientNamespace: string, preferredNamespace?: string): Service | null;
+
+  /**
+   * Calls `visit` for each endpoint of the service that its health policy lets through, without making an object for each.
+   * The endpoint is only valid within the call.
+   */
+  forEachEndpoint(service: Service, visit: (endpoint: Member) => void): void;
 
   policy(key: PolicyKey): Policy | null;
   /** Keys of the policies of scope Namespace in a namespace. */
@@ -62,10 +78,25 @@ export interface WorkloadUpdate {
   readonly services: Readonly<Record<ServiceKey, PortMap>>;
 }
 
+/** A workload as one of the endpoints of a service. */
+export interface Member {
+  readonly uid: string;
+  readonly name: string;
+  readonly node: string;
+  readonly workloadIps: readonly string[];
+  readonly isHealthy: boolean;
+  /** What it has in common with others: the same object for all of them. */
+  readonly profile: WorkloadProfile;
+}
+
 /** What a batch named, whether upserted or removed; ask the state for what is there now. */
 export interface MeshChange {
   readonly workloads: ReadonlySet<string>;
   /** Includes services of which only endpoints changed. */
   readonly services: ReadonlySet<ServiceKey>;
   readonly policies: ReadonlySet<PolicyKey>;
+  /** The look-ups that may now answer otherwise, as readKeys (read-keys.ts) names them. */
+  readonly touched: ReadonlySet<string>;
+  /** Blocks of CIDR VIPs that came or went: look-ups of addresses inside may answer otherwise too. */
+  readonly touchedBlocks: readonly CidrVip[];
 }

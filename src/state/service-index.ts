@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { CidrIndex } from './cidr-index.ts';
+import { EndpointView } from './endpoint-view.ts';
 import {
   type Endpoint,
   type NetworkAddress,
@@ -9,9 +10,10 @@ import {
   type ServiceKey,
   serviceKey,
 } from './types.ts';
+import type { WorkloadTable } from './workload-table.ts';
 
 /**
- * Services by key, hostname, VIP and CIDR VIP, with their endpoints (spec §10.2).
+ * Services by key, hostname, VIP and CIDR VIP (spec §10.2). Their endpoints are what the workloads say.
  *
  * Every index points to one record per service, which an update changes in place: an index entry cannot go stale, and
  * an endpoint change touches no index.
@@ -21,7 +23,11 @@ export class ServiceIndex {
   readonly #byHostname = new Map<string, Entry[]>();
   readonly #byVip = new Map<NetworkAddress, Entry[]>();
   readonly #byCidr = new Map<string, CidrIndex<Entry>>();
-  readonly #staged = new Map<ServiceKey, Map<string, Endpoint>>();
+  readonly #workloads: WorkloadTable;
+
+  constructor(workloads: WorkloadTable) {
+    this.#workloads = workloads;
+  }
 
   get(key: ServiceKey): Service | null {
     return this.#byKey.get(key)?.service ?? null;
@@ -31,8 +37,13 @@ export class ServiceIndex {
     for (const entry of this.#byKey.values()) yield entry.service;
   }
 
+  /** Endpoints that name a service which is not known (yet). */
   get staged(): ReadonlyMap<ServiceKey, ReadonlyMap<string, Endpoint>> {
-    return this.#staged;
+    const staged = new Map<ServiceKey, ReadonlyMap<string, Endpoint>>();
+    for (const key of this.#workloads.servicesNamed()) {
+      if (!this.#byKey.has(key)) staged.set(key, new EndpointView(this.#workloads, key, () => true));
+    }
+    return staged;
   }
 
   byVip(network: string, ip: string, clientNamespace: string): Service | null {
@@ -53,66 +64,31 @@ export class ServiceIndex {
     else this.#update(entry, definition);
   }
 
-  /** The endpoints wait, as those of a service that is not known yet, in case the service comes back. */
+  /** Its endpoints stay with their workloads, in case it comes back. */
   remove(key: ServiceKey): void {
     const entry = this.#byKey.get(key);
     if (entry === undefined) return;
     this.#byKey.delete(key);
     this.#unlink(entry, entry.service);
     removeFrom(this.#byHostname, entry.service.hostname, entry);
-    const waiting = new Map([...entry.endpoints, ...entry.unhealthy]);
-    if (waiting.size > 0) this.#staged.set(key, waiting);
-  }
-
-  endpoint(key: ServiceKey, uid: string): Endpoint | undefined {
-    const entry = this.#byKey.get(key);
-    if (entry === undefined) return this.#staged.get(key)?.get(uid);
-    return entry.endpoints.get(uid) ?? entry.unhealthy.get(uid);
-  }
-
-  setEndpoint(key: ServiceKey, endpoint: Endpoint): void {
-    const entry = this.#byKey.get(key);
-    if (entry !== undefined) {
-      attach(entry, endpoint);
-      return;
-    }
-    const waiting = this.#staged.get(key);
-    if (waiting === undefined) this.#staged.set(key, new Map([[endpoint.workloadUid, endpoint]]));
-    else waiting.set(endpoint.workloadUid, endpoint);
-  }
-
-  removeEndpoint(key: ServiceKey, uid: string): void {
-    const entry = this.#byKey.get(key);
-    if (entry !== undefined) {
-      entry.endpoints.delete(uid);
-      entry.unhealthy.delete(uid);
-      return;
-    }
-    const waiting = this.#staged.get(key);
-    waiting?.delete(uid);
-    if (waiting?.size === 0) this.#staged.delete(key);
   }
 
   #create(key: ServiceKey, definition: ServiceDefinition): void {
-    const endpoints = new Map<string, Endpoint>();
-    const entry: Entry = { service: { ...definition, endpoints }, endpoints, unhealthy: new Map() };
+    const entry: Entry = { service: { ...definition, endpoints: NONE } };
+    const endpoints = new EndpointView(this.#workloads, key, () => takesUnhealthy(entry.service));
+    entry.service = { ...definition, endpoints };
     this.#byKey.set(key, entry);
     this.#link(entry, entry.service);
     addTo(this.#byHostname, definition.hostname, entry);
-    for (const endpoint of this.#staged.get(key)?.values() ?? []) attach(entry, endpoint);
-    this.#staged.delete(key);
   }
 
   #update(entry: Entry, definition: ServiceDefinition): void {
     const before = entry.service;
-    entry.service = { ...definition, endpoints: entry.endpoints };
+    entry.service = { ...definition, endpoints: before.endpoints };
     // Untouched addresses keep their place: the first service of an address wins among equals.
-    if (!isDeepStrictEqual([before.vips, before.cidrVips], [definition.vips, definition.cidrVips])) {
-      this.#unlink(entry, before);
-      this.#link(entry, entry.service);
-    }
-    if (takesUnhealthy(before) === takesUnhealthy(entry.service)) return;
-    for (const endpoint of [...entry.endpoints.values(), ...entry.unhealthy.values()]) attach(entry, endpoint);
+    if (isDeepStrictEqual([before.vips, before.cidrVips], [definition.vips, definition.cidrVips])) return;
+    this.#unlink(entry, before);
+    this.#link(entry, entry.service);
   }
 
   #link(entry: Entry, { vips, cidrVips }: Service): void {
@@ -135,20 +111,12 @@ export class ServiceIndex {
 
 interface Entry {
   service: Service;
-  /** The map that `service.endpoints` shows. */
-  readonly endpoints: Map<string, Endpoint>;
-  /** Endpoints held back because the service takes only healthy ones. */
-  readonly unhealthy: Map<string, Endpoint>;
 }
+
+const NONE: ReadonlyMap<string, Endpoint> = new Map();
 
 function takesUnhealthy(service: ServiceDefinition): boolean {
   return service.loadBalancer?.healthPolicy === 'AllowAll';
-}
-
-function attach({ service, endpoints, unhealthy }: Entry, endpoint: Endpoint): void {
-  const usable = endpoint.status === 'Healthy' || takesUnhealthy(service);
-  (usable ? unhealthy : endpoints).delete(endpoint.workloadUid);
-  (usable ? endpoints : unhealthy).set(endpoint.workloadUid, endpoint);
 }
 
 function isVisible(service: Service, clientNamespace: string): boolean {

@@ -1,10 +1,12 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { PodInfo } from '../zds/types.ts';
+import type { EndpointView } from './endpoint-view.ts';
 import type { MeshChange, MeshStore, MeshUpdate, WorkloadUpdate } from './mesh-state.ts';
 import { PolicyIndex } from './policy-index.ts';
+import { readKeys } from './read-keys.ts';
 import { ServiceIndex } from './service-index.ts';
-import { networkAddress, type ServiceDefinition, type ServiceKey, serviceKey, type Workload } from './types.ts';
-import { WorkloadIndex } from './workload-index.ts';
+import { type CidrVip, type ServiceDefinition, type ServiceKey, serviceKey, type Workload } from './types.ts';
+import { type WorkloadKeys, WorkloadTable } from './workload-table.ts';
 
 /**
  * The one store of the process. Applying what is already there changes nothing and tells nobody.
@@ -12,50 +14,43 @@ import { WorkloadIndex } from './workload-index.ts';
  * @param options.localNode name of this node, which limits `localWorkload` to its pods; '' means all nodes
  */
 export function createMeshState(options: { localNode: string }): MeshStore {
-  const workloads = new WorkloadIndex(options.localNode);
-  const services = new ServiceIndex();
+  const workloads = new WorkloadTable(options.localNode);
+  const services = new ServiceIndex(workloads);
   const policies = new PolicyIndex();
   const listeners = new Set<(change: MeshChange) => void>();
   const waiting = new Set<() => void>();
 
-  function putWorkload({ workload: given, services: ports }: WorkloadUpdate, change: Changing): void {
-    const workload: Workload = { ...given, services: Object.keys(ports).sort() };
-    const before = workloads.get(workload.uid);
-    if (before === null || !isDeepStrictEqual(before, workload)) {
-      workloads.insert(workload);
-      change.workloads.add(workload.uid);
-    }
-    for (const key of before?.services ?? []) if (!Object.hasOwn(ports, key)) detach(key, workload.uid, change);
-    for (const key of workload.services) {
-      const endpoint = { workloadUid: workload.uid, port: ports[key]!, status: workload.status };
-      if (isDeepStrictEqual(services.endpoint(key, workload.uid), endpoint)) continue;
-      services.setEndpoint(key, endpoint);
-      change.services.add(key);
-    }
+  function putWorkload(update: WorkloadUpdate, change: Changing): void {
+    const { uid } = update.workload;
+    const before = workloads.keysOf(uid);
+    if (!workloads.insert(update)) return;
+    touchWorkload(uid, before, change);
+    touchWorkload(uid, workloads.keysOf(uid), change);
   }
 
   function dropWorkload(uid: string, change: Changing): void {
-    const workload = workloads.get(uid);
-    if (workload === null) return;
-    workloads.remove(uid);
-    change.workloads.add(uid);
-    for (const key of workload.services) detach(key, uid, change);
-  }
-
-  function detach(key: ServiceKey, uid: string, change: Changing): void {
-    services.removeEndpoint(key, uid);
-    change.services.add(key);
+    const before = workloads.keysOf(uid);
+    if (!workloads.remove(uid)) return;
+    touchWorkload(uid, before, change);
   }
 
   function putService(definition: ServiceDefinition, change: Changing): void {
-    const before = services.get(serviceKey(definition));
+    const key = serviceKey(definition);
+    const before = services.get(key);
     if (before !== null && isDeepStrictEqual(before, { ...definition, endpoints: before.endpoints })) return;
     services.insert(definition);
-    change.services.add(serviceKey(definition));
+    if (before !== null) touchService(key, before, change);
+    touchService(key, definition, change);
+  }
+
+  function dropService(key: ServiceKey, change: Changing): void {
+    const before = services.get(key);
+    if (before === null) return;
+    services.remove(key);
+    touchService(key, before, change);
   }
 
   function applyTo(change: Changing, update: MeshUpdate): void {
-    // Services first, so that the endpoints of new workloads need no staging.
     for (const service of update.services ?? []) putService(service, change);
     for (const workload of update.workloads ?? []) putWorkload(workload, change);
     for (const [key, policy] of update.policies ?? []) {
@@ -64,11 +59,7 @@ export function createMeshState(options: { localNode: string }): MeshStore {
       change.policies.add(key);
     }
     for (const uid of update.removedWorkloads ?? []) dropWorkload(uid, change);
-    for (const key of update.removedServices ?? []) {
-      if (services.get(key) === null) continue;
-      services.remove(key);
-      change.services.add(key);
-    }
+    for (const key of update.removedServices ?? []) dropService(key, change);
     for (const key of update.removedPolicies ?? []) {
       if (policies.get(key) === null) continue;
       policies.remove(key);
@@ -96,7 +87,7 @@ export function createMeshState(options: { localNode: string }): MeshStore {
 
   return {
     workload: (uid) => workloads.get(uid),
-    workloadByAddress: (network, ip) => workloads.byAddress(networkAddress(network, ip)),
+    workloadByAddress: (network, ip) => workloads.byAddress(network, ip),
     workloadByHostname: (namespace, hostname) => workloads.byHostname(namespace, hostname),
     localWorkload: (pod) => workloads.byPod(pod),
     waitForLocalWorkload,
@@ -104,6 +95,7 @@ export function createMeshState(options: { localNode: string }): MeshStore {
     serviceByVip: (network, ip, clientNamespace) => services.byVip(network, ip, clientNamespace),
     serviceByHostname: (hostname, clientNamespace, preferredNamespace) =>
       services.byHostname(hostname, clientNamespace, preferredNamespace),
+    forEachEndpoint: ({ endpoints }, visit) => (endpoints as EndpointView).forEachMember(visit),
     policy: (key) => policies.get(key),
     namespacePolicies: (namespace) => policies.ofNamespace(namespace),
     globalPolicies: () => policies.global,
@@ -113,7 +105,13 @@ export function createMeshState(options: { localNode: string }): MeshStore {
     stagedEndpoints: () => services.staged,
 
     apply(update) {
-      const change: Changing = { workloads: new Set(), services: new Set(), policies: new Set() };
+      const change: Changing = {
+        workloads: new Set(),
+        services: new Set(),
+        policies: new Set(),
+        touched: new Set(),
+        touchedBlocks: [],
+      };
       applyTo(change, update);
       if (change.workloads.size + change.services.size + change.policies.size === 0) return;
       if (change.workloads.size > 0) for (const look of [...waiting]) look();
@@ -134,4 +132,28 @@ interface Changing {
   readonly workloads: Set<string>;
   readonly services: Set<ServiceKey>;
   readonly policies: Set<string>;
+  readonly touched: Set<string>;
+  readonly touchedBlocks: CidrVip[];
+}
+
+/** Whoever found the workload, or reads a service that it is an endpoint of, may find something else now. */
+function touchWorkload(uid: string, keys: WorkloadKeys | null, change: Changing): void {
+  if (keys === null) return;
+  change.workloads.add(uid);
+  change.touched.add(readKeys.workload(uid));
+  for (const address of keys.addresses) change.touched.add(readKeys.address(address));
+  if (keys.hostname !== null) change.touched.add(readKeys.workloadHostname(keys.hostname));
+  change.touched.add(readKeys.pod(keys.pod));
+  for (const key of keys.services) {
+    change.services.add(key);
+    change.touched.add(readKeys.service(key));
+  }
+}
+
+function touchService(key: ServiceKey, { hostname, vips, cidrVips }: ServiceDefinition, change: Changing): void {
+  change.services.add(key);
+  change.touched.add(readKeys.service(key));
+  change.touched.add(readKeys.serviceHostname(hostname));
+  for (const vip of vips) change.touched.add(readKeys.address(vip));
+  change.touchedBlocks.push(...cidrVips);
 }
