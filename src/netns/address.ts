@@ -159,7 +159,8 @@ function prefixMask(length: number): number {
   return length >= 32 ? -1 : -1 << (32 - length);
 }
 
-function parseIpv4(text: string): number | null {
+/** Reads dotted decimal into 32 bits, 0..0xffffffff. Null for anything else. */
+export function parseIpv4(text: string): number | null {
   if (text.length < 7 || text.length > 15) return null;
   let word = 0;
   let octet = 0;

@@ -57,8 +57,13 @@ export interface MeshState {
 export interface MeshStore extends MeshState {
   /** Applies a batch: upserts first, then removals. Subscribers are told once, after all of it is visible. */
   apply(changes: MeshUpdate): void;
-  /** Calls the listener once for every batch that named anything. Returns the way to unsubscribe. */
-  subscribe(listener: (change: MeshChange) => void): () => void;
+  /**
+   * Calls the listener once for every batch that named anything. Returns the way to unsubscribe.
+   *
+   * @param readsTouched whether the listener looks at `touched` now. It costs more than the rest of a large batch, so it
+   *   is left empty as long as nobody does.
+   */
+  subscribe(listener: (change: MeshChange) => void, readsTouched?: () => boolean): () => void;
 }
 
 /** One batch. Everything is optional. */

@@ -17,21 +17,27 @@ export function createMeshState(options: { localNode: string }): MeshStore {
   const workloads = new WorkloadTable(options.localNode);
   const services = new ServiceIndex(workloads);
   const policies = new PolicyIndex();
-  const listeners = new Set<(change: MeshChange) => void>();
+  const listeners = new Map<(change: MeshChange) => void, () => boolean>();
   const waiting = new Set<() => void>();
 
   function putWorkload(update: WorkloadUpdate, change: Changing): void {
     const { uid } = update.workload;
-    const before = workloads.keysOf(uid);
+    const before = change.isRead ? workloads.keysOf(uid) : null;
+    const servicesBefore = workloads.servicesOf(uid);
     if (!workloads.insert(update)) return;
-    touchWorkload(uid, before, change);
-    touchWorkload(uid, workloads.keysOf(uid), change);
+    change.workloads.add(uid);
+    for (const key of servicesBefore) change.services.add(key);
+    for (const key of workloads.servicesOf(uid)) change.services.add(key);
+    touchWorkload(before, change);
+    if (change.isRead) touchWorkload(workloads.keysOf(uid), change);
   }
 
   function dropWorkload(uid: string, change: Changing): void {
-    const before = workloads.keysOf(uid);
+    const before = change.isRead ? workloads.keysOf(uid) : null;
+    for (const key of workloads.servicesOf(uid)) change.services.add(key);
     if (!workloads.remove(uid)) return;
-    touchWorkload(uid, before, change);
+    change.workloads.add(uid);
+    touchWorkload(before, change);
   }
 
   function putService(definition: ServiceDefinition, change: Changing): void {
@@ -111,15 +117,16 @@ export function createMeshState(options: { localNode: string }): MeshStore {
         policies: new Set(),
         touched: new Set(),
         touchedBlocks: [],
+        isRead: [...listeners.values()].some((readsTouched) => readsTouched()),
       };
       applyTo(change, update);
       if (change.workloads.size + change.services.size + change.policies.size === 0) return;
       if (change.workloads.size > 0) for (const look of [...waiting]) look();
-      for (const listener of [...listeners]) listener(change);
+      for (const listener of [...listeners.keys()]) listener(change);
     },
 
-    subscribe(listener) {
-      listeners.add(listener);
+    subscribe(listener, readsTouched = () => false) {
+      listeners.set(listener, readsTouched);
       return () => listeners.delete(listener);
     },
   };
@@ -134,24 +141,23 @@ interface Changing {
   readonly policies: Set<string>;
   readonly touched: Set<string>;
   readonly touchedBlocks: CidrVip[];
+  /** Whether anybody wants to know what was touched. */
+  readonly isRead: boolean;
 }
 
 /** Whoever found the workload, or reads a service that it is an endpoint of, may find something else now. */
-function touchWorkload(uid: string, keys: WorkloadKeys | null, change: Changing): void {
+function touchWorkload(keys: WorkloadKeys | null, { touched }: Changing): void {
   if (keys === null) return;
-  change.workloads.add(uid);
-  change.touched.add(readKeys.workload(uid));
-  for (const address of keys.addresses) change.touched.add(readKeys.address(address));
-  if (keys.hostname !== null) change.touched.add(readKeys.workloadHostname(keys.hostname));
-  change.touched.add(readKeys.pod(keys.pod));
-  for (const key of keys.services) {
-    change.services.add(key);
-    change.touched.add(readKeys.service(key));
-  }
+  touched.add(readKeys.workload(keys.uid));
+  for (const address of keys.addresses) touched.add(readKeys.address(address));
+  if (keys.hostname !== null) touched.add(readKeys.workloadHostname(keys.hostname));
+  touched.add(readKeys.pod(keys.pod));
+  for (const key of keys.services) touched.add(readKeys.service(key));
 }
 
 function touchService(key: ServiceKey, { hostname, vips, cidrVips }: ServiceDefinition, change: Changing): void {
   change.services.add(key);
+  if (!change.isRead) return;
   change.touched.add(readKeys.service(key));
   change.touched.add(readKeys.serviceHostname(hostname));
   for (const vip of vips) change.touched.add(readKeys.address(vip));

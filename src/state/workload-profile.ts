@@ -33,7 +33,7 @@ export class ProfileIndex {
     }
     let found = alike.find(({ profile }) => isSame(profile, workload, services));
     if (found === undefined) {
-      found = { profile: profileOf(workload, services), uses: 0 };
+      found = { profile: profileOf(workload, services, alike[0]?.profile ?? null), uses: 0 };
       alike.push(found);
     }
     found.uses++;
@@ -56,20 +56,28 @@ interface Counted {
 }
 
 /** Enough to tell deployments apart; what is left is compared. */
-function keyOf({
-  namespace,
-  workloadName,
-  serviceAccount,
-  canonicalRevision,
-  hostname,
-  locality,
-}: Omit<Workload, OwnField | 'services'>) {
-  return `${namespace}/${workloadName}/${serviceAccount}/${canonicalRevision}/${hostname}/${locality.zone}`;
+function keyOf(workload: Omit<Workload, OwnField | 'services'>) {
+  const { namespace, workloadName, serviceAccount, canonicalRevision, hostname } = workload;
+  return `${namespace}/${workloadName}/${serviceAccount}/${canonicalRevision}/${hostname}`;
 }
 
-function profileOf(workload: WorkloadUpdate['workload'], ports: WorkloadUpdate['services']): WorkloadProfile {
+/** @param like a similar one, such as the same deployment's in another zone: what is equal is held once for both */
+function profileOf(
+  workload: WorkloadUpdate['workload'],
+  ports: WorkloadUpdate['services'],
+  like: WorkloadProfile | null,
+): WorkloadProfile {
   const { uid, name, node, workloadIps, status, ...common } = workload;
-  return { ...common, services: Object.keys(ports).sort(), ports };
+  if (like === null) return { ...common, services: Object.keys(ports).sort(), ports };
+  const shared: Partial<Record<(typeof TEXTS)[number], string>> = {};
+  for (const field of TEXTS) if (like[field] === workload[field]) shared[field] = like[field];
+  const isServing = isSamePorts(like.ports, ports, isSamePortMap);
+  return {
+    ...common,
+    ...(shared as typeof common),
+    services: isServing ? like.services : Object.keys(ports).sort(),
+    ports: isServing ? like.ports : ports,
+  };
 }
 
 function isSame(

@@ -1,4 +1,4 @@
-import { formatIp, parseIp } from '../netns/address.ts';
+import { formatIp, parseIpv4 } from '../netns/address.ts';
 import type { Member, WorkloadUpdate } from './mesh-state.ts';
 import type { NetworkAddress, ServiceKey, Workload } from './types.ts';
 import { ProfileIndex, type WorkloadProfile } from './workload-profile.ts';
@@ -89,6 +89,12 @@ export class WorkloadTable {
     return this.#members.keys();
   }
 
+  /** The services that the workload names now. */
+  servicesOf(uid: string): readonly ServiceKey[] {
+    const row = this.#byUid.get(uid);
+    return row === undefined ? [] : this.#profiles[row]!.services;
+  }
+
   /** Where the workload can be found now: every key that leads to it. Nothing when it is not there. */
   keysOf(uid: string): WorkloadKeys | null {
     const row = this.#byUid.get(uid);
@@ -96,6 +102,7 @@ export class WorkloadTable {
     const profile = this.#profiles[row]!;
     const name = this.nameAt(row);
     return {
+      uid,
       addresses: this.ipsAt(row).map((ip) => `${profile.network}/${ip}`),
       hostname: profile.hostname === '' ? null : `${profile.namespace}/${profile.hostname}`,
       pod: podName({ namespace: profile.namespace, name, serviceAccount: profile.serviceAccount }),
@@ -261,6 +268,7 @@ export class WorkloadTable {
 
 /** Every key that leads to a workload. */
 export interface WorkloadKeys {
+  readonly uid: string;
   readonly addresses: readonly NetworkAddress[];
   readonly hostname: string | null;
   readonly pod: string;
@@ -390,8 +398,8 @@ function isSameIps(a: Ips, b: Ips): boolean {
 
 /** A signed 32 bit integer, which V8 stores in place; null for what is not IPv4. */
 function ipv4Word(ip: string): number | null {
-  const address = parseIp(ip);
-  return address?.family === 4 ? address.words[0] | 0 : null;
+  const word = parseIpv4(ip);
+  return word === null ? null : word | 0;
 }
 
 /** Equal texts become one; one that nobody has any more is dropped. */
