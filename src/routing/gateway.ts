@@ -1,4 +1,4 @@
-import type { MeshState } from '../state/mesh-state.ts';
+import type { RouteState } from '../state/recorded-reads.ts';
 import { type GatewayAddress, identityOf, type Service, serviceKey, type Workload } from '../state/types.ts';
 import { loadBalance, type PortRule, type Upstream } from './load-balance.ts';
 
@@ -15,7 +15,7 @@ export interface ResolvedGateway {
  * nowhere.
  */
 export function resolveGateway(
-  mesh: MeshState,
+  mesh: RouteState,
   source: Workload,
   gateway: GatewayAddress,
   target: string,
@@ -36,7 +36,7 @@ export function resolveGateway(
  * True when the connection comes out of the waypoint itself: the source carries the identity of a workload behind the
  * reference, and the peer address is that workload's.
  */
-export function isFromWaypoint(mesh: MeshState, source: Workload, waypoint: GatewayAddress, peerIp: string): boolean {
+export function isFromWaypoint(mesh: RouteState, source: Workload, waypoint: GatewayAddress, peerIp: string): boolean {
   const found = findGateway(mesh, waypoint, source.namespace);
   if (found === null) return false;
   const isSource = (workload: Workload) =>
@@ -49,7 +49,7 @@ export function isFromWaypoint(mesh: MeshState, source: Workload, waypoint: Gate
 }
 
 /** True when the reference leads to the workload that holds `localIp`. */
-export function isWaypointOf(mesh: MeshState, local: Workload, localIp: string, waypoint: GatewayAddress): boolean {
+export function isWaypointOf(mesh: RouteState, local: Workload, localIp: string, waypoint: GatewayAddress): boolean {
   const found = findGateway(mesh, waypoint, local.namespace);
   if (found === null) return false;
   return found.kind === 'workload'
@@ -76,7 +76,7 @@ type FoundGateway =
   | { readonly kind: 'workload'; readonly workload: Workload };
 
 /** A service first, because that is what references usually name; a workload else. */
-function findGateway(mesh: MeshState, { destination }: GatewayAddress, clientNamespace: string): FoundGateway | null {
+function findGateway(mesh: RouteState, { destination }: GatewayAddress, clientNamespace: string): FoundGateway | null {
   const service =
     destination.kind === 'address'
       ? mesh.serviceByVip(destination.network, destination.ip, clientNamespace)

@@ -1,5 +1,5 @@
 import { isIpv4, type SocketAddress } from '../netns/address.ts';
-import type { MeshState } from '../state/mesh-state.ts';
+import type { RouteState } from '../state/recorded-reads.ts';
 import { type Service, splitNetworkAddress, type Workload } from '../state/types.ts';
 import type { PodInfo } from '../zds/types.ts';
 import { type Authority, parseAuthority } from './authority.ts';
@@ -28,7 +28,7 @@ export interface InboundHboneRequest {
  * @param illegalPorts ports of the agent itself, which no tunnel may lead to
  */
 export function planInboundHbone(
-  mesh: MeshState,
+  mesh: RouteState,
   pod: PodInfo,
   request: InboundHboneRequest,
   network: string,
@@ -68,7 +68,7 @@ export function planInboundHbone(
 
 /** What a connection on 15006 leads to (spec §2.5). Pure. Policy is not asked here. */
 export function planInboundPlaintext(
-  mesh: MeshState,
+  mesh: RouteState,
   pod: PodInfo,
   request: { readonly peerIp: string; readonly originalDestination: SocketAddress },
   network: string,
@@ -98,7 +98,7 @@ interface Resolved {
   readonly proxyDestination: SocketAddress | null;
 }
 
-function resolve(mesh: MeshState, local: Workload, authority: Authority, network: string): Resolved | InboundPlan {
+function resolve(mesh: RouteState, local: Workload, authority: Authority, network: string): Resolved | InboundPlan {
   const tunnel = local.applicationTunnel;
   const wantsProxy = tunnel?.protocol === 'PROXY';
   if (authority.kind === 'address') {
@@ -129,7 +129,7 @@ function resolve(mesh: MeshState, local: Workload, authority: Authority, network
 }
 
 /** The address is the pod's own, or that of something the pod is a waypoint of. Tunnelled applications check themselves. */
-function isOurs(mesh: MeshState, local: Workload, localIp: string, ip: string, network: string): boolean {
+function isOurs(mesh: RouteState, local: Workload, localIp: string, ip: string, network: string): boolean {
   if (ip === localIp || local.applicationTunnel !== null) return true;
   const workload = mesh.workloadByAddress(network, ip);
   const service = workload === null ? mesh.serviceByVip(network, ip, local.namespace) : null;
@@ -138,7 +138,7 @@ function isOurs(mesh: MeshState, local: Workload, localIp: string, ip: string, n
   return waypoints.some((waypoint) => waypoint !== null && isWaypointOf(mesh, local, localIp, waypoint));
 }
 
-function servicesOf(mesh: MeshState, workload: Workload): Service[] {
+function servicesOf(mesh: RouteState, workload: Workload): Service[] {
   return workload.services.map((key) => mesh.service(key)).filter((service) => service !== null);
 }
 

@@ -1,4 +1,4 @@
-import type { MeshState } from '../state/mesh-state.ts';
+import type { RouteState } from '../state/recorded-reads.ts';
 import type { Endpoint, LoadBalancer, RoutingScope, Service, Workload } from '../state/types.ts';
 
 /** A workload that can take the connection. */
@@ -24,7 +24,7 @@ export type PortRule = 'standard' | 'waypoint';
  * are compared, so that they cannot shadow a usable endpoint farther away.
  */
 export function loadBalance(
-  mesh: MeshState,
+  mesh: RouteState,
   source: Workload,
   service: Service,
   port: number,

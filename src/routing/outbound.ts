@@ -1,5 +1,5 @@
 import { formatSocketAddress, type SocketAddress } from '../netns/address.ts';
-import type { MeshState } from '../state/mesh-state.ts';
+import type { RouteState } from '../state/recorded-reads.ts';
 import { type GatewayAddress, identityOf, type Service, type Workload } from '../state/types.ts';
 import type { PodInfo } from '../zds/types.ts';
 import { gatewayName, isFromWaypoint, resolveGateway, waypointsOf } from './gateway.ts';
@@ -21,7 +21,7 @@ import { chooseAddress } from './workload-ip.ts';
  * @param peerIp canonical source address of the connection, which tells a waypoint's own connections
  */
 export function planOutbound(
-  mesh: MeshState,
+  mesh: RouteState,
   pod: PodInfo,
   target: SocketAddress,
   network: string,
@@ -58,7 +58,7 @@ export function planOutbound(
 const HBONE_PORT = 15008;
 
 interface Query {
-  readonly mesh: MeshState;
+  readonly mesh: RouteState;
   readonly source: Workload;
   readonly target: SocketAddress;
   readonly peerIp: string;

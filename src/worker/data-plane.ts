@@ -217,7 +217,7 @@ export class DataPlane implements Plane {
     for (const connection of [...pod.connections]) connection.cut(POD_STOPPED);
     for (const tunnel of [...this.#hbone.tunnels(pod)]) tunnel.abort(ErrorCode.NO_ERROR, 'the pod is gone');
     this.pool.closePod(uid, ErrorCode.NO_ERROR);
-    this.plans.invalidate(uid);
+    this.plans.forget(uid);
   }
 
   /** What the mesh state says of the pod. Live connections that are now denied end at once (spec §5.4). */

@@ -40,8 +40,8 @@ export type ToWorker =
   | { readonly kind: 'forget-certificate'; readonly identity: string }
   /** Answers `ask-plan`; null when planning failed. */
   | { readonly kind: 'plan'; readonly id: number; readonly plan: OutboundPlan | InboundPlan | null }
-  /** Plans of these pods may have changed; null for all. */
-  | { readonly kind: 'invalidate'; readonly uids: readonly string[] | null }
+  /** These plans, by the ids of their questions, are not to be used any more. */
+  | { readonly kind: 'invalidate'; readonly plans: readonly number[] }
   /** A tunnel that another thread accepted; the descriptor belongs to the receiver. */
   | { readonly kind: 'tunnel'; readonly uid: string; readonly fd: number; readonly ends: TunnelEnds }
   | { readonly kind: 'report'; readonly id: number }

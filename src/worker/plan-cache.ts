@@ -4,21 +4,32 @@ import type { SocketAddress } from '../netns/address.ts';
 import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
 import type { PlanQuery } from './messages.ts';
 
-/** Plans kept per pod and direction. A client that scans addresses must not fill the memory. */
-const MAX_PLANS = 4096;
 /** A key holds what the peer sent; an honest one is two addresses, an authority and two names. */
 const MAX_KEY_LENGTH = 1024;
 
-/** Asks the control thread; `done` is called once, with null when it could not make a plan. */
-export type AskControl = (query: PlanQuery, done: (plan: OutboundPlan | InboundPlan | null) => void) => void;
+/**
+ * Asks the control thread; `done` is called once with the plan and its number, with null when it could not make a plan.
+ */
+export type AskControl = (
+  query: PlanQuery,
+  done: (plan: OutboundPlan | InboundPlan | null, id: number) => void,
+) => void;
 
-/** The plans of one thread. A plan is used until the control thread says that it may have changed. */
+/**
+ * The plans of one thread. A plan is used until the control thread says that it is invalid (plan-registry.ts), which also
+ * bounds how many there are.
+ */
 export class PlanCache implements Plans {
   readonly #ask: AskControl;
   readonly #pods = new Map<string, PodPlans>();
+  readonly #kept = new Map<number, KeptPlan>();
 
   constructor(ask: AskControl) {
     this.#ask = ask;
+  }
+
+  get size(): number {
+    return this.#kept.size;
   }
 
   outbound(pod: Pod, target: SocketAddress, peerIp: string, done: (plan: OutboundPlan) => void): OutboundPlan | null {
@@ -26,9 +37,7 @@ export class PlanCache implements Plans {
     const plans = this.#plansOf(pod.info.uid);
     const plan = plans.outbound.get(key);
     if (plan !== undefined) return plan;
-    this.#request(plans, `o${key}`, done, { kind: 'outbound', uid: pod.info.uid, target, peerIp }, (answer) =>
-      store(plans.outbound, key, answer),
-    );
+    this.#request(plans, plans.outbound, key, done, { kind: 'outbound', uid: pod.info.uid, target, peerIp });
     return null;
   }
 
@@ -37,45 +46,61 @@ export class PlanCache implements Plans {
     const plans = this.#plansOf(pod.info.uid);
     const plan = plans.inbound.get(key);
     if (plan !== undefined) return plan;
-    this.#request(plans, `i${key}`, done, { kind: 'inbound', uid: pod.info.uid, query }, (answer) =>
-      store(plans.inbound, key, answer),
-    );
+    this.#request(plans, plans.inbound, key, done, { kind: 'inbound', uid: pod.info.uid, query });
     return null;
   }
 
-  /** Forgets the plans of a pod; of all pods with null. Answers under way are of before, and are not kept. */
-  invalidate(uid: string | null): void {
-    if (uid === null) this.#pods.clear();
-    else this.#pods.delete(uid);
+  /** Forgets plans by their numbers. Those that wait for an answer get one that is of after. */
+  invalidate(ids: readonly number[]): void {
+    for (const id of ids) {
+      const kept = this.#kept.get(id);
+      if (kept === undefined) continue;
+      this.#kept.delete(id);
+      kept.plans.delete(kept.key);
+    }
+  }
+
+  /** Forgets everything about a pod. Answers under way are given, but not kept. */
+  forget(uid: string): void {
+    const plans = this.#pods.get(uid);
+    if (plans === undefined) return;
+    this.#pods.delete(uid);
+    plans.gone = true;
+    for (const [id, kept] of this.#kept) {
+      if (kept.plans === plans.outbound || kept.plans === plans.inbound) this.#kept.delete(id);
+    }
   }
 
   #plansOf(uid: string): PodPlans {
     let plans = this.#pods.get(uid);
     if (plans === undefined) {
-      plans = { outbound: new Map(), inbound: new Map(), waiting: new Map() };
+      plans = { outbound: new Map(), inbound: new Map(), waiting: new Map(), gone: false };
       this.#pods.set(uid, plans);
     }
     return plans;
   }
 
   #request<Plan extends OutboundPlan | InboundPlan>(
-    plans: PodPlans,
+    pod: PodPlans,
+    plans: Map<string, Plan>,
     key: string,
     done: (plan: Plan) => void,
     query: PlanQuery,
-    keep: (plan: Plan) => void,
   ): void {
-    const waiting = plans.waiting.get(key);
+    const question = query.kind + key;
+    const waiting = pod.waiting.get(question);
     if (waiting !== undefined) {
       waiting.push(done as (plan: OutboundPlan | InboundPlan) => void);
       return;
     }
     const callbacks = [done as (plan: OutboundPlan | InboundPlan) => void];
-    plans.waiting.set(key, callbacks);
-    this.#ask(query, (plan) => {
-      plans.waiting.delete(key);
-      // In a `plans` that was invalidated meanwhile this is kept for nobody.
-      if (plan !== null && key.length <= MAX_KEY_LENGTH) keep(plan as Plan);
+    pod.waiting.set(question, callbacks);
+    this.#ask(query, (plan, id) => {
+      pod.waiting.delete(question);
+      if (plan !== null && !pod.gone && key.length <= MAX_KEY_LENGTH) {
+        plans.set(key, plan as Plan);
+        this.#kept.set(id, { plans: plans as KeptPlan['plans'], key });
+      }
       for (const callback of callbacks) callback(plan ?? NOT_PLANNED);
     });
   }
@@ -85,11 +110,12 @@ interface PodPlans {
   readonly outbound: Map<string, OutboundPlan>;
   readonly inbound: Map<string, InboundPlan>;
   readonly waiting: Map<string, ((plan: OutboundPlan | InboundPlan) => void)[]>;
+  gone: boolean;
 }
 
-function store<Plan>(plans: Map<string, Plan>, key: string, plan: Plan): void {
-  if (plans.size >= MAX_PLANS) plans.delete(plans.keys().next().value!);
-  plans.set(key, plan);
+interface KeptPlan {
+  readonly plans: Map<string, OutboundPlan | InboundPlan> | Map<string, OutboundPlan> | Map<string, InboundPlan>;
+  readonly key: string;
 }
 
 function keyOf(query: InboundQuery): string {

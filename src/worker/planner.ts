@@ -3,27 +3,37 @@ import { planInboundHbone, planInboundPlaintext } from '../routing/inbound.ts';
 import { planOutbound } from '../routing/outbound.ts';
 import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
 import type { MeshState } from '../state/mesh-state.ts';
+import { type RouteState, recordReads } from '../state/recorded-reads.ts';
 import type { PodInfo } from '../zds/types.ts';
 import type { PlanQuery } from './messages.ts';
 
-const illegalPorts = new Set(ILLEGAL_PORTS);
+/** A plan, and the look-ups it was derived from (recorded-reads.ts). */
+export interface DerivedPlan {
+  readonly plan: OutboundPlan | InboundPlan;
+  readonly reads: ReadonlySet<string>;
+}
 
 /**
- * Answers the workers' questions from the mesh state. A pod that the mesh state does not know yet is waited for, as the
- * node agent is often faster than the control plane.
+ * Answers the workers' questions from the mesh state. `answer` is called in the turn in which the plan was made, so that
+ * whoever notes the reads misses no change.
  */
-export function createPlanner(
-  mesh: MeshState,
-  network: string,
-  podOf: (uid: string) => PodInfo | null,
-): (query: PlanQuery) => Promise<OutboundPlan | InboundPlan> {
-  return async (query) => {
+export type Planner = (query: PlanQuery, answer: (derived: DerivedPlan) => void) => Promise<void>;
+
+const illegalPorts = new Set(ILLEGAL_PORTS);
+
+/** A pod that the mesh state does not know yet is waited for, as the node agent is often faster than the control plane. */
+export function createPlanner(mesh: MeshState, network: string, podOf: (uid: string) => PodInfo | null): Planner {
+  function plan(state: RouteState, pod: PodInfo, query: PlanQuery): OutboundPlan | InboundPlan {
+    if (query.kind === 'outbound') return planOutbound(state, pod, query.target, network, query.peerIp);
+    return query.query.kind === 'hbone'
+      ? planInboundHbone(state, pod, query.query, network, illegalPorts)
+      : planInboundPlaintext(state, pod, query.query, network, illegalPorts);
+  }
+  return async (query, answer) => {
     const pod = podOf(query.uid) ?? UNKNOWN_POD;
     if (mesh.localWorkload(pod) === null && pod !== UNKNOWN_POD) await mesh.waitForLocalWorkload(pod);
-    if (query.kind === 'outbound') return planOutbound(mesh, pod, query.target, network, query.peerIp);
-    return query.query.kind === 'hbone'
-      ? planInboundHbone(mesh, pod, query.query, network, illegalPorts)
-      : planInboundPlaintext(mesh, pod, query.query, network, illegalPorts);
+    const reads = new Set<string>();
+    answer({ plan: plan(recordReads(mesh, reads), pod, query), reads });
   };
 }
 

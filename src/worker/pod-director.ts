@@ -1,6 +1,8 @@
 import type { CertificateManager } from '../identity/manager.ts';
 import type { PolicyScopes } from '../policy/scopes.ts';
 import type { MeshStore } from '../state/mesh-state.ts';
+import { readKeys } from '../state/read-keys.ts';
+import { podName } from '../state/workload-table.ts';
 import type { PodInfo } from '../zds/types.ts';
 import { isSameState, type PodMeshState, podMeshState } from './pod-mesh-state.ts';
 import type { PolicyReport } from './policy-report.ts';
@@ -31,20 +33,21 @@ export class PodDirector {
     this.#certificates = certificates;
     this.#policies = policies;
     this.#report = report;
-    this.#unsubscribe = mesh.subscribe((change) => {
-      // First the plans, so that no connection is judged anew on a route of before.
-      supervisor.invalidate(null);
-      policies.changed(change.policies);
-      this.tellAll();
-    });
+    this.#unsubscribe = mesh.subscribe(
+      (change) => {
+        // First the plans, so that no connection is judged anew on a route of before.
+        supervisor.invalidate(change);
+        policies.changed(change.policies);
+        const concerned = (pod: PodInfo) => change.policies.size > 0 || change.touched.has(readKeys.pod(podName(pod)));
+        if (supervisor.pods().some(concerned)) this.#tellThose(concerned);
+      },
+      () => supervisor.isServing,
+    );
   }
 
   /** Policies may be others, without a change of the mesh state. */
   tellAll(): void {
-    const pods = this.#supervisor.pods();
-    for (const pod of pods) this.#tell(pod);
-    this.#policies.retain(pods.map((pod) => this.#mesh.localWorkload(pod)).filter((workload) => workload !== null));
-    this.#report.update();
+    this.#tellThose(() => true);
   }
 
   podStarted(pod: PodInfo): void {
@@ -60,6 +63,13 @@ export class PodDirector {
 
   close(): void {
     this.#unsubscribe();
+  }
+
+  #tellThose(concerned: (pod: PodInfo) => boolean): void {
+    const pods = this.#supervisor.pods();
+    for (const pod of pods) if (concerned(pod)) this.#tell(pod);
+    this.#policies.retain(pods.map((pod) => this.#mesh.localWorkload(pod)).filter((workload) => workload !== null));
+    this.#report.update();
   }
 
   #tell(pod: PodInfo): void {

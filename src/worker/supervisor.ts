@@ -7,10 +7,12 @@ import type { LogFormat } from '../log/line.ts';
 import type { Logger } from '../log/logger.ts';
 import type { ReportingThread } from '../metrics/hub.ts';
 import type { NetnsHandle } from '../netns/handle.ts';
-import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
+import type { MeshChange } from '../state/mesh-state.ts';
 import type { PodInfo, PodManager, RunningPod } from '../zds/types.ts';
 import { ConnectionCounts, newConnectionCounts } from './connection-counts.ts';
 import type { FromWorker, PlanQuery, PodSnapshot, ToWorker, WorkerData } from './messages.ts';
+import { PlanRegistry } from './plan-registry.ts';
+import type { DerivedPlan, Planner } from './planner.ts';
 import type { PodMeshState } from './pod-mesh-state.ts';
 import { newAffinityTable } from './tunnel-affinity.ts';
 import { WorkerSlot } from './worker-slot.ts';
@@ -22,7 +24,7 @@ export interface SupervisorOptions {
   readonly log: Logger;
   readonly logFormat: LogFormat;
   /** Answers what workers ask. */
-  readonly plan: (query: PlanQuery) => Promise<OutboundPlan | InboundPlan>;
+  readonly plan: Planner;
   readonly certificate: (identity: string) => Promise<WorkloadCertificate>;
   /** What the mesh state says of a pod now; later changes come through `update`. */
   readonly meshState: (pod: PodInfo) => PodMeshState;
@@ -44,6 +46,7 @@ export class Supervisor implements PodManager {
   readonly #starting = new Map<string, PodEntry>();
   readonly #stopping = new Map<string, Promise<unknown>>();
   readonly #holders = new Map<string, Set<WorkerSlot>>();
+  readonly #plans = new PlanRegistry<WorkerSlot>();
   readonly #affinity = newAffinityTable();
   #stopped = false;
 
@@ -78,6 +81,7 @@ export class Supervisor implements PodManager {
     const entry = this.#pods.get(uid);
     if (entry === undefined) return;
     this.#pods.delete(uid);
+    this.#plans.forgetPod(uid);
     this.#options.onPods({ kind: 'stopped', pod: entry.pod });
     const stopped = this.#stopEverywhere(uid).then(() => {
       entry.netns.close();
@@ -107,9 +111,14 @@ export class Supervisor implements PodManager {
     this.#broadcast({ kind: 'pod-state', uid, state });
   }
 
-  /** Plans may have changed; null for those of all pods. */
-  invalidate(uids: readonly string[] | null): void {
-    this.#broadcast({ kind: 'invalidate', uids });
+  /** The mesh state changed: plans that were derived from what did are dropped. */
+  invalidate(change: MeshChange): void {
+    for (const [slot, plans] of this.#plans.takeTouched(change)) slot.send({ kind: 'invalidate', plans });
+  }
+
+  /** Whether a change can concern anything here. */
+  get isServing(): boolean {
+    return this.#pods.size > 0 || this.#plans.size > 0;
   }
 
   /** A certificate was renewed: the threads that have it get the new one. */
@@ -194,6 +203,7 @@ export class Supervisor implements PodManager {
         for (const { counts } of [...this.#pods.values(), ...this.#starting.values()]) {
           new ConnectionCounts(counts, slot.index).clear();
         }
+        this.#plans.forgetThread(slot);
         for (const holders of this.#holders.values()) holders.delete(slot);
         this.#options.onThreadGone(data.name);
         if (this.#stopped) {
@@ -228,13 +238,7 @@ export class Supervisor implements PodManager {
   #receive(slot: WorkerSlot, message: FromWorker): void {
     switch (message.kind) {
       case 'ask-plan':
-        this.#options.plan(message.query).then(
-          (plan) => slot.send({ kind: 'plan', id: message.id, plan }),
-          (error) => {
-            this.#options.log.error('proxy', 'a route could not be planned', { error: messageOf(error) });
-            slot.send({ kind: 'plan', id: message.id, plan: null });
-          },
-        );
+        this.#plan(slot, message.id, message.query);
         break;
       case 'pass-on': {
         const { to, uid, fd, ends } = message;
@@ -251,6 +255,23 @@ export class Supervisor implements PodManager {
       default:
         slot.settle(message);
     }
+  }
+
+  #plan(slot: WorkerSlot, id: number, query: PlanQuery): void {
+    const { worker } = slot;
+    // In one turn: what was read, and the answer itself. A change after that finds both.
+    const answer = ({ plan, reads }: DerivedPlan) => {
+      // Another thread may be in its place by now; its questions have the same numbers.
+      if (slot.worker !== worker) return;
+      slot.send({ kind: 'plan', id, plan });
+      if (this.podOf(query.uid) === null) return;
+      const displaced = this.#plans.add(slot, query.uid, id, reads);
+      if (displaced.length > 0) slot.send({ kind: 'invalidate', plans: displaced });
+    };
+    this.#options.plan(query, answer).catch((error) => {
+      this.#options.log.error('proxy', 'a route could not be planned', { error: messageOf(error) });
+      if (slot.worker === worker) slot.send({ kind: 'plan', id, plan: null });
+    });
   }
 
   #giveCertificate(slot: WorkerSlot, identity: string): void {

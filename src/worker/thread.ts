@@ -4,9 +4,9 @@ import { messageOf } from '../errors.ts';
 import { createLineWriter } from '../log/line-writer.ts';
 import { createLogger } from '../log/logger.ts';
 import { createThreadMetrics, transferListOf } from '../metrics/thread-metrics.ts';
-import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
 import { DataPlane } from './data-plane.ts';
 import type { FromWorker, ToWorker, WorkerData } from './messages.ts';
+import type { AskControl } from './plan-cache.ts';
 import { TunnelAffinity } from './tunnel-affinity.ts';
 
 const { name, index, affinity, settings, logLevel, logFormat } = workerData as WorkerData;
@@ -14,7 +14,7 @@ const port = parentPort!;
 const writer = createLineWriter();
 const log = createLogger({ format: logFormat, level: logLevel, write: writer.write });
 const metrics = createThreadMetrics(name);
-const asked = new Map<number, (plan: OutboundPlan | InboundPlan | null) => void>();
+const asked = new Map<number, Parameters<AskControl>[1]>();
 let nextQuestion = 1;
 
 const plane = new DataPlane({
@@ -57,12 +57,11 @@ port.on('message', (message: ToWorker) => {
     case 'plan': {
       const done = asked.get(message.id);
       asked.delete(message.id);
-      done?.(message.plan);
+      done?.(message.plan, message.id);
       break;
     }
     case 'invalidate':
-      if (message.uids === null) plane.plans.invalidate(null);
-      else for (const uid of message.uids) plane.plans.invalidate(uid);
+      plane.plans.invalidate(message.plans);
       break;
     case 'tunnel':
       plane.takeOver(message.uid, message.fd, message.ends);

@@ -13,7 +13,10 @@ const plan = tunnelTo({ outbound: 1, plaintext: 2, hbone: 3 }, 80);
 /** A cache whose questions wait until the test answers them. */
 function cacheUnderTest() {
   const asked: { query: PlanQuery; answer: (plan: OutboundPlan | InboundPlan | null) => void }[] = [];
-  const cache = new PlanCache((query, answer) => asked.push({ query, answer }));
+  const cache = new PlanCache((query, answer) => {
+    const id = asked.length;
+    asked.push({ query, answer: (given) => answer(given, id) });
+  });
   const got: (OutboundPlan | InboundPlan)[] = [];
   const outbound = () => cache.outbound(pod, target, '10.0.0.2', (answer) => got.push(answer));
   const inbound = (query: InboundQuery) => cache.inbound(pod, query, (answer) => got.push(answer));
@@ -31,14 +34,41 @@ test('connections that want the same plan share one question', () => {
   assert.equal(asked.length, 1);
 });
 
-test('an answer to a question of before an invalidation is given but not kept', () => {
+test('a plan that became invalid is asked for again, the others stay', () => {
+  const { asked, cache, outbound, inbound } = cacheUnderTest();
+  const query = { kind: 'plaintext', peerIp: '10.0.0.3', originalDestination: target } as const;
+  outbound();
+  inbound(query);
+  asked[0]!.answer(plan);
+  asked[1]!.answer(deliverTo(target));
+  cache.invalidate([0]);
+  assert.deepEqual(inbound(query), deliverTo(target));
+  assert.equal(outbound(), null);
+  assert.equal(asked.length, 3);
+  asked[2]!.answer(plan);
+  // The number of the first plan says nothing about the one in its place.
+  cache.invalidate([0]);
+  assert.equal(outbound(), plan);
+  assert.equal(cache.size, 2);
+});
+
+test('an answer for a pod that stopped meanwhile is given but not kept', () => {
   const { asked, cache, got, outbound } = cacheUnderTest();
   outbound();
-  cache.invalidate(null);
+  cache.forget(POD.uid);
   asked[0]!.answer(plan);
   assert.deepEqual(got, [plan]);
+  assert.equal(cache.size, 0);
   assert.equal(outbound(), null);
   assert.equal(asked.length, 2);
+});
+
+test('of a pod that stopped no plan is left', () => {
+  const { asked, cache, outbound } = cacheUnderTest();
+  outbound();
+  asked[0]!.answer(plan);
+  cache.forget(POD.uid);
+  assert.equal(cache.size, 0);
 });
 
 test('a plan that could not be made refuses those who wait, and the next one asks again', () => {

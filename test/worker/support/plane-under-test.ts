@@ -113,10 +113,10 @@ export async function planeUnderTest(
     metrics,
     ports,
     askPlan(query, done) {
-      rig.asked.push(query);
+      const id = rig.asked.push(query);
       queueMicrotask(() => {
         const plan = rig.answer(query);
-        if (plan !== 'never') done(plan);
+        if (plan !== 'never') done(plan, id);
       });
     },
     askCertificate(identity) {
