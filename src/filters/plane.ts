@@ -33,8 +33,13 @@ export interface Plane {
 
 /** How long the steps of a connection may take. */
 export interface PlaneDeadlines {
+  /** TCP */
   readonly connect: Deadlines;
+  /** TLS */
   readonly handshake: Deadlines;
+  /** The peer's HTTP/2 SETTINGS */
+  readonly settings: Deadlines;
+  /** The answer to a CONNECT request */
   readonly response: Deadlines;
 }
 
@@ -50,9 +55,11 @@ export interface PlaneSettings {
   readonly localhostAppTunnel: boolean;
   readonly responseBaggage: boolean;
   readonly maxConnectionsPerPod: number;
+  readonly maxHandshakesPerPod: number;
   /** All in ms. */
   readonly connectTimeout: number;
   readonly handshakeTimeout: number;
+  readonly settingsTimeout: number;
   readonly responseTimeout: number;
   readonly maxStreamsPerTunnel: number;
   readonly tunnelIdleTimeout: number;
@@ -95,9 +102,11 @@ export interface TlsIdentities {
 export interface Handshake {
   /** `client` when this agent opens it. */
   readonly role: 'client' | 'server';
-  /** Ends it at once: its pod is gone. */
-  abandon(): void;
+  /** Ends it at once. */
+  abandon(why: Abandonment): void;
 }
+
+export type Abandonment = 'pod-stopped' | 'too-many-handshakes';
 
 /** An enrolled pod as one thread knows it. */
 export interface Pod extends ConnectionHome {

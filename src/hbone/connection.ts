@@ -98,6 +98,11 @@ export class Http2Connection {
     return this.#handler.established;
   }
 
+  /** Milliseconds since the peer was last heard of. */
+  get silentFor(): number {
+    return this.#options.now() - this.#lastActivity;
+  }
+
   get isClosed(): boolean {
     return this.#closed;
   }

@@ -112,6 +112,12 @@ export class TunnelPool {
     this.#dropIfEmpty(group);
   }
 
+  /** The tunnel is to take no more streams, and closes after its last one. */
+  retire(connection: Http2Connection): void {
+    this.retired(connection);
+    connection.drain();
+  }
+
   /** The tunnel is gone. */
   closed(connection: Http2Connection): void {
     this.retired(connection);
@@ -123,7 +129,7 @@ export class TunnelPool {
     for (const group of [...this.#groups.values()]) {
       if (group.key.source !== identity) continue;
       group.certificates++;
-      for (const { connection } of [...group.tunnels]) this.#drainTunnel(connection);
+      for (const { connection } of [...group.tunnels]) this.retire(connection);
     }
   }
 
@@ -149,7 +155,7 @@ export class TunnelPool {
       for (const tunnel of [...group.tunnels]) {
         const isIdle =
           tunnel.idleSince > 0 && time - tunnel.idleSince >= idleTimeout && tunnel.connection.streamCount === 0;
-        if (isIdle || time >= tunnel.retireAt) this.#drainTunnel(tunnel.connection);
+        if (isIdle || time >= tunnel.retireAt) this.retire(tunnel.connection);
       }
     }
   }
@@ -174,7 +180,7 @@ export class TunnelPool {
         this.#tunnels.set(connection, tunnel);
         this.#serve(group);
         // It serves those who waited for it; its handshake may have shown the certificate of before.
-        if (group.certificates !== certificates) this.#drainTunnel(connection);
+        if (group.certificates !== certificates) this.retire(connection);
       },
       failed: (error) => {
         group.dialling--;
@@ -222,11 +228,6 @@ export class TunnelPool {
       if (best === null || connection.streamCount > best.connection.streamCount) best = tunnel;
     }
     return best;
-  }
-
-  #drainTunnel(connection: Http2Connection): void {
-    this.retired(connection);
-    connection.drain();
   }
 
   #dropIfEmpty(group: Group): void {

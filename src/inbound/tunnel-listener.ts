@@ -5,7 +5,7 @@ import { FilterChain } from '../filters/chain.ts';
 import { limits } from '../filters/limits.ts';
 import { isIllegalPort, loopGuard } from '../filters/loop-guard.ts';
 import { accessLog, stats } from '../filters/observers.ts';
-import type { Handshake, Plane, Pod } from '../filters/plane.ts';
+import type { Abandonment, Handshake, Plane, Pod } from '../filters/plane.ts';
 import { policy } from '../filters/policy.ts';
 import type { RequestHead } from '../hbone/connect-headers.ts';
 import { responseHeaders } from '../hbone/connect-headers.ts';
@@ -14,7 +14,7 @@ import { ErrorCode, type Http2Error } from '../hbone/http-error.ts';
 import type { Http2Stream, StreamHandler } from '../hbone/stream.ts';
 import { expectSettings, handshakeMessage, tunnelOnChannel } from '../hbone/tunnel.ts';
 import { parseSpiffeId } from '../identity/spiffe.ts';
-import { EARLY_DENIES, TUNNEL_HANDSHAKES } from '../metrics/families.ts';
+import { EARLY_DENIES, TUNNEL_HANDSHAKES, TUNNEL_TIMEOUTS } from '../metrics/families.ts';
 import { formatSocketAddress } from '../netns/address.ts';
 import type { PolicyObserver } from '../policy/evaluate.ts';
 import { connect } from './filters.ts';
@@ -78,6 +78,11 @@ export function createTunnelListener(plane: Plane, observe: PolicyObserver | nul
   };
 }
 
+const ABANDONED: Readonly<Record<Abandonment, string>> = {
+  'pod-stopped': 'connection closed due to connection drain',
+  'too-many-handshakes': 'tls handshake error: given up for later ones (limit: CULVERT_MAX_HANDSHAKES_PER_POD)',
+};
+
 const NONE: ReadonlySet<Http2Connection> = new Set();
 
 /** One connection to 15008, from TCP to the end of its streams. */
@@ -111,10 +116,14 @@ class InboundTunnel implements ChannelHandler, Handshake {
 
   /** The certificate of the pod and its trust domain are needed first. */
   start(): void {
-    const { loop, deadlines } = this.#plane;
+    const { loop, deadlines, metrics } = this.#plane;
     loop.adopt(this.#channel, this);
     this.#pod.handshakes.add(this);
-    this.#deadline = deadlines.handshake.set(() => this.#refuse('TLS', 'tls handshake error: the peer took too long'));
+    this.#makeRoom();
+    this.#deadline = deadlines.handshake.set(() => {
+      metrics.add(metrics.slot(TUNNEL_TIMEOUTS, 'server', 'tls-handshake'), 1);
+      this.#refuse('TLS', 'tls handshake error: the peer took too long');
+    });
     this.#pod.whenIdentified((identity) => {
       if (this.#over) return;
       const { info } = this.#pod;
@@ -153,14 +162,14 @@ class InboundTunnel implements ChannelHandler, Handshake {
       },
     });
     metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'server', 'ok'), 1);
-    expectSettings(connection, deadlines.handshake);
+    expectSettings(connection, deadlines.settings);
     this.#events.opened(connection);
     // The workload got another identity during the handshake: whom to trust has changed.
     if (this.#pod.identity !== this.#identity) connection.drain();
   }
 
-  abandon(): void {
-    this.#refuse('pod-stopped', 'connection closed due to connection drain');
+  abandon(why: Abandonment): void {
+    this.#refuse(why, ABANDONED[why]);
   }
 
   failed(error: ChannelError): void {
@@ -178,6 +187,16 @@ class InboundTunnel implements ChannelHandler, Handshake {
   connected(): void {}
   drained(): void {}
   closed(): void {}
+
+  /** A crowd of handshakes that do not go on gives way to those that may. */
+  #makeRoom(): void {
+    const { maxHandshakesPerPod: most } = this.#plane.settings;
+    const { handshakes } = this.#pod;
+    if (most === 0 || handshakes.size <= most) return;
+    // In the order they were started.
+    const pending = [...handshakes].filter(({ role }) => role === 'server');
+    if (pending.length > most) pending[0]!.abandon('too-many-handshakes');
+  }
 
   #secure(identity: string, context: number | CulvertError): void {
     if (this.#over) return;

@@ -79,6 +79,13 @@ export const HTTP2_BREACHES = counter(
   ['role', 'breach'],
 );
 
+/** `step`: tls-handshake, connect-response */
+export const TUNNEL_TIMEOUTS = counter(
+  'culvert_tunnel_timeouts',
+  'Tunnels and requests that were given up because the peer took too long (unstable).',
+  ['role', 'step'],
+);
+
 export const STREAMS_OPEN = gauge('culvert_streams_open', 'CONNECT streams that are open in tunnels (unstable).', [
   'role',
 ]);

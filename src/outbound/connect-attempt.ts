@@ -7,6 +7,7 @@ import type { HeaderField } from '../hbone/hpack.ts';
 import { ErrorCode } from '../hbone/http-error.ts';
 import type { TunnelRequest } from '../hbone/pool.ts';
 import type { Http2Stream, StreamHandler, StreamReset } from '../hbone/stream.ts';
+import { TUNNEL_TIMEOUTS } from '../metrics/families.ts';
 import type { ResponseFlag } from '../metrics/traffic-labels.ts';
 
 /** Where an attempt gets its tunnel: calls `tunnel`, `noTunnel` or `refuse` of the attempt, once. */
@@ -65,10 +66,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
       return;
     }
     this.#stream = stream;
-    this.#deadline = this.#plane.deadlines.response.set(() => {
-      this.#stream?.reset(ErrorCode.CANCEL);
-      this.refuse(close('no-response', 'the peer did not answer the CONNECT request in time'));
-    });
+    this.#deadline = this.#plane.deadlines.response.set(() => this.#unanswered(connection));
   }
 
   noTunnel(error: CulvertError): void {
@@ -113,6 +111,15 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
   streamEnded(): void {}
 
   streamWritable(): void {}
+
+  #unanswered(connection: Http2Connection): void {
+    const { metrics, pool, settings } = this.#plane;
+    metrics.add(metrics.slot(TUNNEL_TIMEOUTS, 'client', 'connect-response'), 1);
+    this.#stream?.reset(ErrorCode.CANCEL);
+    // Not even a PING was answered: the next request tries a new tunnel.
+    if (connection.silentFor >= settings.responseTimeout) pool.retire(connection);
+    this.refuse(close('no-response', 'the peer did not answer the CONNECT request in time'));
+  }
 
   #end(): void {
     this.isOver = true;

@@ -5,7 +5,7 @@ import type { Handshake, Plane, Pod } from '../filters/plane.ts';
 import type { Http2Connection } from '../hbone/connection.ts';
 import type { Http2Error } from '../hbone/http-error.ts';
 import { expectSettings, handshakeMessage, tunnelOnChannel } from '../hbone/tunnel.ts';
-import { TUNNEL_HANDSHAKES } from '../metrics/families.ts';
+import { TUNNEL_HANDSHAKES, TUNNEL_TIMEOUTS } from '../metrics/families.ts';
 
 /** What a tunnel is to prove, and who hears of it. */
 export interface HandshakeOptions {
@@ -40,12 +40,13 @@ export class TunnelHandshake implements ChannelHandler, Handshake {
 
   /** Takes over a channel; this is its handler. */
   start(channel: ChannelId): void {
-    const { deadlines, identities } = this.#plane;
+    const { deadlines, identities, metrics } = this.#plane;
     this.#channel = channel;
     this.#pod.handshakes.add(this);
-    this.#deadline = deadlines.handshake.set(() =>
-      this.#fail(new CulvertError('TLS', 'tls handshake error: the peer took too long')),
-    );
+    this.#deadline = deadlines.handshake.set(() => {
+      metrics.add(metrics.slot(TUNNEL_TIMEOUTS, 'client', 'tls-handshake'), 1);
+      this.#fail(new CulvertError('TLS', 'tls handshake error: the peer took too long'));
+    });
     const context = identities.context(this.#options.source, (later) => this.#secure(later));
     if (context !== null) this.#secure(context);
   }
@@ -67,7 +68,7 @@ export class TunnelHandshake implements ChannelHandler, Handshake {
       },
     });
     metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'client', 'ok'), 1);
-    expectSettings(connection, deadlines.handshake);
+    expectSettings(connection, deadlines.settings);
     options.opened(connection, loop.peer(this.#channel)?.identity ?? '');
   }
 

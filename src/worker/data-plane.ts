@@ -127,6 +127,7 @@ export class DataPlane implements Plane {
     this.deadlines = {
       connect: new Deadlines(settings.connectTimeout, this.now),
       handshake: new Deadlines(settings.handshakeTimeout, this.now),
+      settings: new Deadlines(settings.settingsTimeout, this.now),
       response: new Deadlines(settings.responseTimeout, this.now),
     };
     this.#budget = new WindowBudget(settings.windowBudget);
@@ -212,7 +213,7 @@ export class DataPlane implements Plane {
     this.#pods.delete(uid);
     pod.stopped = true;
     pod.closeListeners();
-    for (const handshake of [...pod.handshakes]) handshake.abandon();
+    for (const handshake of [...pod.handshakes]) handshake.abandon('pod-stopped');
     pod.identify(null);
     for (const connection of [...pod.connections]) connection.cut(POD_STOPPED);
     for (const tunnel of [...this.#hbone.tunnels(pod)]) tunnel.abort(ErrorCode.NO_ERROR, 'the pod is gone');
@@ -311,10 +312,8 @@ export class DataPlane implements Plane {
   }
 
   #tick(): void {
-    const { connect, handshake, response } = this.deadlines;
-    connect.tick();
-    handshake.tick();
-    response.tick();
+    const { connect, handshake, settings, response } = this.deadlines;
+    for (const deadlines of [connect, handshake, settings, response]) deadlines.tick();
     const now = this.now();
     if (now - this.#lastTunnelTick >= TUNNEL_TICK) {
       this.#lastTunnelTick = now;

@@ -64,6 +64,8 @@ const accepted: [variable: string, given: string, setting: keyof Config, value: 
   ['CULVERT_STATS_PORT', '25020', 'statsPort', 25020],
   ['CULVERT_READINESS_PORT', '25021', 'readinessPort', 25021],
   ['CULVERT_TLS_HANDSHAKE_TIMEOUT', '250ms', 'tlsHandshakeTimeout', 250],
+  ['CULVERT_HTTP2_SETTINGS_TIMEOUT', '3s', 'http2SettingsTimeout', 3000],
+  ['CULVERT_MAX_HANDSHAKES_PER_POD', '0', 'maxHandshakesPerPod', 0],
   ['CULVERT_CONNECT_TIMEOUT', '3s', 'connectTimeout', 3000],
   ['CULVERT_CONNECT_RESPONSE_TIMEOUT', '5s', 'connectResponseTimeout', 5000],
   ['CULVERT_MEMORY_BUDGET', '64Mi', 'memoryBudget', 64 * MiB],

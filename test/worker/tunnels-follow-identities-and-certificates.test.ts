@@ -4,7 +4,7 @@ import { connect as connectHttp2 } from 'node:http2';
 import { connect } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
-import { SOCKETS_OPEN } from '../../src/metrics/families.ts';
+import { HTTP2_BREACHES, SOCKETS_OPEN } from '../../src/metrics/families.ts';
 import { CLOSED } from '../../src/metrics/traffic.ts';
 import { RESPONSE_FLAGS } from '../../src/metrics/traffic-labels.ts';
 import {
@@ -113,12 +113,14 @@ test('a tunnel that waits for a certificate when its pod stops is not opened any
 });
 
 test('a peer that does its TLS handshake and then says nothing is turned away', async (t) => {
-  const rig = await planeUnderTest(t, { handshakeTimeout: 500 });
+  const rig = await planeUnderTest(t, { settingsTimeout: 500 });
   startPod(rig);
   const tls = await foreignTls(t, rig);
   tls.resume();
   await patiently('it is not closed', new Promise((resolve) => tls.once('close', resolve)));
   assert.match(await rig.line('h2 failed'), /the peer sent no HTTP\/2 settings in time/);
+  const slot = rig.metrics.slot(HTTP2_BREACHES, 'server', 'slow-preface');
+  assert.equal(rig.metrics.report().values[slot], 1);
 });
 
 test('without a certificate connections are refused in either direction, and the next ones ask again', async (t) => {

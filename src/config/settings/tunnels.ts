@@ -29,8 +29,24 @@ export const tunnelsSettings = {
     env: 'CULVERT_TLS_HANDSHAKE_TIMEOUT',
     type: duration('1ms', '1h'),
     default: '10s',
-    meaning: 'Longest wait for a TLS handshake and the HTTP/2 settings after it, as client and as server.',
+    meaning: 'Longest wait for a TLS handshake, as client and as server.',
     why: 'A peer that stops in the middle of a handshake must not hold a descriptor for ever.',
+  },
+  http2SettingsTimeout: {
+    env: 'CULVERT_HTTP2_SETTINGS_TIMEOUT',
+    type: duration('1ms', '1h'),
+    default: '10s',
+    meaning: 'Longest wait for a peer’s HTTP/2 preface and SETTINGS after the TLS handshake, as client and as server.',
+    why: 'They are the first that a peer sends; who has not sent them by then speaks something else, or nothing.',
+  },
+  maxHandshakesPerPod: {
+    env: 'CULVERT_MAX_HANDSHAKES_PER_POD',
+    type: integer(0, 1_000_000),
+    default: '1024',
+    unit: 'handshakes',
+    meaning:
+      'TLS handshakes to one pod under way at a time in each worker thread; beyond that the oldest one is given up. 0 is no limit.',
+    why: 'A crowd that starts handshakes and does not go on must not take all descriptors. Others finish in milliseconds, so the oldest are the stuck ones.',
   },
   connectResponseTimeout: {
     env: 'CULVERT_CONNECT_RESPONSE_TIMEOUT',

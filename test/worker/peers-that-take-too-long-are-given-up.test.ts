@@ -1,0 +1,213 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer as createHttp2, type ServerHttp2Stream } from 'node:http2';
+import { connect, createServer, type Socket } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import { createServer as createTls } from 'node:tls';
+import { HTTP2_BREACHES, TUNNEL_HANDSHAKES, TUNNEL_TIMEOUTS } from '../../src/metrics/families.ts';
+import {
+  application,
+  dial,
+  IDENTITY,
+  LOCALHOST,
+  type PlaneUnderTest,
+  patiently,
+  planeUnderTest,
+  startPod,
+  tunnelTo,
+  until,
+} from './support/plane-under-test.ts';
+
+function count(rig: PlaneUnderTest, family: typeof TUNNEL_TIMEOUTS, ...labels: string[]): number {
+  const slot = rig.metrics.slot(family, ...labels);
+  return rig.metrics.report().values[slot] ?? 0;
+}
+
+/** A TCP server that tunnels of the pod go to; it ends with the test. */
+async function peer(t: TestContext, rig: PlaneUnderTest, serve: (socket: Socket) => void): Promise<void> {
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket.on('error', () => {});
+    serve(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, LOCALHOST, resolve));
+  t.after(() => {
+    server.close();
+    for (const socket of sockets) socket.destroy();
+  });
+  const { port } = server.address() as { port: number };
+  rig.answer = () => tunnelTo({ ...rig.ports, hbone: port }, 80);
+}
+
+/** The same with TLS by Node's own. */
+async function tlsPeer(t: TestContext, rig: PlaneUnderTest, serve: (socket: Socket, raw: Socket) => void) {
+  const { privateKeyPem, chainPem, rootsPem } = await rig.sign(IDENTITY);
+  await peer(t, rig, (raw) => {
+    const tls = createTls(
+      { key: privateKeyPem, cert: chainPem, ca: rootsPem, requestCert: true, ALPNProtocols: ['h2'] },
+      (socket) => {
+        socket.on('error', () => {});
+        serve(socket, raw);
+      },
+    );
+    tls.on('tlsClientError', () => {});
+    tls.emit('connection', raw);
+  });
+}
+
+/** The same with HTTP/2 by Node's own. */
+async function http2Peer(t: TestContext, rig: PlaneUnderTest, serve: (stream: ServerHttp2Stream, raw: Socket) => void) {
+  await tlsPeer(t, rig, (socket, raw) => {
+    const http2 = createHttp2();
+    http2.on('session', (session) => session.on('error', () => {}));
+    http2.on('stream', (stream) => {
+      stream.on('error', () => {});
+      serve(stream as ServerHttp2Stream, raw);
+    });
+    http2.emit('connection', socket);
+  });
+}
+
+test('a server that does not shake hands', async (t) => {
+  const rig = await planeUnderTest(t, { handshakeTimeout: 200 });
+  await peer(t, rig, () => {});
+  startPod(rig);
+  assert.equal(await (await dial(t, rig.ports.outbound)).ended, 'reset');
+  assert.match(rig.log(), /direction="outbound".*error="tls handshake error: the peer took too long"/);
+  assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'tls-handshake'), 1);
+});
+
+test('a server that shakes hands and does not speak HTTP/2', async (t) => {
+  const rig = await planeUnderTest(t, { settingsTimeout: 200 });
+  await tlsPeer(t, rig, () => {});
+  startPod(rig);
+  assert.equal(await (await dial(t, rig.ports.outbound)).ended, 'reset');
+  assert.match(rig.log(), /direction="outbound".*error="h2 failed: the peer sent no HTTP\/2 settings in time"/);
+  assert.equal(count(rig, HTTP2_BREACHES, 'client', 'slow-preface'), 1);
+  assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'tls-handshake'), 0);
+});
+
+test('a server that does not answer a request keeps its tunnel while it is heard of', async (t) => {
+  const rig = await planeUnderTest(t, { responseTimeout: 1500 });
+  let asked = 0;
+  await http2Peer(t, rig, (stream) => {
+    // Something is heard of it all the time.
+    const timer = setInterval(() => stream.session?.ping(() => {}), 50);
+    stream.on('close', () => clearInterval(timer));
+    asked++;
+  });
+  startPod(rig);
+  assert.equal(await (await dial(t, rig.ports.outbound)).ended, 'reset');
+  assert.match(rig.log(), /error="the peer did not answer the CONNECT request in time"/);
+  assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'connect-response'), 1);
+  assert.equal(asked, 1);
+  assert.deepEqual(
+    [...rig.plane.pool.connections()].map(({ accepting }) => accepting),
+    [true],
+  );
+});
+
+test('a server of which nothing is heard any more gets no more requests in that tunnel', async (t) => {
+  const rig = await planeUnderTest(t, { responseTimeout: 300 });
+  let tunnels = 0;
+  await http2Peer(t, rig, (stream, raw) => {
+    tunnels++;
+    raw.pause();
+    if (tunnels === 1) return;
+    stream.respond({ ':status': 200 }, { endStream: true });
+  });
+  startPod(rig);
+  assert.equal(await (await dial(t, rig.ports.outbound)).ended, 'reset');
+  const next = await dial(t, rig.ports.outbound);
+  next.socket.resume();
+  assert.equal(await next.ended, 'end');
+  assert.equal(tunnels, 2);
+});
+
+test('a client that does not shake hands', async (t) => {
+  const rig = await planeUnderTest(t, { handshakeTimeout: 200 });
+  startPod(rig);
+  const socket = connect(rig.ports.hbone, LOCALHOST);
+  t.after(() => socket.destroy());
+  socket.resume();
+  await patiently('it is not closed', new Promise((resolve) => socket.once('close', resolve)));
+  assert.match(rig.log(), /direction="inbound" error="tls handshake error: the peer took too long"/);
+  assert.equal(count(rig, TUNNEL_TIMEOUTS, 'server', 'tls-handshake'), 1);
+});
+
+test('of too many handshakes the oldest give way, and who goes on gets through', async (t) => {
+  const rig = await planeUnderTest(t, { maxHandshakesPerPod: 3 });
+  const app = await application(t);
+  rig.app = app.port;
+  startPod(rig);
+  const gone: number[] = [];
+  for (let i = 0; i < 5; i++) {
+    const socket = connect(rig.ports.hbone, LOCALHOST);
+    t.after(() => socket.destroy());
+    socket.resume();
+    socket.once('close', () => gone.push(i));
+    socket.on('error', () => {});
+    const open = count(rig, TUNNEL_HANDSHAKES, 'server', 'too-many-handshakes') + 3;
+    await until('it is not accepted', () => rig.plane.loop.size === Math.min(i + 1, open));
+  }
+  await until('the oldest stay', () => gone.length === 2);
+  assert.deepEqual(gone.sort(), [0, 1]);
+  assert.equal(count(rig, TUNNEL_HANDSHAKES, 'server', 'too-many-handshakes'), 2);
+  assert.match(
+    await rig.line('CULVERT_MAX_HANDSHAKES_PER_POD'),
+    /direction="inbound" error="tls handshake error: given up/,
+  );
+  // A tunnel of the pod to itself: its handshake goes on at once.
+  const client = await dial(t, rig.ports.outbound);
+  client.socket.write('hello');
+  const served = await app.next();
+  const [bytes] = await patiently('no bytes', once(served, 'data'));
+  assert.equal(String(bytes), 'hello');
+  client.socket.destroy();
+});
+
+test('a request whose tunnel breaks before the answer is sent once more, and nothing the application said is lost', async (t) => {
+  const rig = await planeUnderTest(t);
+  let breaks = 1;
+  const requests: ServerHttp2Stream[] = [];
+  await http2Peer(t, rig, (stream, raw) => {
+    requests.push(stream);
+    if (breaks-- > 0) {
+      raw.resetAndDestroy();
+      return;
+    }
+    stream.respond({ ':status': 200 });
+    stream.pipe(stream);
+  });
+  startPod(rig);
+  const client = await dial(t, rig.ports.outbound);
+  client.socket.end('said early');
+  let heard = '';
+  client.socket.setEncoding('utf8').on('data', (text: string) => {
+    heard += text;
+  });
+  assert.equal(await client.ended, 'end');
+  assert.equal(heard, 'said early');
+  assert.equal(requests.length, 2);
+  // A peer that always breaks costs two requests.
+  breaks = Number.POSITIVE_INFINITY;
+  assert.equal(await (await dial(t, rig.ports.outbound)).ended, 'reset');
+  assert.match(rig.log(), /error="h2 failed: (Connection reset by peer|the peer closed the tunnel)/);
+  assert.equal(requests.length, 4);
+});
+
+test('a tunnel that breaks after the answer resets the application: it is not known what was taken', async (t) => {
+  const rig = await planeUnderTest(t);
+  let requests = 0;
+  await http2Peer(t, rig, (stream, raw) => {
+    requests++;
+    stream.respond({ ':status': 200 });
+    stream.once('data', () => raw.resetAndDestroy());
+  });
+  startPod(rig);
+  const client = await dial(t, rig.ports.outbound);
+  client.socket.write('hello');
+  assert.equal(await client.ended, 'reset');
+  assert.equal(requests, 1);
+});
