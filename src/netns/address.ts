@@ -119,6 +119,15 @@ export function parseCidr(text: string): Cidr | null {
   return length < 0 || length > bits ? null : maskTo(ip, length);
 }
 
+/** The block of an address of 4 or 16 bytes and the number of its leading bits; null when they do not go together. */
+export function cidrFromBytes(bytes: Uint8Array, length: number): Cidr | null {
+  const ip = ipFromBytes(bytes);
+  if (ip === null || length > bytes.length * 8) return null;
+  // The length of an IPv4-mapped block counts the 96 bits of the mapping.
+  const mapped = bytes.length === 16 && isIpv4(ip) ? 96 : 0;
+  return length < mapped ? null : maskTo(parseIp(ip)!, length - mapped);
+}
+
 /** The canonical text of a block, always with its length. */
 export function formatCidr(cidr: Cidr): string {
   return `${formatIp(cidr)}/${cidr.length}`;

@@ -1,0 +1,207 @@
+/** The messages of delta ADS (envoy.service.discovery.v3): requests as bytes, responses field by field as they arrive. */
+import protobuf from 'protobufjs/minimal.js';
+import { BYTES, endOf, type Reader, readFields, readMessage, readText, tag, VARINT } from './wire.ts';
+
+export const ADDRESS = 'type.googleapis.com/istio.workload.Address';
+export const AUTHORIZATION = 'type.googleapis.com/istio.security.Authorization';
+export type TypeUrl = typeof ADDRESS | typeof AUTHORIZATION;
+
+/** Who asks; sent once per stream and type. */
+export interface Node {
+  readonly id: string;
+  /** JSON values. */
+  readonly metadata: Readonly<Record<string, unknown>>;
+}
+
+export interface DeltaRequest {
+  readonly typeUrl: string;
+  readonly node?: Node;
+  readonly subscribe?: readonly string[];
+  readonly unsubscribe?: readonly string[];
+  readonly nonce?: string;
+  /** Makes it a NACK. */
+  readonly error?: string;
+}
+
+/** Encodes a DeltaDiscoveryRequest, all of it but `initial_resource_versions`, which can be appended. */
+export function encodeRequest(request: DeltaRequest): Uint8Array {
+  const writer = protobuf.Writer.create();
+  if (request.node !== undefined) writer.uint32(tag(1, BYTES)).bytes(encodeNode(request.node));
+  writer.uint32(tag(2, BYTES)).string(request.typeUrl);
+  for (const name of request.subscribe ?? []) writer.uint32(tag(3, BYTES)).string(name);
+  for (const name of request.unsubscribe ?? []) writer.uint32(tag(4, BYTES)).string(name);
+  if (request.nonce !== undefined) writer.uint32(tag(6, BYTES)).string(request.nonce);
+  if (request.error !== undefined) {
+    const status = protobuf.Writer.create().uint32(tag(2, BYTES)).string(request.error).finish();
+    writer.uint32(tag(7, BYTES)).bytes(status);
+  }
+  return writer.finish();
+}
+
+/** Entries of `initial_resource_versions`, to be appended to a request. */
+export function encodeVersions(versions: Iterable<readonly [name: string, version: string]>): Uint8Array {
+  const writer = protobuf.Writer.create();
+  for (const [name, version] of versions) {
+    writer.uint32(tag(5, BYTES)).fork().uint32(tag(1, BYTES)).string(name).uint32(tag(2, BYTES)).string(version).ldelim();
+  }
+  return writer.finish();
+}
+
+function encodeNode({ id, metadata }: Node): Uint8Array {
+  return protobuf.Writer.create()
+    .uint32(tag(1, BYTES))
+    .string(id)
+    .uint32(tag(3, BYTES))
+    .bytes(encodeStruct(metadata))
+    .finish();
+}
+
+/** google.protobuf.Struct */
+function encodeStruct(values: Readonly<Record<string, unknown>>): Uint8Array {
+  const writer = protobuf.Writer.create();
+  for (const [key, value] of Object.entries(values)) {
+    writer.uint32(tag(1, BYTES)).fork().uint32(tag(1, BYTES)).string(key);
+    writer.uint32(tag(2, BYTES)).bytes(encodeValue(value)).ldelim();
+  }
+  return writer.finish();
+}
+
+/** google.protobuf.Value */
+function encodeValue(value: unknown): Uint8Array {
+  const writer = protobuf.Writer.create();
+  if (typeof value === 'number') writer.uint32(tag(2, FIXED64)).double(value);
+  else if (typeof value === 'string') writer.uint32(tag(3, BYTES)).string(value);
+  else if (typeof value === 'boolean') writer.uint32(tag(4, VARINT)).bool(value);
+  else if (Array.isArray(value)) {
+    const list = protobuf.Writer.create();
+    for (const item of value) list.uint32(tag(1, BYTES)).bytes(encodeValue(item));
+    writer.uint32(tag(6, BYTES)).bytes(list.finish());
+  } else if (typeof value === 'object' && value !== null) {
+    writer.uint32(tag(5, BYTES)).bytes(encodeStruct(value as Record<string, unknown>));
+  } else writer.uint32(tag(1, VARINT)).uint32(0);
+  return writer.finish();
+}
+
+const FIXED64 = 1;
+
+/** Fields of a DeltaDiscoveryResponse. */
+export const RESPONSE = { resource: 2, typeUrl: 4, nonce: 5, removed: 6 } as const;
+
+/** A resource of a response before its content is read. */
+export interface EncodedResource {
+  readonly name: string;
+  readonly version: string;
+  /** Further names of it: `network/ip` where it was asked for by address. */
+  readonly aliases: readonly string[];
+  readonly typeUrl: string;
+  /** The content is the reader's bytes from `start` to `end`. */
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Reads a Resource up to `end`, where the reader is then. */
+export function readResource(reader: Reader, end: number): EncodedResource {
+  let [name, version, typeUrl] = ['', '', ''];
+  const aliases: string[] = [];
+  let [valueStart, valueEnd] = [end, end];
+  readFields(reader, end, (field, wireType) => {
+    if (field === 1) version = readText(reader, wireType);
+    else if (field === 2) {
+      readMessage(reader, wireType, (inner, innerType) => {
+        if (inner === 1) typeUrl = readText(reader, innerType);
+        else if (inner === 2) {
+          valueEnd = endOf(reader, innerType);
+          valueStart = reader.pos;
+          reader.pos = valueEnd;
+        } else return false;
+        return true;
+      });
+    } else if (field === 3) name = readText(reader, wireType);
+    else if (field === 4) aliases.push(readText(reader, wireType));
+    else return false;
+    return true;
+  });
+  return { name, version, aliases, typeUrl, start: valueStart, end: valueEnd };
+}
+
+/**
+ * Takes a message apart into its top-level fields while it arrives in pieces. A message of hundreds of megabytes is never
+ * in memory as a whole, and none of it is copied but the fields that lie across two pieces.
+ */
+export class FieldSplitter {
+  #parts: Buffer[] = [];
+  #have = 0;
+  /** Bytes without which the field that has begun cannot be read. */
+  #need = 0;
+
+  /**
+   * The fields that are complete with this piece. Fields that are not length-delimited are left out.
+   * @throws Error when this is no protobuf message
+   */
+  *push(piece: Buffer): Generator<{ readonly field: number; readonly bytes: Buffer; readonly start: number; readonly end: number }> {
+    let bytes = piece;
+    if (this.#have > 0) {
+      this.#parts.push(piece);
+      this.#have += piece.length;
+      if (this.#have < this.#need) return;
+      bytes = Buffer.concat(this.#parts, this.#have);
+      this.#parts = [];
+      this.#have = 0;
+    }
+    let at = 0;
+    while (at < bytes.length) {
+      const start = at;
+      const key = readVarint(bytes, at);
+      if (key === null) return this.#keep(bytes, start, bytes.length - start + 1);
+      const wireType = key.value & 7;
+      const field = Math.floor(key.value / 8);
+      if (field === 0) throw new Error('field number 0');
+      at = key.end;
+      if (wireType === BYTES) {
+        const length = readVarint(bytes, at);
+        if (length === null) return this.#keep(bytes, start, bytes.length - start + 1);
+        const end = length.end + length.value;
+        if (end > bytes.length) return this.#keep(bytes, start, end - start);
+        yield { field, bytes, start: length.end, end };
+        at = end;
+      } else if (wireType === VARINT) {
+        const value = readVarint(bytes, at);
+        if (value === null) return this.#keep(bytes, start, bytes.length - start + 1);
+        at = value.end;
+      } else {
+        const width = wireType === FIXED64 ? 8 : wireType === FIXED32 ? 4 : 0;
+        if (width === 0) throw new Error(`wire type ${wireType}`);
+        if (at + width > bytes.length) return this.#keep(bytes, start, at + width - start);
+        at += width;
+      }
+    }
+  }
+
+  /** The message has ended. @throws Error when a field has not */
+  end(): void {
+    if (this.#have > 0) throw new Error('cut off');
+  }
+
+  #keep(bytes: Buffer, start: number, need: number): void {
+    const rest = bytes.subarray(start);
+    this.#parts = [rest];
+    this.#have = rest.length;
+    this.#need = need;
+  }
+}
+
+const FIXED32 = 5;
+
+/** Null when it goes on after the last byte. Values are exact up to 2^53. */
+function readVarint(bytes: Buffer, from: number): { value: number; end: number } | null {
+  let value = 0;
+  let scale = 1;
+  for (let at = from; at < bytes.length; at++) {
+    const byte = bytes[at]!;
+    value += (byte & 0x7f) * scale;
+    if (byte < 0x80) return { value, end: at + 1 };
+    scale *= 128;
+    if (at - from >= 9) throw new Error('a number of more than 10 bytes');
+  }
+  return null;
+}

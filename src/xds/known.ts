@@ -1,0 +1,83 @@
+import type { TypeUrl } from './delta.ts';
+
+/** What the control plane has sent of one type, over all streams. */
+export class KnownResources {
+  readonly typeUrl: TypeUrl;
+  /** Name → version of what was accepted last. */
+  readonly #versions = new Map<string, string>();
+  /** Name → why it was not accepted. */
+  readonly #rejected = new Map<string, string>();
+  /**
+   * Known names that the stream's first request did not report. Whatever of them its first response does not bring is
+   * gone; null when every name was reported, and the control plane tells what is gone.
+   */
+  #unreported: Set<string> | null = null;
+  lastPush: Push | null = null;
+
+  constructor(typeUrl: TypeUrl) {
+    this.typeUrl = typeUrl;
+  }
+
+  get size(): number {
+    return this.#versions.size;
+  }
+
+  get rejected(): ReadonlyMap<string, string> {
+    return this.#rejected;
+  }
+
+  accept(name: string, version: string): void {
+    this.#versions.set(name, version);
+    this.#rejected.delete(name);
+    this.#unreported?.delete(name);
+  }
+
+  /** What was accepted of that name before stays. */
+  reject(name: string, reason: string): void {
+    this.#unreported?.delete(name);
+    if (this.#rejected.size < MAX_REJECTED || this.#rejected.has(name)) this.#rejected.set(name, reason);
+  }
+
+  remove(name: string): void {
+    this.#versions.delete(name);
+    this.#rejected.delete(name);
+    this.#unreported?.delete(name);
+  }
+
+  /**
+   * Name and version of what is known, as much as fits. Starts a new stream: what does not fit is unreported.
+   * @param fits whether one more may be reported
+   */
+  *report(fits: (name: string, version: string) => boolean): Generator<readonly [string, string]> {
+    this.#unreported = null;
+    for (const entry of this.#versions) {
+      if (this.#unreported === null && fits(...entry)) {
+        yield entry;
+      } else {
+        this.#unreported ??= new Set();
+        this.#unreported.add(entry[0]);
+      }
+    }
+  }
+
+  /** Names that went while nobody could tell. To be called once the first response of a stream is taken in. */
+  takeMissing(): Iterable<string> {
+    const missing = this.#unreported ?? [];
+    this.#unreported = null;
+    return missing;
+  }
+}
+
+/** A response, as it is shown to operators. */
+export interface Push {
+  /** Unix time in ms. */
+  readonly at: number;
+  readonly resources: number;
+  readonly removed: number;
+  readonly rejected: number;
+  /** Of the resources' contents. */
+  readonly bytes: number;
+}
+
+/** More than anyone reads; a control plane gone wrong may reject everything. */
+const MAX_REJECTED = 1000;
