@@ -1,6 +1,6 @@
 /** Composition root of the agent: builds the parts, connects them, and ends them in order (spec §16). */
 import { checkCapabilities, raiseNofileLimit } from '../native/netns.ts';
-import { configDumpRoute, loggingRoute, quitRoute } from './admin/admin-routes.ts';
+import { configDumpRoute, loggingRoute, quitRoute, xdsRoute } from './admin/admin-routes.ts';
 import { serveAdmin } from './admin/admin-server.ts';
 import { buildConfigDump, describeVersion, type PodState } from './admin/config-dump.ts';
 import { serveMetrics } from './admin/metrics-server.ts';
@@ -18,10 +18,11 @@ import { createLogger, type Logger } from './log/logger.ts';
 import { ADMIN_REJECTS, WORKLOAD_MANAGER } from './metrics/families.ts';
 import { createMetricsHub } from './metrics/hub.ts';
 import { registerProcessMetrics } from './metrics/process-metrics.ts';
-import { createRegistry } from './metrics/registry.ts';
+import { createRegistry, type Registry } from './metrics/registry.ts';
 import { PolicyScopes } from './policy/scopes.ts';
 import { dumpMesh } from './state/dump.ts';
 import { loadLocal } from './state/local-file.ts';
+import { createLocalLayer, type LocalLayer } from './state/local-layer.ts';
 import type { MeshStore } from './state/mesh-state.ts';
 import { createMeshState } from './state/store.ts';
 import { watchLocalFile } from './state/watch-local-file.ts';
@@ -32,7 +33,8 @@ import { podMeshState } from './worker/pod-mesh-state.ts';
 import { PolicyReport } from './worker/policy-report.ts';
 import { planeSettings } from './worker/settings.ts';
 import { Supervisor } from './worker/supervisor.ts';
-import { startZdsClient } from './zds/client.ts';
+import type { XdsClient } from './xds/client.ts';
+import { startZdsClient, type ZdsClient } from './zds/client.ts';
 import { createZdsSession, type Readiness as ZdsReadiness } from './zds/session.ts';
 import { type PodInfo, realTimers } from './zds/types.ts';
 
@@ -83,8 +85,14 @@ async function start(
   registerProcessMetrics(registry, config.metadata.ISTIO_VERSION ?? '');
 
   const mesh = createMeshState({ localNode: config.localNode ?? '' });
-  end.push(await followLocalConfig(config, mesh, log));
-  stateReady();
+  let xds: XdsClient | null = null;
+  const local = createLocalLayer(mesh, {
+    hasAddress: (name) => xds?.hasAddress(name) ?? false,
+    hasPolicy: (name) => xds?.hasPolicy(name) ?? false,
+  });
+  end.push(await followLocalConfig(config, local, log));
+  xds = await startXds(config, mesh, local, registry, log);
+  end.push(() => xds?.close());
 
   requireCapabilities(config.packetMark);
   const authority = await openAuthority(config, log);
@@ -175,7 +183,7 @@ async function start(
       configDumpRoute(async () =>
         buildConfigDump({
           mesh: dumpMesh(mesh),
-          staticConfig: staticConfig(config, mesh),
+          staticConfig: staticConfig(local),
           version: describeVersion({
             version: VERSION,
             gitRevision: 'unknown',
@@ -187,8 +195,10 @@ async function start(
           certificates: dumpCertificates(certificates.list()),
           pods: await podStates(supervisor, session.pending()),
           policyRefusals: [...policies.refusals().values()],
+          xds: xds?.status(),
         }),
       ),
+      xdsRoute(() => xds?.status() ?? null),
       loggingRoute({
         startup: startupLevel,
         current: () => log.level(),
@@ -211,11 +221,19 @@ async function start(
   refresh.unref();
   end.push(() => clearInterval(refresh));
 
-  const zds = startZdsClient({ path: config.inpodUds, session, timers: realTimers, random: Math.random, log });
+  let zds: ZdsClient | null = null;
+  let stopping = false;
   // First of all at the end: no pod is added while connections finish.
   end.push(() => {
-    zds.close();
+    stopping = true;
+    zds?.close();
     session.close();
+  });
+  // Without mesh state no pod can be served, so the node agent is not told that this agent is there.
+  void (xds?.synced ?? Promise.resolve()).then(() => {
+    stateReady();
+    if (stopping) return;
+    zds = startZdsClient({ path: config.inpodUds, session, timers: realTimers, random: Math.random, log });
   });
   proxyReady();
   log.info('app', 'culvert agent started', {
@@ -228,20 +246,26 @@ async function start(
   });
 }
 
-/** Mesh state and certificates need a source each. */
+/** Certificates need a source. */
 function requireSources(config: Config): void {
-  const missing: string[] = [];
-  if (config.xdsAddress !== null) {
-    missing.push(
-      `mesh state cannot come from XDS_ADDRESS (${config.xdsAddress}) in this version: set XDS_ADDRESS="" and LOCAL_XDS_PATH to a file with workloads, services and policies`,
-    );
-  }
-  if (config.caDir === null && config.caAddress === null) {
-    missing.push(
-      'there is nowhere to get certificates from: set CA_ADDRESS to the address of the control plane, or CULVERT_CA_DIR to a folder for the embedded CA (it is created when it is empty)',
-    );
-  }
-  if (missing.length > 0) throw new CulvertError('CONFIG_INVALID', missing.join('\n'));
+  if (config.caDir !== null || config.caAddress !== null) return;
+  throw new CulvertError(
+    'CONFIG_INVALID',
+    'there is nowhere to get certificates from: set CA_ADDRESS to the address of the control plane, or CULVERT_CA_DIR to a folder for the embedded CA (it is created when it is empty)',
+  );
+}
+
+/** Null when there is no control plane. */
+async function startXds(
+  config: Config,
+  store: MeshStore,
+  underlay: LocalLayer,
+  registry: Registry,
+  log: Logger,
+): Promise<XdsClient | null> {
+  if (config.xdsAddress === null) return null;
+  const { startXds } = await import('./xds/start.ts');
+  return startXds({ config, address: config.xdsAddress, store, underlay, registry, log });
 }
 
 /** Who signs certificates: the embedded CA when its folder is given, else the control plane's. */
@@ -276,17 +300,22 @@ function requireCapabilities(mark: number): void {
   }
 }
 
-async function followLocalConfig(config: Config, mesh: MeshStore, log: Logger): Promise<() => void> {
-  const { localConfig } = config;
+async function followLocalConfig(config: Config, local: LocalLayer, log: Logger): Promise<() => void> {
+  const { localConfig, xdsAddress } = config;
   if (localConfig === null) {
-    log.warn('state', 'no LOCAL_XDS_PATH: the mesh is empty, so every enrolled pod is refused');
+    if (xdsAddress === null) {
+      log.warn(
+        'state',
+        'neither XDS_ADDRESS nor LOCAL_XDS_PATH: the mesh is empty, so every enrolled pod is refused',
+      );
+    }
     return () => {};
   }
   if (localConfig.kind === 'inline') {
-    mesh.apply(await loadLocal(localConfig.text, 'LOCAL_XDS'));
+    local.apply(await loadLocal(localConfig.text, 'LOCAL_XDS'));
     return () => {};
   }
-  const watch = await watchLocalFile(localConfig.path, mesh, {
+  const watch = await watchLocalFile(localConfig.path, local, {
     applied: (changed) => log.info('state', 'local file applied', { file: localConfig.path, changed }),
     rejected: (error) => log.error('state', 'local file rejected, the last good state stays', { error: error.message }),
   });
@@ -297,8 +326,10 @@ function raiseDescriptorLimit(log: Logger): void {
   log.info('app', 'raised the limit of open file descriptors', { limit: raiseNofileLimit() });
 }
 
-function staticConfig(config: Config, mesh: MeshStore) {
-  if (config.localConfig === null) return { workloads: [], policies: [], services: [] };
+/** What the local file holds, whether or not the control plane overrides it. */
+function staticConfig(local: LocalLayer) {
+  const mesh = createMeshState({ localNode: '' });
+  mesh.apply(local.content());
   const { workloads, policies, services } = dumpMesh(mesh);
   return { workloads, policies, services };
 }

@@ -1,6 +1,7 @@
 /** The paths of the admin port that every agent has (spec §14.3). */
 import { CulvertError } from '../errors.ts';
 import { extendFilter, formatFilter, parseFilter } from '../log/level-filter.ts';
+import type { XdsStatus } from '../xds/client.ts';
 import type { AdminRoute } from './admin-server.ts';
 import type { ConfigDump } from './config-dump.ts';
 import { prettyJson } from './pretty-json.ts';
@@ -20,6 +21,20 @@ export function configDumpRoute(dump: () => ConfigDump | Promise<ConfigDump>): A
     methods: null,
     purpose: 'Everything the agent knows and works with, as JSON',
     handle: async () => ({ status: 200, contentType: 'application/json', body: prettyJson(await dump()) }),
+  };
+}
+
+/** @param status null without a control plane */
+export function xdsRoute(status: () => XdsStatus | null): AdminRoute {
+  return {
+    path: '/xds',
+    methods: null,
+    purpose: 'The stream to the control plane: its state, the last pushes, what was rejected',
+    handle() {
+      const found = status();
+      if (found === null) return { status: 404, body: 'no control plane: XDS_ADDRESS is empty\n' };
+      return { status: 200, contentType: 'application/json', body: prettyJson(found) };
+    },
   };
 }
 

@@ -1,6 +1,7 @@
 import type { DumpedCertificates } from '../identity/dump.ts';
 import type { Refusal } from '../policy/types.ts';
 import type { MeshDump } from '../state/dump.ts';
+import type { XdsStatus } from '../xds/client.ts';
 import type { PodInfo } from '../zds/types.ts';
 
 /** What `/config_dump` answers (spec §14.4); `istioctl ztunnel-config` reads it by these names. */
@@ -16,6 +17,8 @@ export interface ConfigDump {
   readonly workloadState: Readonly<Record<string, DumpedPod>>;
   /** Why policies deny what they apply to; left out when all are in force. `istioctl` ignores it. */
   readonly policyRefusals?: readonly Refusal[];
+  /** The stream of the control plane; left out when there is none. `istioctl` ignores it. */
+  readonly xds?: XdsStatus;
 }
 
 /** Where each part comes from. */
@@ -31,6 +34,8 @@ export interface ConfigDumpSources {
   readonly certificates: readonly DumpedCertificates[];
   readonly pods: Iterable<PodState>;
   readonly policyRefusals?: readonly Refusal[];
+  /** Left out without a control plane. */
+  readonly xds?: XdsStatus | undefined;
 }
 
 export interface StaticConfig {
@@ -114,6 +119,7 @@ export function buildConfigDump(sources: ConfigDumpSources): ConfigDump {
     certificates: [...certificates].sort((a, b) => (a.identity < b.identity ? -1 : 1)),
     workloadState: Object.fromEntries(pods.map((pod) => [pod.uid, dumpPod(pod)])),
     ...((sources.policyRefusals?.length ?? 0) === 0 ? {} : { policyRefusals: sources.policyRefusals! }),
+    ...(sources.xds === undefined ? {} : { xds: sources.xds }),
   };
 }
 

@@ -55,6 +55,30 @@ export const WORKLOAD_MANAGER = {
   stopped: counter('workload_manager_proxies_stopped', 'The total number of proxies that were stopped (unstable).'),
 } as const;
 
+/** The control plane's stream. `url` is the type of what it carried. */
+export const XDS = {
+  terminations: counter(
+    'istio_xds_connection_terminations',
+    'The total number of completed connections to xds server (unstable).',
+    ['reason'],
+  ),
+  messages: counter('istio_xds_message', 'Total number of messages received (unstable).', ['url']),
+  bytes: counter('istio_xds_message_bytes', 'Total number of bytes received (unstable).', ['url'], 'bytes'),
+  connected: gauge('culvert_xds_connected', 'Whether there is a stream to the control plane (unstable).'),
+  resources: gauge('culvert_xds_resources', 'Resources the control plane has sent and that are in force (unstable).', [
+    'url',
+  ]),
+  rejected: gauge('culvert_xds_rejected_resources', 'Resources that were rejected when they came last (unstable).', [
+    'url',
+  ]),
+  lastPush: gauge(
+    'culvert_xds_last_push_timestamp_seconds',
+    'When the last message of a type was received, in seconds since 1970 (unstable).',
+    ['url'],
+    'seconds',
+  ),
+} as const;
+
 /** Connections and streams refused before their traffic was counted, which no istio_tcp_ metric shows. */
 export const EARLY_DENIES = counter(
   'culvert_early_denies',

@@ -28,7 +28,7 @@ export interface LocalFileWatch {
  */
 export async function watchLocalFile(
   path: string,
-  store: MeshStore,
+  store: Pick<MeshStore, 'apply'>,
   observer: LocalFileObserver,
 ): Promise<LocalFileWatch> {
   let current: LocalMesh = { workloads: [], services: [], policies: [] };

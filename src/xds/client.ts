@@ -5,18 +5,21 @@
 import { type ControlPlaneServer, readRoots, readToken } from '../control-plane/grpc.ts';
 import { CulvertError, messageOf } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
+import type { LocalLayer, Overlay } from '../state/local-layer.ts';
 import type { MeshStore } from '../state/mesh-state.ts';
 import { createBackoff } from '../zds/backoff.ts';
 import { ADDRESS, AUTHORIZATION, encodeRequest, encodeVersions, type Node, type TypeUrl } from './delta.ts';
 import { explain, type Termination, terminationOf } from './failure.ts';
 import { type GrpcStream, type MessagePiece, openGrpcStream, STATUS, type StreamEnd } from './grpc-stream.ts';
 import { Intake, type ResponseIntake, type TakenIn } from './intake.ts';
-import type { Push } from './known.ts';
+import type { KnownResources, Push } from './known.ts';
 
 export interface XdsClientOptions {
   readonly server: ControlPlaneServer;
   readonly node: Node;
   readonly store: MeshStore;
+  /** The mesh state of a local file, which comes back where the control plane's goes. */
+  readonly underlay: LocalLayer;
   /** Name of this node; '' means that every workload is local. */
   readonly localNode: string;
   readonly log: Logger;
@@ -30,9 +33,11 @@ export interface XdsCounters {
   message(typeUrl: string, bytes: number): void;
 }
 
-export interface XdsClient {
+export interface XdsClient extends Overlay {
   /** Settles once both types were delivered. Never fails. */
   readonly synced: Promise<void>;
+  isConnected(): boolean;
+  types(): readonly Pick<KnownResources, 'typeUrl' | 'size' | 'rejected' | 'lastPush'>[];
   status(): XdsStatus;
   close(): void;
 }
@@ -63,8 +68,9 @@ const PATH = '/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggreg
 const TYPES: readonly TypeUrl[] = [ADDRESS, AUTHORIZATION];
 
 export function startXdsClient(options: XdsClientOptions): XdsClient {
-  const { server, node, store, localNode, log, counted, random = Math.random } = options;
-  const intake = new Intake({ store, localNode, now: Date.now, collectNames: false });
+  const { server, node, store, underlay, localNode, log, counted, random = Math.random } = options;
+  const intake = new Intake({ store, underlay, localNode, now: Date.now, collectNames: false });
+  const types = [intake.addresses, intake.authorizations];
   const backoff = createBackoff({ firstMs: FIRST_DELAY_MS, maxMs: MAX_DELAY_MS, jitter: JITTER, random });
   const synced = Promise.withResolvers<void>();
   const troubles = createTroubleLog(log);
@@ -141,6 +147,10 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
   attempt();
   return {
     synced: synced.promise,
+    hasAddress: (name) => intake.addresses.has(name),
+    hasPolicy: (name) => intake.authorizations.has(name),
+    isConnected: () => state === 'connected',
+    types: () => types,
     status: () => ({
       address: server.address,
       connection: state,
@@ -149,7 +159,7 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
       lastError,
       synced: isSynced,
       types: Object.fromEntries(
-        [intake.addresses, intake.authorizations].map(({ typeUrl, size, lastPush, rejected }) => [
+        types.map(({ typeUrl, size, lastPush, rejected }) => [
           shortName(typeUrl),
           {
             resources: size,
@@ -228,6 +238,7 @@ function startAttempt({ server, node, intake, opened, responded, ended }: Attemp
       for (let some = take(versions, VERSIONS_PER_STEP); some.length > 0; some = take(versions, VERSIONS_PER_STEP)) {
         parts.push(encodeVersions(some));
         await nextTurn();
+        if (closed) return;
       }
       stream?.send(parts);
     }
@@ -346,7 +357,7 @@ function createTroubleLog(log: Logger) {
     met(sentence: string, delay: number): void {
       const now = performance.now();
       if (told === null) began = now;
-      if (told !== null && told.sentence === sentence && now - told.at < REPEAT_MS) return;
+      if (told !== null && now - told.at < (told.sentence === sentence ? REPEAT_MS : SOMETHING_ELSE_MS)) return;
       told = { sentence, at: now };
       log.warn('xds', 'no mesh state from the control plane, what is known stays in force', {
         error: sentence,
@@ -405,3 +416,4 @@ const VERSION_OVERHEAD = 12;
 const VERSIONS_PER_STEP = 2000;
 const MAX_LOGGED = 5;
 const REPEAT_MS = 60_000;
+const SOMETHING_ELSE_MS = 5_000;

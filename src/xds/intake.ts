@@ -5,6 +5,7 @@
 import protobuf from 'protobufjs/minimal.js';
 import { messageOf } from '../errors.ts';
 import type { Policy } from '../policy/types.ts';
+import type { LocalLayer } from '../state/local-layer.ts';
 import type { MeshStore, WorkloadUpdate } from '../state/mesh-state.ts';
 import { type ServiceDefinition, serviceKey } from '../state/types.ts';
 import { readAddress } from './address.ts';
@@ -31,6 +32,8 @@ export interface IntakeOptions {
   readonly now: () => number;
   /** Collect the names in a response: somebody may wait for one. */
   readonly collectNames: boolean;
+  /** What lies under the control plane's resources and comes back when they go. */
+  readonly underlay: Pick<LocalLayer, 'workload' | 'service' | 'policy'>;
 }
 
 export class Intake {
@@ -40,17 +43,19 @@ export class Intake {
   readonly #localNode: string;
   readonly #now: () => number;
   readonly #collectNames: boolean;
+  readonly #underlay: IntakeOptions['underlay'];
   #batch = emptyBatch();
   /** Workloads of this node that wait for a policy which they list since now. */
   readonly #held = new Map<string, WorkloadUpdate>();
   #heldTimer: NodeJS.Timeout | null = null;
   readonly #synced = new Set<TypeUrl>();
 
-  constructor({ store, localNode, now, collectNames }: IntakeOptions) {
+  constructor({ store, localNode, now, collectNames, underlay }: IntakeOptions) {
     this.#store = store;
     this.#localNode = localNode;
     this.#now = now;
     this.#collectNames = collectNames;
+    this.#underlay = underlay;
   }
 
   /** Null for a type that was not asked for. */
@@ -111,21 +116,34 @@ export class Intake {
     // What a policy says that is not understood may be a condition. Without an older one to keep, it denies.
     if (policy.unintelligible === null || before === null || before.unintelligible !== null) {
       this.#batch.add('policies', [name, policy]);
+      // Without a version: it is not what the control plane believes to be here.
+      this.authorizations.accept(name, '');
     }
     if (policy.unintelligible !== null) throw new Unintelligible(policy.unintelligible);
   }
 
   remove(known: KnownResources, name: string): void {
     known.remove(name);
-    if (known === this.authorizations) {
-      this.#batch.add('removedPolicies', name);
-    } else {
-      this.#held.delete(name);
-      // A name is a uid or else a service's; the store passes over what it does not have.
-      this.#batch.add('removedWorkloads', name);
-      this.#batch.add('removedServices', name);
-    }
+    if (known === this.authorizations) this.#removePolicy(name);
+    else this.#removeAddress(name);
     if (this.#batch.size >= MAX_BATCH) this.flush();
+  }
+
+  #removePolicy(key: string): void {
+    const below = this.#underlay.policy(key);
+    if (below === null) this.#batch.add('removedPolicies', key);
+    else this.#batch.add('policies', [key, below]);
+  }
+
+  /** A name is a uid or else a service's; the store passes over what it does not have. */
+  #removeAddress(name: string): void {
+    this.#held.delete(name);
+    const workload = this.#underlay.workload(name);
+    if (workload === null) this.#batch.add('removedWorkloads', name);
+    else this.#batch.add('workloads', workload);
+    const service = this.#underlay.service(name);
+    if (service === null) this.#batch.add('removedServices', name);
+    else this.#batch.add('services', service);
   }
 
   delivered(known: KnownResources, push: Push, unreadable: number): void {

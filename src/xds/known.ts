@@ -26,6 +26,10 @@ export class KnownResources {
     return this.#rejected;
   }
 
+  has(name: string): boolean {
+    return this.#versions.has(name);
+  }
+
   accept(name: string, version: string): void {
     this.#versions.set(name, version);
     this.#rejected.delete(name);
