@@ -304,10 +304,7 @@ async function followLocalConfig(config: Config, local: LocalLayer, log: Logger)
   const { localConfig, xdsAddress } = config;
   if (localConfig === null) {
     if (xdsAddress === null) {
-      log.warn(
-        'state',
-        'neither XDS_ADDRESS nor LOCAL_XDS_PATH: the mesh is empty, so every enrolled pod is refused',
-      );
+      log.warn('state', 'neither XDS_ADDRESS nor LOCAL_XDS_PATH: the mesh is empty, so every enrolled pod is refused');
     }
     return () => {};
   }

@@ -202,7 +202,7 @@ function startAttempt({ server, node, intake, opened, responded, ended }: Attemp
   let paused = false;
   let scheduled = false;
   let response: ResponseIntake | null = null;
-  let steps: Generator<void, TakenIn | void> | null = null;
+  let steps: Generator<void, TakenIn | undefined> | null = null;
 
   async function open(): Promise<void> {
     // Read anew for every connection: both are replaced while the agent runs.
@@ -349,16 +349,18 @@ function headersOf({ headers, prefix, clusterId }: ControlPlaneServer, token: st
   return all;
 }
 
-/** Says once what is wrong, again when it is something else or has lasted, and once that it is over. */
+/** Says what is wrong once, again when it has lasted, and once that it is over. */
 function createTroubleLog(log: Logger) {
-  let told: { sentence: string; at: number } | null = null;
-  let began = 0;
+  /** Sentence → when it was said. */
+  const told = new Map<string, number>();
+  let began: number | null = null;
   return {
     met(sentence: string, delay: number): void {
       const now = performance.now();
-      if (told === null) began = now;
-      if (told !== null && now - told.at < (told.sentence === sentence ? REPEAT_MS : SOMETHING_ELSE_MS)) return;
-      told = { sentence, at: now };
+      began ??= now;
+      for (const [each, at] of told) if (now - at >= REPEAT_MS) told.delete(each);
+      if (told.has(sentence) || told.size >= MAX_TOLD) return;
+      told.set(sentence, now);
       log.warn('xds', 'no mesh state from the control plane, what is known stays in force', {
         error: sentence,
         since: `${Math.round((now - began) / 1000)}s`,
@@ -366,9 +368,10 @@ function createTroubleLog(log: Logger) {
       });
     },
     over(): void {
-      if (told === null) return;
-      told = null;
+      if (began === null) return;
       log.info('xds', 'the control plane is back', { after: `${Math.round((performance.now() - began) / 1000)}s` });
+      told.clear();
+      began = null;
     },
   };
 }
@@ -416,4 +419,5 @@ const VERSION_OVERHEAD = 12;
 const VERSIONS_PER_STEP = 2000;
 const MAX_LOGGED = 5;
 const REPEAT_MS = 60_000;
-const SOMETHING_ELSE_MS = 5_000;
+/** Different sentences in that time. */
+const MAX_TOLD = 8;

@@ -42,7 +42,14 @@ export function encodeRequest(request: DeltaRequest): Uint8Array {
 export function encodeVersions(versions: Iterable<readonly [name: string, version: string]>): Uint8Array {
   const writer = protobuf.Writer.create();
   for (const [name, version] of versions) {
-    writer.uint32(tag(5, BYTES)).fork().uint32(tag(1, BYTES)).string(name).uint32(tag(2, BYTES)).string(version).ldelim();
+    writer
+      .uint32(tag(5, BYTES))
+      .fork()
+      .uint32(tag(1, BYTES))
+      .string(name)
+      .uint32(tag(2, BYTES))
+      .string(version)
+      .ldelim();
   }
   return writer.finish();
 }
@@ -138,7 +145,9 @@ export class FieldSplitter {
    * The fields that are complete with this piece. Fields that are not length-delimited are left out.
    * @throws Error when this is no protobuf message
    */
-  *push(piece: Buffer): Generator<{ readonly field: number; readonly bytes: Buffer; readonly start: number; readonly end: number }> {
+  *push(
+    piece: Buffer,
+  ): Generator<{ readonly field: number; readonly bytes: Buffer; readonly start: number; readonly end: number }> {
     let bytes = piece;
     if (this.#have > 0) {
       this.#parts.push(piece);

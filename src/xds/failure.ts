@@ -141,7 +141,10 @@ function rootsOf({ roots }: ControlPlaneServer): string {
 /** The text of the other side: bounded, in one line, and without our own token. */
 function printable(text: string, token: string | null): string {
   const safe = token === null ? text : text.replaceAll(token, '***');
-  return safe.replace(/[^\x20-\x7e]+/g, ' ').trim().slice(0, MAX_DETAIL);
+  return safe
+    .replace(/[^\x20-\x7e]+/g, ' ')
+    .trim()
+    .slice(0, MAX_DETAIL);
 }
 
 const MAX_DETAIL = 300;

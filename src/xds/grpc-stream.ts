@@ -122,6 +122,10 @@ export function openGrpcStream({ server, path, headers, handlers }: GrpcStreamOp
     stream.on('error', (error) => {
       lost ??= error;
     });
+    // The server is done, and nothing that this side has to say matters any more.
+    stream.on('end', () => {
+      if (status !== null) end(status);
+    });
     stream.on('close', () => {
       if (status !== null) end(status);
       // Without a status the connection went, or the server reset the call.

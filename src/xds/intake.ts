@@ -10,7 +10,15 @@ import type { MeshStore, WorkloadUpdate } from '../state/mesh-state.ts';
 import { type ServiceDefinition, serviceKey } from '../state/types.ts';
 import { readAddress } from './address.ts';
 import { readAuthorization } from './authorization.ts';
-import { ADDRESS, AUTHORIZATION, type EncodedResource, FieldSplitter, RESPONSE, readResource, type TypeUrl } from './delta.ts';
+import {
+  ADDRESS,
+  AUTHORIZATION,
+  type EncodedResource,
+  FieldSplitter,
+  RESPONSE,
+  readResource,
+  type TypeUrl,
+} from './delta.ts';
 import { KnownResources, type Push } from './known.ts';
 import type { Reader } from './wire.ts';
 
@@ -216,7 +224,7 @@ export class ResponseIntake {
   }
 
   /** Takes in the next piece, one resource with each step. @throws Error when this is no DeltaDiscoveryResponse */
-  *push(piece: Buffer): Generator<void> {
+  *push(piece: Buffer): Generator<void, undefined> {
     let reader: Reader | null = null;
     for (const { field, bytes, start, end } of this.#fields.push(piece)) {
       if (field === RESPONSE.resource) {

@@ -50,8 +50,17 @@ export function startXds(options: {
       return found === null ? [] : [{ labels: [type.typeUrl], value: found }];
     });
   registry.computed(XDS.connected, () => [{ labels: [], value: client.isConnected() ? 1 : 0 }]);
-  registry.computed(XDS.resources, perType(({ size }) => size));
-  registry.computed(XDS.rejected, perType(({ rejected }) => rejected.size));
-  registry.computed(XDS.lastPush, perType(({ lastPush }) => lastPush && lastPush.at / 1000));
+  registry.computed(
+    XDS.resources,
+    perType(({ size }) => size),
+  );
+  registry.computed(
+    XDS.rejected,
+    perType(({ rejected }) => rejected.size),
+  );
+  registry.computed(
+    XDS.lastPush,
+    perType(({ lastPush }) => lastPush && lastPush.at / 1000),
+  );
   return client;
 }

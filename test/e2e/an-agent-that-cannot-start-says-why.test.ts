@@ -46,12 +46,6 @@ test('an agent that cannot start says why, in words for who has to change it, an
       says: [/set CA_ADDRESS .* or CULVERT_CA_DIR to a folder/],
     },
     {
-      name: 'with XDS_ADDRESS',
-      env: { ...good, XDS_ADDRESS: 'https://istiod.istio-system.svc:15012' },
-      says: [/XDS_ADDRESS \(https:\/\/istiod\.istio-system\.svc:15012\)/, /set XDS_ADDRESS="" and LOCAL_XDS_PATH/],
-    },
-    { name: 'with neither', env: {}, says: [/XDS_ADDRESS/] },
-    {
       name: 'with bad values, all at once',
       env: { ...good, IPV6_ENABLED: 'yes', SECRET_TTL: 'soon', RUST_LOG: 'loud' },
       says: [/IPV6_ENABLED.*yes/, /SECRET_TTL.*soon/, /RUST_LOG.*loud/],

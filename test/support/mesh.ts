@@ -90,6 +90,8 @@ export interface TestAgentOptions {
   readonly besides?: TestAgent;
   /** Open descriptors that it may have. */
   readonly maxDescriptors?: number;
+  /** Admin, metrics and readiness, for who asks before the agent has started. */
+  readonly ports?: readonly number[];
 }
 
 /** The local file's sections. Fields that are not said have the file's defaults. */
@@ -114,7 +116,7 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
   const { zds, socket } = nodeAgentOf(besides) ?? startNodeAgent(join(folder, 'zds.sock'));
   if (besides === undefined) network.defer(() => zds.close());
   const agentsBefore = zds.agents();
-  const ports = await freePorts(3);
+  const ports = options.ports ?? (await freePorts(3));
   const [adminPort, statsPort, readinessPort] = ports as [number, number, number];
   const { child, exited, output, watch } = runCulvert(
     ['agent'],
