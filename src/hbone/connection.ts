@@ -21,6 +21,7 @@ import {
   Http2Error,
 } from './http-error.ts';
 import type { Http2Events, Http2Options, Http2Transport } from './http2.ts';
+import { PING_PAYLOADS, PingPurpose } from './ping.ts';
 import { ReceiveWindows } from './receive-windows.ts';
 import { SendScheduler } from './send-scheduler.ts';
 import { defaultSettings } from './settings.ts';
@@ -29,8 +30,17 @@ import { StreamTable } from './stream-table.ts';
 
 export type { Http2Events, Http2Options, Http2Transport } from './http2.ts';
 
-/** Opaque data of keep-alive PINGs. */
-const PING_PAYLOAD = new Uint8Array([0x63, 0x75, 0x6c, 0x76, 0x65, 0x72, 0x74, 0x0a]);
+/**
+ * How far this side is with going away (RFC 9113 §6.8). `announced`: the client has been told to open no more streams,
+ * and may not know yet; those that it opens are served. `final`: it has been told the last stream that is.
+ */
+type GoingAway =
+  | { readonly kind: 'no' }
+  | { readonly kind: 'announced'; readonly at: number }
+  | { readonly kind: 'final' };
+
+/** The answer to the PING behind the announcement is waited for this long, in ms. */
+const ANNOUNCEMENT_PATIENCE = 5_000;
 
 export class Http2Connection {
   readonly #options: Http2Options;
@@ -43,7 +53,7 @@ export class Http2Connection {
   readonly #streams: StreamTable;
   readonly #handler: FrameHandler;
   readonly #reader: FrameReader;
-  #goAwaySent = false;
+  #goingAway: GoingAway = NOT_GOING_AWAY;
   #goAwayReceived = false;
   /** The last of our streams that the peer may act on, by its GOAWAY. */
   #lastProcessed = MAX_STREAM_ID;
@@ -70,9 +80,10 @@ export class Http2Connection {
       events,
       {
         get refusesStreams() {
-          return connection.#goAwaySent;
+          return connection.#goingAway.kind === 'final';
         },
-        goAway: (lastStreamId, code) => this.#goingAway(lastStreamId, code),
+        goAway: (lastStreamId, code) => this.#peerGoesAway(lastStreamId, code),
+        pingAnswered: (purpose) => this.#pingAnswered(purpose),
       },
       this.#streams,
       peer,
@@ -90,7 +101,8 @@ export class Http2Connection {
 
   /** True until GOAWAY was sent or received, or the connection ended. */
   get accepting(): boolean {
-    return !this.#closed && !this.#goAwaySent && !this.#goAwayReceived && this.#streams.nextId <= MAX_STREAM_ID;
+    const isLeaving = this.#goingAway.kind !== 'no' || this.#goAwayReceived;
+    return !this.#closed && !isLeaving && this.#streams.nextId <= MAX_STREAM_ID;
   }
 
   /** The peer's SETTINGS have arrived: it speaks HTTP/2. */
@@ -105,6 +117,11 @@ export class Http2Connection {
 
   get isClosed(): boolean {
     return this.#closed;
+  }
+
+  /** The peer's SETTINGS_MAX_CONCURRENT_STREAMS, or what is assumed until its SETTINGS come (client role). */
+  get maxStreams(): number {
+    return this.#peer.maxConcurrentStreams;
   }
 
   /** Streams that may be opened now (client role). */
@@ -166,11 +183,19 @@ export class Http2Connection {
     this.#end(null, { code: ErrorCode.CONNECT_ERROR, unprocessed: false, detail });
   }
 
-  /** GOAWAY NO_ERROR: takes no new streams, closes when the last one has ended. */
+  /**
+   * Takes no new streams, closes when the last one has ended. A server says so in two steps (RFC 9113 §6.8): requests
+   * that cross the announcement are served, and only those behind the next round trip are refused.
+   */
   drain(): void {
-    if (this.#closed || this.#goAwaySent) return;
-    this.#goAway(ErrorCode.NO_ERROR, '');
-    this.#closeWhenIdle();
+    if (this.#closed || this.#goingAway.kind !== 'no') return;
+    if (this.#options.role === 'client' || this.#goAwayReceived) {
+      this.#drainFinally();
+      return;
+    }
+    this.#goingAway = { kind: 'announced', at: this.#options.now() };
+    this.#sender.goAway(MAX_STREAM_ID, ErrorCode.NO_ERROR, '');
+    this.#sender.ping(false, PING_PAYLOADS[PingPurpose.LAST_STREAM]!, 0);
   }
 
   /** Ends everything now, with a GOAWAY of that code. `breach` is what the peer has done to deserve it, if anything. */
@@ -190,12 +215,17 @@ export class Http2Connection {
   keepAlive(idle: number, timeout: number): void {
     if (this.#closed) return;
     const now = this.#options.now();
+    const goingAway = this.#goingAway;
+    if (goingAway.kind === 'announced' && now - goingAway.at >= ANNOUNCEMENT_PATIENCE) {
+      this.#drainFinally();
+      if (this.#closed) return;
+    }
     if (this.#pingSentAt > 0) {
       if (now - this.#pingSentAt >= timeout)
         this.abort(ErrorCode.NO_ERROR, 'the peer did not answer a keep-alive PING');
     } else if (now - this.#lastActivity >= idle) {
       this.#pingSentAt = now;
-      this.#sender.ping(false, PING_PAYLOAD, 0);
+      this.#sender.ping(false, PING_PAYLOADS[PingPurpose.KEEP_ALIVE]!, 0);
     }
   }
 
@@ -213,7 +243,7 @@ export class Http2Connection {
     );
   }
 
-  #goingAway(lastStreamId: number, code: number): void {
+  #peerGoesAway(lastStreamId: number, code: number): void {
     if (this.#goAwayReceived) this.#guard.count(this.#options.now(), 'useless-frames', 'GOAWAY');
     this.#goAwayReceived = true;
     if (this.#options.role === 'client') {
@@ -234,14 +264,23 @@ export class Http2Connection {
     this.#closeWhenIdle();
   }
 
+  #pingAnswered(purpose: PingPurpose): void {
+    if (purpose === PingPurpose.LAST_STREAM && this.#goingAway.kind === 'announced') this.#drainFinally();
+  }
+
+  #drainFinally(): void {
+    this.#goAway(ErrorCode.NO_ERROR, '');
+    this.#closeWhenIdle();
+  }
+
   #streamGone(): void {
     this.#events.streamClosed();
     this.#closeWhenIdle();
   }
 
   #closeWhenIdle(): void {
-    if (this.#closed || this.#streams.size > 0 || (!this.#goAwaySent && !this.#goAwayReceived)) return;
-    if (!this.#goAwaySent) this.#goAway(ErrorCode.NO_ERROR, '');
+    if (this.#closed || this.#streams.size > 0 || (this.#goingAway.kind !== 'final' && !this.#goAwayReceived)) return;
+    this.#goAway(ErrorCode.NO_ERROR, '');
     this.#end(null, ORDERLY);
     this.#sender.close();
   }
@@ -274,10 +313,12 @@ export class Http2Connection {
   }
 
   #goAway(code: number, debug: string): void {
-    if (this.#goAwaySent && code === ErrorCode.NO_ERROR) return;
-    this.#goAwaySent = true;
+    if (this.#goingAway.kind === 'final' && code === ErrorCode.NO_ERROR) return;
+    this.#goingAway = FINAL;
     this.#sender.goAway(this.#streams.lastPeerId, code, debug);
   }
 }
 
+const NOT_GOING_AWAY: GoingAway = { kind: 'no' };
+const FINAL: GoingAway = { kind: 'final' };
 const ORDERLY: StreamReset = { code: ErrorCode.NO_ERROR, unprocessed: false, detail: 'closed' };

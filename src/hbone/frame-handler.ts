@@ -6,6 +6,7 @@ import { DEFAULT_HEADER_TABLE_SIZE, FrameFlag, FrameType, MAX_WINDOW_SIZE, readU
 import { type HeaderField, HpackDecoder } from './hpack.ts';
 import { type Breach, connectionError, ErrorCode, errorCodeName, streamError } from './http-error.ts';
 import type { Http2Events, Http2Options } from './http2.ts';
+import { type PingPurpose, pingPurpose } from './ping.ts';
 import { applySettings, type Settings, type SettingsEffects } from './settings.ts';
 import type { Http2Stream, StreamHandler } from './stream.ts';
 import type { StreamTable } from './stream-table.ts';
@@ -14,6 +15,7 @@ import type { StreamTable } from './stream-table.ts';
 export interface ConnectionEvents {
   readonly refusesStreams: boolean;
   goAway(lastStreamId: number, code: number): void;
+  pingAnswered(purpose: PingPurpose): void;
 }
 
 /** What each frame of the peer does (RFC 9113 §6), and what may not be. Throws connection errors. */
@@ -299,8 +301,12 @@ export class FrameHandler implements FrameSink {
     if (streamId !== 0) throw connectionError('PROTOCOL_ERROR', 'PING on a stream');
     if (length !== 8) throw connectionError('FRAME_SIZE_ERROR', `PING of ${length} octets`);
     this.#useless('ping-flood', 'PING');
-    if ((flags & FrameFlag.ACK) !== 0) return;
-    this.#sender.ping(true, bytes, at);
+    if ((flags & FrameFlag.ACK) === 0) {
+      this.#sender.ping(true, bytes, at);
+      return;
+    }
+    const purpose = pingPurpose(bytes, at);
+    if (purpose !== null) this.#connection.pingAnswered(purpose);
   }
 
   #goAway(streamId: number, bytes: Uint8Array, at: number, length: number): void {

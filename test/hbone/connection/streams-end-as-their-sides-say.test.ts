@@ -6,6 +6,7 @@ import {
   block,
   ConnectionUnderTest,
   connectFrame,
+  describe,
   frame,
   pump,
   responseFrame,
@@ -173,30 +174,95 @@ test('RFC 9113 §6.8: the second GOAWAY of a graceful shut-down may name fewer s
   );
 });
 
-test('a server that drains finishes its streams, refuses new ones, and closes after the last', () => {
+const ANNOUNCEMENT = 'GOAWAY NO_ERROR (last 2147483647)';
+
+/** The peer answers the PINGs that it was sent. */
+function answerPings(under: ConnectionUnderTest): string[] {
+  const frames = under.frames();
+  for (const { type, flags, payload } of frames) {
+    if (type === FrameType.PING && flags === 0) under.receive(frame(FrameType.PING, FrameFlag.ACK, 0, payload));
+  }
+  return frames.map(describe);
+}
+
+test('RFC 9113 §6.8: a server that drains announces it, serves what crosses that, refuses what comes later, and closes', () => {
   const server = new ConnectionUnderTest('server').established();
   server.receive(connectFrame(1));
   server.connection.drain();
   server.receive(connectFrame(3));
-  assert.deepEqual(server.said(), ['GOAWAY NO_ERROR (last 1)', 'RST_STREAM 3 REFUSED_STREAM']);
-  assert.equal(server.requests.length, 1);
-  const { stream } = server.requests[0]!;
-  stream.respond([[':status', '200']], false);
-  assert.equal(server.send(stream, 1000), 1000);
-  stream.end();
-  assert.equal(server.transport.closed, false);
-  server.receive(frame(FrameType.DATA, FrameFlag.END_STREAM, 1));
+  assert.deepEqual(answerPings(server), [ANNOUNCEMENT, 'PING']);
+  assert.deepEqual(server.said(), ['GOAWAY NO_ERROR (last 3)']);
+  server.receive(connectFrame(5));
+  assert.deepEqual(server.said(), ['RST_STREAM 5 REFUSED_STREAM']);
+  assert.deepEqual(
+    server.requests.map(({ stream }) => stream.id),
+    [1, 3],
+  );
+  for (const { stream } of server.requests) {
+    stream.respond([[':status', '200']], false);
+    assert.equal(server.send(stream, 1000), 1000);
+    stream.end();
+    assert.equal(server.transport.closed, false);
+    server.receive(frame(FrameType.DATA, FrameFlag.END_STREAM, stream.id));
+  }
   assert.deepEqual([server.closed, server.transport.closed], [null, true]);
-  assert.deepEqual(server.said(), ['HEADERS 1', 'DATA 1 (1000)', 'DATA 1 (0) END']);
+  assert.deepEqual(server.said(), [
+    ...['HEADERS 1', 'DATA 1 (1000)', 'DATA 1 (0) END'],
+    ...['HEADERS 3', 'DATA 3 (1000)', 'DATA 3 (0) END'],
+  ]);
 });
 
-test('a connection without streams that drains closes at once', () => {
-  for (const role of ['client', 'server'] as const) {
-    const under = new ConnectionUnderTest(role).established();
-    under.connection.drain();
-    assert.deepEqual(under.said(), ['GOAWAY NO_ERROR (last 0)']);
-    assert.deepEqual([under.closed, under.transport.closed], [null, true]);
-  }
+test('RFC 9113 §6.8: a server without streams that drains gives requests that are under way a round trip', () => {
+  const server = new ConnectionUnderTest('server').established();
+  server.connection.drain();
+  server.connection.drain();
+  assert.equal(server.transport.closed, false);
+  assert.deepEqual(answerPings(server), [ANNOUNCEMENT, 'PING']);
+  assert.deepEqual(server.said(), ['GOAWAY NO_ERROR (last 0)']);
+  assert.deepEqual([server.closed, server.transport.closed], [null, true]);
+});
+
+test('a server does not wait for ever for the answer to its announcement', () => {
+  const server = new ConnectionUnderTest('server').established();
+  server.connection.drain();
+  server.frames();
+  server.now += 4_999;
+  server.connection.keepAlive(10_000, 20_000);
+  assert.deepEqual(server.said(), []);
+  server.now += 1;
+  server.connection.keepAlive(10_000, 20_000);
+  assert.deepEqual(server.said(), ['GOAWAY NO_ERROR (last 0)']);
+  assert.equal(server.closed, null);
+});
+
+test('a server whose client has gone away already drains in one step', () => {
+  const server = new ConnectionUnderTest('server').established();
+  server.receive(connectFrame(1), frame(FrameType.GOAWAY, 0, 0, words(0, ErrorCode.NO_ERROR)));
+  server.connection.drain();
+  assert.deepEqual(server.said(), ['GOAWAY NO_ERROR (last 1)']);
+});
+
+test('a client without streams that drains closes at once', () => {
+  const client = new ConnectionUnderTest('client').established();
+  client.connection.drain();
+  assert.deepEqual(client.said(), ['GOAWAY NO_ERROR (last 0)']);
+  assert.deepEqual([client.closed, client.transport.closed], [null, true]);
+});
+
+test('RFC 9113 §6.8: between two connections no request of a draining server is lost', () => {
+  const [client, server] = [new ConnectionUnderTest('client'), new ConnectionUnderTest('server')];
+  pump(client, server);
+  const before = client.open();
+  pump(client, server);
+  server.connection.drain();
+  const crossing = client.open();
+  // It crosses the announcement.
+  server.transport.deliver(client.transport.take());
+  pump(client, server);
+  assert.deepEqual(client.goingAway, ['NO_ERROR', 'NO_ERROR']);
+  assert.deepEqual([before.recorder.outcome, crossing.recorder.outcome], ['open', 'open']);
+  assert.equal(server.requests.length, 2);
+  assert.equal(client.connection.room, 0);
 });
 
 test('every stream hears of the end of its connection, once', () => {

@@ -305,8 +305,8 @@ export class ModelPeer {
         else this.#applyOwn();
         break;
       case PING:
-        assert.equal(flags & ACK, ACK, 'a PING of its own');
-        assert.equal(payload.toString('hex'), this.#pings.shift());
+        if ((flags & ACK) === 0) this.send(frame(PING, ACK, 0, payload));
+        else assert.equal(payload.toString('hex'), this.#pings.shift());
         break;
       case GOAWAY:
         this.wentAway = errorCodeName(readUint32(payload, 4));
