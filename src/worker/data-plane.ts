@@ -330,6 +330,8 @@ export class DataPlane implements Plane {
     if (draining === null) return;
     let live = 0;
     for (const pod of this.#pods.values()) live += pod.connections.size + pod.handshakes.size;
+    // Requests may be on their way in tunnels that have no stream yet: the tunnels close when they cannot be any more.
+    for (const { streamCount } of this.#hbone.all()) if (streamCount === 0) live++;
     if (live > 0 && this.now() < draining.until) return;
     if (live > 0) {
       this.log.warn('proxy', 'drain duration expired with pending connections, forcefully shutting down', {

@@ -89,8 +89,9 @@ test('a handshake under way is finished, and its client hears to go elsewhere', 
       }),
   });
   session.on('error', () => {});
-  const [code, last] = await patiently('no GOAWAY', once(session, 'goaway'));
-  assert.deepEqual([code, last], [0, 0]);
+  const announced = await patiently('no GOAWAY', once(session, 'goaway'));
+  // A client of node:http2 that has no stream leaves then, and does not wait for the second.
+  assert.deepEqual(announced.slice(0, 2), [0, 0x7fff_ffff]);
   await until('it has not drained', () => done);
   assert.equal(rig.plane.loop.size, 0);
 });
