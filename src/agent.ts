@@ -3,6 +3,7 @@ import { checkCapabilities, raiseNofileLimit } from '../native/netns.ts';
 import { configDumpRoute, loggingRoute, quitRoute, xdsRoute } from './admin/admin-routes.ts';
 import { serveAdmin } from './admin/admin-server.ts';
 import { buildConfigDump, describeVersion, type PodState } from './admin/config-dump.ts';
+import { explainRoute } from './admin/explain-route.ts';
 import { serveMetrics } from './admin/metrics-server.ts';
 import { createReadiness, serveReadiness } from './admin/readiness.ts';
 import { type Config, type Environment, loadConfig } from './config/config.ts';
@@ -207,6 +208,15 @@ async function start(
           supervisor.setLogLevel(filter);
         },
       }),
+      explainRoute({
+        world: () => ({
+          mesh,
+          network: config.network,
+          localNode: config.localNode ?? '',
+          pods: supervisor.pods(),
+        }),
+        connection: (thread, number) => supervisor.connection(thread, number),
+      }),
       quitRoute(() => shutDown('/quitquitquit')),
     ],
   });
@@ -337,17 +347,19 @@ async function podStates(supervisor: Supervisor, pending: readonly PodInfo[]): P
     const views = [...snapshots].flatMap(([worker, pods]) =>
       pods.filter(({ uid }) => uid === pod.uid).map((view) => ({ worker, view })),
     );
-    const connections = views.flatMap(({ view }) => view.connections);
+    const connections = views.flatMap(({ worker, view }) =>
+      view.connections.map(({ number, ...connection }) => ({ ...connection, id: `${worker}-${number}` })),
+    );
     return {
       uid: pod.uid,
       info: pod,
       serving: {
         kind: 'up',
-        inbound: connections.flatMap(({ direction, src, originalDst, actualDst, protocol }) =>
-          direction === 'inbound' && protocol !== 'DOUBLEHBONE' ? [{ src, originalDst, actualDst, protocol }] : [],
+        inbound: connections.flatMap(({ id, direction, src, originalDst, actualDst, protocol }) =>
+          direction === 'inbound' && protocol !== 'DOUBLEHBONE' ? [{ id, src, originalDst, actualDst, protocol }] : [],
         ),
-        outbound: connections.flatMap(({ direction, src, originalDst, actualDst, protocol }) =>
-          direction === 'outbound' ? [{ src, originalDst: originalDst ?? '', actualDst, protocol }] : [],
+        outbound: connections.flatMap(({ id, direction, src, originalDst, actualDst, protocol }) =>
+          direction === 'outbound' ? [{ id, src, originalDst: originalDst ?? '', actualDst, protocol }] : [],
         ),
         listeners: views.flatMap(({ worker, view }) =>
           view.listeners.map(({ address, port, filters }) => ({ address, port, worker, filters })),

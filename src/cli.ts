@@ -9,6 +9,7 @@ usage: culvert <command>
   agent            run the agent of this node (settings: environment variables, docs/configuration.md)
   proxy [ztunnel]  the same, under the name that ztunnel's container arguments use
   cni              run the node agent of this node, which enrols its pods
+  explain          why a connection goes where it goes, and is allowed or denied (culvert explain --help)
   demo [--once]    pods in network namespaces on this machine, talking through the tunnels
   version          print the version
   help             print this
@@ -27,6 +28,13 @@ async function main(argv: readonly string[]): Promise<number> {
     case 'cni': {
       const { runNodeAgent } = await import('./cni/node-agent.ts');
       return runNodeAgent(process.env);
+    }
+    case 'explain': {
+      const { runExplain } = await import('./explain/command.ts');
+      return runExplain(rest, process.env, {
+        out: (text) => process.stdout.write(text),
+        err: (text) => process.stderr.write(text),
+      });
     }
     case 'demo': {
       const { runDemo } = await import('./demo/demo.ts');

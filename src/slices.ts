@@ -20,3 +20,17 @@ export function runInSlices<T>(work: Generator<void, T>, done: (result: T, isLat
   };
   slice(false);
 }
+
+/** The same as a promise; rejects with what the work throws. */
+export function inSlices<T>(work: Generator<void, T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    function* settled(): Generator<void, void> {
+      try {
+        resolve(yield* work);
+      } catch (error) {
+        reject(error);
+      }
+    }
+    runInSlices(settled(), () => {});
+  });
+}

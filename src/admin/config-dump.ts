@@ -71,6 +71,8 @@ export interface PodTraffic {
 }
 
 export interface InboundConnection {
+  /** For `/explain?connection=`; `istioctl` ignores it. */
+  readonly id?: string;
   /** `ip:port`, as all addresses here. */
   readonly src: string;
   /** The service the client says it addressed; null when it did not say. */
@@ -80,6 +82,7 @@ export interface InboundConnection {
 }
 
 export interface OutboundConnection {
+  readonly id?: string;
   readonly src: string;
   readonly originalDst: string;
   /** The next hop. */

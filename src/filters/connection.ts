@@ -40,11 +40,15 @@ export interface ConnectionHome {
   };
 }
 
+let nextId = 1;
+
 /**
  * One connection on its way through a listener's filter chain and, when they all let it pass, through a relay.
  * Subclasses know how to reach the other side.
  */
 export abstract class ProxiedConnection implements RelayOwner {
+  /** Unique in its thread. */
+  readonly id = nextId++;
   readonly home: ConnectionHome;
   readonly listener: ListenerName;
   readonly peerIp: string;

@@ -25,6 +25,10 @@ export function policy(observe: PolicyObserver | null): Filter<JudgedConnection>
   };
 }
 
+export function isJudged(connection: ProxiedConnection): connection is JudgedConnection {
+  return connection.listener !== 'outbound';
+}
+
 /** Pending while a policy that applies is awaited: nobody can say yet what it permits. */
 export function judge(connection: JudgedConnection, observe: PolicyObserver | null): Verdict {
   const policies = connection.policies();

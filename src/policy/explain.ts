@@ -52,17 +52,25 @@ export interface FailedMatch {
 
 /** Rules, and values of a field, that an explanation lists: enough to see what is meant. */
 const LISTED = 20;
+const RULES_PER_SLICE = 64;
 
-/** @param entries the policies that apply (spec §5.1); their order does not matter */
-export function explainPolicies(entries: readonly PolicyEntry[], connection: PolicyConnection): PolicyExplanation {
+/**
+ * Yields now and then, as there may be thousands.
+ *
+ * @param entries the policies that apply (spec §5.1); their order does not matter
+ */
+export function* explainPolicies(
+  entries: readonly PolicyEntry[],
+  connection: PolicyConnection,
+): Generator<void, PolicyExplanation> {
   const facts = factsOf(connection);
   if (facts === null) {
     const reason = 'the address of the connection cannot be read';
     return { verdict: 'deny', reason, decidedBy: null, policies: [] };
   }
-  const policies = entries
-    .map(([key, policy]) => explainPolicy(key, policy, facts))
-    .sort((a, b) => order(a) - order(b) || (a.policy < b.policy ? -1 : 1));
+  const policies: ExplainedPolicy[] = [];
+  for (const [key, policy] of entries) policies.push(yield* explainPolicy(key, policy, facts));
+  policies.sort((a, b) => order(a) - order(b) || (a.policy < b.policy ? -1 : 1));
   return { ...decide(policies), policies };
 }
 
@@ -97,7 +105,8 @@ function order({ action, dryRun, fault }: ExplainedPolicy): number {
   return (action === 'Deny' ? 0 : 3) + (dryRun ? 0 : 1);
 }
 
-function explainPolicy(key: PolicyKey, policy: Policy | null, facts: Facts): ExplainedPolicy {
+function* explainPolicy(key: PolicyKey, policy: Policy | null, facts: Facts): Generator<void, ExplainedPolicy> {
+  yield;
   const nothing = { policy: key, rule: null, fault: null, failed: [], furtherFailed: 0 };
   if (policy === null) {
     const fault = 'is listed for this workload, but not known: the control plane has not sent it';
@@ -115,6 +124,7 @@ function explainPolicy(key: PolicyKey, policy: Policy | null, facts: Facts): Exp
     if (clause < 0) return { ...nothing, action, scope, dryRun, outcome: 'matched', rule };
     const matches = clauses[clause]!.slice(0, LISTED).map((match, index) => explainMatch(match, index, facts));
     if (failed.length < LISTED) failed.push({ rule, clause, matches });
+    if (rule % RULES_PER_SLICE === 0) yield;
   }
   const furtherFailed = policy.rules.length - failed.length;
   return { ...nothing, action, scope, dryRun, outcome: 'not-matched', failed, furtherFailed };

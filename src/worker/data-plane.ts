@@ -3,7 +3,9 @@ import { closeFd } from '../../native/netns.ts';
 import { INBOUND_HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from '../config/ports.ts';
 import { Deadlines } from '../deadlines.ts';
 import { messageOf } from '../errors.ts';
+import type { LiveConnection } from '../explain/connection.ts';
 import type { Plane, PlaneDeadlines, PlaneSettings, Pod } from '../filters/plane.ts';
+import { isJudged } from '../filters/policy.ts';
 import { close } from '../filters/verdict.ts';
 import type { Http2Options } from '../hbone/connection.ts';
 import { type Breach, ErrorCode } from '../hbone/http-error.ts';
@@ -16,6 +18,7 @@ import type { Logger } from '../log/logger.ts';
 import { HTTP2_BREACHES, POOL_REQUESTS, SOCKETS_OPEN, STREAMS_OPEN, TUNNELS_OPEN } from '../metrics/families.ts';
 import type { ThreadMetrics } from '../metrics/thread-metrics.ts';
 import { createOutboundListener, type OutboundListener } from '../outbound/listener.ts';
+import { OutboundConnection } from '../outbound/outbound-connection.ts';
 import { createTunnelDialer } from '../outbound/tunnel-dialer.ts';
 import type { PodInfo } from '../zds/types.ts';
 import { LiveConnections } from './live-connections.ts';
@@ -277,8 +280,27 @@ export class DataPlane implements Plane {
     return [...this.#pods].map(([uid, pod]) => ({
       uid,
       listeners: pod.listeners.map((listener) => ({ ...listener, filters: filters[listener.name] })),
-      connections: [...pod.connections].map((connection) => connection.describe()),
+      connections: [...pod.connections].map((connection) => ({ ...connection.describe(), number: connection.id })),
     }));
+  }
+
+  /** A live connection by its number; null when there is none. */
+  liveConnection(number: number): LiveConnection | null {
+    for (const [pod, { connections }] of this.#pods) {
+      for (const connection of connections) {
+        if (connection.id !== number) continue;
+        return {
+          pod,
+          dump: connection.describe(),
+          policyFacts: isJudged(connection) ? connection.policyFacts() : null,
+          endpoint: connection instanceof OutboundConnection ? connection.endpoint : null,
+          ageMs: this.now() - connection.startedAt,
+          bytesFromClient: connection.bytesFromClient,
+          bytesFromServer: connection.bytesFromServer,
+        };
+      }
+    }
+    return null;
   }
 
   stop(): void {

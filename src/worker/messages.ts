@@ -1,4 +1,5 @@
 /** What the control thread and the data-plane threads say to each other. Plain data, structured-clonable. */
+import type { LiveConnection } from '../explain/connection.ts';
 import type { ConnectionDump } from '../filters/connection.ts';
 import type { InboundQuery, PlaneSettings } from '../filters/plane.ts';
 import type { WorkloadCertificate } from '../identity/certificate.ts';
@@ -46,6 +47,8 @@ export type ToWorker =
   | { readonly kind: 'tunnel'; readonly uid: string; readonly fd: number; readonly ends: TunnelEnds }
   | { readonly kind: 'report'; readonly id: number }
   | { readonly kind: 'connections'; readonly id: number }
+  /** Asks for one live connection by the number it has in the thread. */
+  | { readonly kind: 'connection'; readonly id: number; readonly number: number }
   | { readonly kind: 'log-level'; readonly spec: string }
   /** Take no new connections; end when the last one has, at the latest after `deadlineMs`. */
   | { readonly kind: 'drain'; readonly deadlineMs: number };
@@ -58,6 +61,7 @@ export type FromWorker =
   | { readonly kind: 'ask-certificate'; readonly identity: string }
   | { readonly kind: 'report'; readonly id: number; readonly report: ThreadReport }
   | { readonly kind: 'connections'; readonly id: number; readonly pods: readonly PodSnapshot[] }
+  | { readonly kind: 'connection'; readonly id: number; readonly connection: LiveConnection | null }
   /** A tunnel that belongs to thread `to`, which opened its other end. */
   | {
       readonly kind: 'pass-on';
@@ -84,5 +88,5 @@ export type PlanQuery =
 export interface PodSnapshot {
   readonly uid: string;
   readonly listeners: readonly (ListenerInfo & { readonly filters: readonly string[] })[];
-  readonly connections: readonly ConnectionDump[];
+  readonly connections: readonly (ConnectionDump & { readonly number: number })[];
 }

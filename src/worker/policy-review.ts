@@ -1,4 +1,4 @@
-import { type JudgedConnection, judge } from '../filters/policy.ts';
+import { isJudged, judge } from '../filters/policy.ts';
 import { deny } from '../filters/verdict.ts';
 import { runInSlices } from '../slices.ts';
 import type { PodRuntime } from './pod-runtime.ts';
@@ -28,10 +28,10 @@ export class PolicyReview {
       this.#pods.delete(pod);
       for (const [index, connection] of [...pod.connections].entries()) {
         if (index % JUDGED_AT_ONCE === 0) yield;
-        if (connection.listener === 'outbound' || connection.context === null || connection.isOver) continue;
+        if (!isJudged(connection) || connection.context === null || connection.isOver) continue;
         // A workload that the mesh state has lost sight of is no reason to cut what was allowed: nobody has forbidden it.
         if (pod.policies === null) break;
-        if (judge(connection as JudgedConnection, null).kind !== 'deny') continue;
+        if (judge(connection, null).kind !== 'deny') continue;
         connection.cut(deny('policy-change', 'connection closed due to policy change'));
       }
       // Those that waited for a policy.

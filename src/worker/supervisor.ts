@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { closeFd } from '../../native/netns.ts';
 import { CulvertError, messageOf } from '../errors.ts';
+import type { LiveConnection } from '../explain/connection.ts';
 import type { PlaneSettings } from '../filters/plane.ts';
 import type { WorkloadCertificate } from '../identity/certificate.ts';
 import type { LogFormat } from '../log/line.ts';
@@ -147,6 +148,11 @@ export class Supervisor implements PodManager {
   async snapshots(): Promise<Map<number, readonly PodSnapshot[]>> {
     const all = await Promise.all(this.#slots.map(async (slot) => [slot.index, await slot.askSnapshot()] as const));
     return new Map(all);
+  }
+
+  /** A live connection by the number of its thread and its number there; null when there is none. */
+  connection(thread: number, number: number): Promise<LiveConnection | null> {
+    return this.#slots[thread - 1]?.askConnection(number) ?? Promise.resolve(null);
   }
 
   /** Lets connections end, and then the threads. Listeners are closed at once. */

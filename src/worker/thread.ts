@@ -74,6 +74,9 @@ port.on('message', (message: ToWorker) => {
     case 'connections':
       send({ kind: 'connections', id: message.id, pods: plane.snapshot() });
       break;
+    case 'connection':
+      send({ kind: 'connection', id: message.id, connection: plane.liveConnection(message.number) });
+      break;
     case 'log-level':
       log.setLevel(message.spec);
       break;

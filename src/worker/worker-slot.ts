@@ -1,5 +1,6 @@
 import type { Worker } from 'node:worker_threads';
 import { CulvertError } from '../errors.ts';
+import type { LiveConnection } from '../explain/connection.ts';
 import type { ThreadReport } from '../metrics/thread-metrics.ts';
 import type { FromWorker, PodSnapshot, ToWorker } from './messages.ts';
 
@@ -72,6 +73,14 @@ export class WorkerSlot {
     return this.#question(
       (id) => ({ kind: 'connections', id }),
       (answer) => (answer?.kind === 'connections' ? answer.pods : []),
+    );
+  }
+
+  /** Null when there is no such connection, or the thread is gone. */
+  askConnection(number: number): Promise<LiveConnection | null> {
+    return this.#question(
+      (id) => ({ kind: 'connection', id, number }),
+      (answer) => (answer?.kind === 'connection' ? answer.connection : null),
     );
   }
 

@@ -112,12 +112,21 @@ function check(given: readonly Partial<Policy>[], listed: number[], connections:
     const verdict = evaluate(compiled, each);
     const wanted = judge(applicable, unknown.sort(), each);
     assert.deepEqual([verdict.kind, 'policy' in verdict ? verdict.policy : null], wanted);
-    const explained = explainPolicies(
-      [...policyKeysOf(mesh, server)].map((key) => [key, mesh.policy(key)]),
-      each,
+    const explained = finish(
+      explainPolicies(
+        [...policyKeysOf(mesh, server)].map((key) => [key, mesh.policy(key)]),
+        each,
+      ),
     );
     assert.equal(explained.verdict, wanted[0]);
     if (wanted[0] === 'deny') assert.equal(explained.decidedBy?.policy ?? null, wanted[1]);
+  }
+}
+
+function finish<T>(work: Generator<void, T>): T {
+  for (;;) {
+    const step = work.next();
+    if (step.done) return step.value;
   }
 }
 

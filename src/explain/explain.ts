@@ -1,0 +1,301 @@
+import { formatSocketAddress, isIpv4, type SocketAddress } from '../netns/address.ts';
+import { endpointsOf } from '../routing/endpoint-set.ts';
+import { serviceLabels } from '../routing/labels.ts';
+import { loadBalance } from '../routing/load-balance.ts';
+import { planOutbound } from '../routing/outbound.ts';
+import type { PlannedEndpoint, ServiceLabels } from '../routing/plan.ts';
+import { formatGatewayDestination, identityOf, type Workload } from '../state/types.ts';
+import type { PodInfo } from '../zds/types.ts';
+import { as, judgeArrival, notJudged } from './judgement.ts';
+import type { ExplainedEndpoint, ExplainedRoute, ExplainedWorkload, Explanation, Judgement } from './types.ts';
+import { findSource, findTarget, QuestionError, type World } from './world.ts';
+
+export interface Question {
+  readonly from: string;
+  readonly to: string;
+  /** null: `to` says it */
+  readonly port: string | null;
+}
+
+/** Endpoints that an explanation lists, and those of them whose policies it goes through. */
+const LISTED = 100;
+const JUDGED = 10;
+
+/**
+ * What would happen to a connection now: where it would go, and what the policies of its destination say. Yields now and
+ * then, as there may be many policies.
+ * @throws QuestionError
+ */
+export function* explain(world: World, { from, to, port }: Question): Generator<void, Explanation> {
+  if (from === '') throw new QuestionError('from= is missing: name a pod as namespace/name, an address or an identity');
+  if (to === '') throw new QuestionError('to= is missing: name a service, a pod or an address, and a port');
+  const source = yield* findSource(world, from);
+  const target = yield* findTarget(world, source, to, port);
+  return yield* explainConnection(world, source, target, to);
+}
+
+/** The same for a source and a destination that are known. */
+export function* explainConnection(
+  world: World,
+  source: Workload,
+  target: SocketAddress,
+  asked: string,
+): Generator<void, Explanation> {
+  const peerIp = sourceAddress(source, target);
+  const route =
+    source.protocol === 'HBONE'
+      ? yield* capturedRoute(world, source, target, peerIp)
+      : yield* plainRoute(world, source, target, peerIp);
+  const explained = describeWorkload(world, source);
+  return {
+    ...conclude(route),
+    from: explained,
+    to: { asked, address: formatSocketAddress(target) },
+    route,
+    notes: notesOf(world, explained, route),
+  };
+}
+
+/** As the agent of the source plans it. */
+function* capturedRoute(
+  world: World,
+  source: Workload,
+  target: SocketAddress,
+  peerIp: string,
+): Generator<void, ExplainedRoute> {
+  const plan = planOutbound(as(world.mesh, source), podOf(source), target, world.network, peerIp);
+  if (plan.kind === 'reject') return { kind: 'refused', reason: plan.reason };
+  const set = endpointsOf(plan);
+  const total = plan.groups.reduce((sum, { weight, uids }) => sum + weight * uids.length, 0);
+  const endpoints: ExplainedEndpoint[] = [];
+  for (let index = 0; index < Math.min(set.size, LISTED); index++) {
+    const endpoint = set.at(index);
+    const judgement =
+      index < JUDGED ? yield* judgeEndpoint(world, source, peerIp, endpoint, plan.service) : notJudged(MANY);
+    endpoints.push(describeEndpoint(world, endpoint, endpoint.weight / total, judgement));
+  }
+  const kinds = new Set(plan.groups.map((group) => kindOf(group, group.destination === null)));
+  return {
+    kind: kinds.size === 1 ? [...kinds][0]! : 'mixed',
+    service: plan.service,
+    waypoints: waypointsOnTheWay(world, source, target, set.at(0)),
+    endpointCount: set.size,
+    endpoints,
+  };
+}
+
+/** Nobody carries the source's connections: the cluster's own network does. */
+function* plainRoute(
+  world: World,
+  source: Workload,
+  target: SocketAddress,
+  peerIp: string,
+): Generator<void, ExplainedRoute> {
+  const { mesh } = world;
+  const workload = mesh.workloadByAddress(source.network, target.ip);
+  const service = workload === null ? mesh.serviceByVip(source.network, target.ip, source.namespace) : null;
+  const reached =
+    service !== null
+      ? loadBalance(mesh, source, service, target.port, 'standard')
+      : workload !== null
+        ? [{ workload, port: target.port, weight: 1 }]
+        : [];
+  if (reached.length === 0 && service !== null) {
+    const message = `no endpoint of ${service.hostname} takes port ${target.port}`;
+    return { kind: 'refused', reason: { tag: 'no-healthy-upstream', message } };
+  }
+  const total = reached.reduce((sum, { weight }) => sum + weight, 0);
+  const endpoints: ExplainedEndpoint[] = [];
+  for (const [index, { workload, port, weight }] of reached.slice(0, LISTED).entries()) {
+    const ip = workload.workloadIps.find((candidate) => isIpv4(candidate) === isIpv4(target.ip)) ?? target.ip;
+    const address = { ip, port };
+    const arrival = { source, peerIp, destination: workload, address, authority: null, claimedService: null };
+    endpoints.push({
+      uid: workload.uid,
+      name: workload.name,
+      namespace: workload.namespace,
+      address: formatSocketAddress(address),
+      share: weight / total,
+      health: healthOf(workload),
+      protocol: 'tcp',
+      authority: null,
+      expectedIdentities: [],
+      innerIdentities: null,
+      policy: index < JUDGED ? yield* judgeArrival(world, arrival) : notJudged(MANY),
+    });
+  }
+  if (endpoints.length === 0) endpoints.push(stranger(target));
+  return {
+    kind: reached.length === 0 ? 'passthrough' : 'plain',
+    service: service && serviceLabels(service),
+    waypoints: [],
+    endpointCount: Math.max(reached.length, 1),
+    endpoints,
+  };
+}
+
+const MANY = `there are many endpoints: only the first ${JUDGED} are looked at; ask for this one by its address`;
+
+function* judgeEndpoint(
+  world: World,
+  source: Workload,
+  peerIp: string,
+  endpoint: PlannedEndpoint,
+  service: ServiceLabels | null,
+): Generator<void, Judgement> {
+  if (endpoint.inner !== null) return notJudged('it is judged beyond the network gateway, by policies not known here');
+  const destination = world.mesh.workload(endpoint.uid);
+  if (destination === null) return notJudged('the mesh does not know this address: no agent stands before it');
+  const authority = endpoint.protocol === 'hbone' ? endpoint.authority : null;
+  const { address } = endpoint;
+  const claimedService = service?.hostname ?? null;
+  return yield* judgeArrival(world, { source, peerIp, destination, address, authority, claimedService });
+}
+
+function describeEndpoint(
+  { mesh }: World,
+  endpoint: PlannedEndpoint,
+  share: number,
+  policy: Judgement,
+): ExplainedEndpoint {
+  const { uid, address, protocol, authority, expectedIdentities, inner, destination } = endpoint;
+  const workload = mesh.workload(uid);
+  return {
+    uid,
+    name: destination?.name ?? '',
+    namespace: destination?.namespace ?? '',
+    address: formatSocketAddress(address),
+    share,
+    health: workload === null ? 'not known' : healthOf(workload),
+    protocol: inner === null ? protocol : 'double-hbone',
+    authority: protocol === 'hbone' ? authority : null,
+    expectedIdentities,
+    innerIdentities: inner?.expectedIdentities ?? null,
+    policy,
+  };
+}
+
+function stranger(target: SocketAddress): ExplainedEndpoint {
+  return {
+    uid: '',
+    name: '',
+    namespace: '',
+    address: formatSocketAddress(target),
+    share: 1,
+    health: 'not known',
+    protocol: 'tcp',
+    authority: null,
+    expectedIdentities: [],
+    innerIdentities: null,
+    policy: notJudged('the mesh does not know this address: no agent stands before it'),
+  };
+}
+
+function kindOf(
+  { protocol, inner }: { readonly protocol: 'hbone' | 'tcp'; readonly inner: unknown },
+  isStranger: boolean,
+): 'tunnel' | 'double-tunnel' | 'plain' | 'passthrough' {
+  if (protocol === 'tcp') return isStranger ? 'passthrough' : 'plain';
+  return inner === null ? 'tunnel' : 'double-tunnel';
+}
+
+/** Those configured for what is addressed, if the route goes through them. */
+function waypointsOnTheWay(
+  { mesh, network }: World,
+  source: Workload,
+  target: SocketAddress,
+  first: PlannedEndpoint,
+): string[] {
+  const workload = mesh.workloadByAddress(network, target.ip);
+  const service = workload === null ? mesh.serviceByVip(network, target.ip, source.namespace) : null;
+  const weighted = (service?.weightedWaypoints ?? []).filter(({ weight }) => weight > 0);
+  const single = (service ?? workload)?.waypoint ?? null;
+  const all = weighted.length > 0 ? weighted.map(({ destination }) => destination) : single === null ? [] : [single];
+  // The tunnel carries the address that was asked for only when a waypoint is to go on from there.
+  const isUsed = first.protocol === 'hbone' && first.authority === formatSocketAddress(target);
+  const isItself = workload !== null && first.uid === workload.uid;
+  return isUsed && !isItself ? all.map(({ destination }) => formatGatewayDestination(destination)) : [];
+}
+
+function conclude(route: ExplainedRoute): Pick<Explanation, 'summary' | 'outcome'> {
+  if (route.kind === 'refused') {
+    return { outcome: 'refused', summary: `The connection is refused at its source: ${route.reason.message}.` };
+  }
+  const judged = route.endpoints.map(({ policy }) => policy).filter((policy) => policy.kind !== 'not-judged');
+  const way = WAYS[route.kind];
+  if (judged.length === 0) {
+    const [first] = route.endpoints;
+    const why = first?.policy.kind === 'not-judged' ? first.policy.reason : '';
+    return { outcome: 'not-judged', summary: `The connection goes ${way}; no policy judges it: ${why}.` };
+  }
+  const isGood = (policy: Judgement) => policy.kind === 'judged' && policy.verdict === 'allow';
+  const good = judged.filter(isGood).length;
+  const decisive = judged.find((policy) => !isGood(policy)) ?? judged[0]!;
+  const why = decisive.kind === 'judged' ? decisive.reason : decisive.kind === 'refused' ? decisive.reason : '';
+  if (good === judged.length)
+    return { outcome: 'allowed', summary: `The connection goes ${way} and is allowed: ${why}.` };
+  if (good === 0) return { outcome: 'denied', summary: `The connection goes ${way} and is denied: ${why}.` };
+  return {
+    outcome: 'depends-on-endpoint',
+    summary: `The connection goes ${way}; ${good} of ${judged.length} endpoints allow it, others do not: ${why}.`,
+  };
+}
+
+const WAYS = {
+  tunnel: 'through a tunnel',
+  'double-tunnel': 'through a network gateway, in a tunnel inside a tunnel',
+  plain: 'in plain TCP',
+  passthrough: 'in plain TCP to an address outside the mesh',
+  mixed: 'different ways, depending on the endpoint',
+} as const;
+
+function describeWorkload({ localNode, pods }: World, workload: Workload): ExplainedWorkload {
+  const { uid, name, namespace, node, network, workloadIps } = workload;
+  const isLocal = localNode === '' || node === localNode;
+  const isServed = pods.some((pod) => pod.name === name && pod.namespace === namespace);
+  return {
+    uid,
+    name,
+    namespace,
+    node,
+    network,
+    addresses: workloadIps,
+    identity: identityOf(workload),
+    enrolled: isLocal ? isServed : null,
+  };
+}
+
+function notesOf({ localNode, pods, mesh }: World, from: ExplainedWorkload, route: ExplainedRoute): string[] {
+  const notes: string[] = [];
+  const source = mesh.workload(from.uid);
+  if (source?.protocol === 'HBONE' && from.enrolled === false) {
+    notes.push(
+      `${from.namespace}/${from.name} belongs to this node but is not enrolled: its connections are not carried by this agent`,
+    );
+  }
+  if (source?.protocol === 'TCP') {
+    notes.push(`${from.namespace}/${from.name} is not in the mesh: it connects in plain text and without identity`);
+  }
+  if (route.kind === 'refused') return notes;
+  for (const { uid, namespace, name } of route.endpoints.slice(0, JUDGED)) {
+    const workload = mesh.workload(uid);
+    if (workload === null || workload.protocol !== 'HBONE' || workload.nativeTunnel) continue;
+    if (localNode !== '' && workload.node !== localNode) continue;
+    if (pods.some((pod) => pod.name === name && pod.namespace === namespace)) continue;
+    notes.push(`${namespace}/${name} belongs to this node but is not enrolled: nobody serves tunnels or judges for it`);
+  }
+  return notes;
+}
+
+function healthOf({ status }: Workload): string {
+  return status === 'Healthy' ? 'healthy' : 'unhealthy';
+}
+
+/** The address of the source that a connection to the target comes from. */
+function sourceAddress({ workloadIps }: Workload, { ip }: SocketAddress): string {
+  return workloadIps.find((own) => isIpv4(own) === isIpv4(ip)) ?? workloadIps[0] ?? (isIpv4(ip) ? '0.0.0.0' : '::');
+}
+
+function podOf({ name, namespace, serviceAccount }: Workload): PodInfo {
+  return { uid: '', name, namespace, serviceAccount };
+}
