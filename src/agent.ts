@@ -364,6 +364,9 @@ async function podStates(supervisor: Supervisor, pending: readonly PodInfo[]): P
         listeners: views.flatMap(({ worker, view }) =>
           view.listeners.map(({ address, port, filters }) => ({ address, port, worker, filters })),
         ),
+        unhealthyEndpoints: views.flatMap(({ worker, view }) =>
+          view.unhealthyEndpoints.map((endpoint) => ({ ...endpoint, worker })),
+        ),
       },
     };
   });

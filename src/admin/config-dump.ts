@@ -1,5 +1,6 @@
 import type { DumpedCertificates } from '../identity/dump.ts';
 import type { Refusal } from '../policy/types.ts';
+import type { EndpointHealth } from '../routing/balancer.ts';
 import type { MeshDump } from '../state/dump.ts';
 import type { XdsStatus } from '../xds/client.ts';
 import type { PodInfo } from '../zds/types.ts';
@@ -68,6 +69,12 @@ export interface PodTraffic {
   readonly inbound: readonly InboundConnection[];
   readonly outbound: readonly OutboundConnection[];
   readonly listeners: readonly PodListener[];
+  readonly unhealthyEndpoints: readonly UnhealthyEndpoint[];
+}
+
+/** An endpoint that one worker could not reach for this pod. `istioctl` ignores it. */
+export interface UnhealthyEndpoint extends EndpointHealth {
+  readonly worker: number;
 }
 
 export interface InboundConnection {
@@ -105,6 +112,8 @@ export interface DumpedPod {
   readonly connections?: Pick<PodTraffic, 'inbound' | 'outbound'>;
   readonly info: PodState['info'];
   readonly listeners?: readonly PodListener[];
+  /** Left out when all can be reached. */
+  readonly unhealthyEndpoints?: readonly UnhealthyEndpoint[];
 }
 
 export function buildConfigDump(sources: ConfigDumpSources): ConfigDump {
@@ -136,6 +145,12 @@ function dumpPod({ info, serving }: PodState): DumpedPod {
   const { name, namespace, serviceAccount } = info;
   const pod = { name, namespace, serviceAccount };
   if (serving.kind === 'pending') return { state: 'Pending', info: pod };
-  const { inbound, outbound, listeners } = serving;
-  return { state: 'Up', connections: { inbound, outbound }, info: pod, listeners };
+  const { inbound, outbound, listeners, unhealthyEndpoints } = serving;
+  return {
+    state: 'Up',
+    connections: { inbound, outbound },
+    info: pod,
+    listeners,
+    ...(unhealthyEndpoints.length === 0 ? {} : { unhealthyEndpoints }),
+  };
 }

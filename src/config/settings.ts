@@ -1,4 +1,5 @@
 import { agentSettings } from './settings/agent.ts';
+import { balancingSettings } from './settings/balancing.ts';
 import { controlPlaneSettings } from './settings/control-plane.ts';
 import { identitySettings } from './settings/identity.ts';
 import { logsSettings } from './settings/logs.ts';
@@ -12,6 +13,7 @@ export const chapters = {
   Agent: agentSettings,
   'Pods and sockets': podsSettings,
   Tunnels: tunnelsSettings,
+  'Load balancing': balancingSettings,
   Identity: identitySettings,
   'Control plane': controlPlaneSettings,
   'Node and mesh': meshSettings,
@@ -24,6 +26,7 @@ export const settings = {
   ...agentSettings,
   ...podsSettings,
   ...tunnelsSettings,
+  ...balancingSettings,
   ...identitySettings,
   ...controlPlaneSettings,
   ...meshSettings,

@@ -1,6 +1,6 @@
 import { EARLY_DENIES, FILTER_VERDICTS } from '../metrics/families.ts';
 import type { Slot, ThreadMetrics } from '../metrics/thread-metrics.ts';
-import type { ListenerName, ProxiedConnection } from './connection.ts';
+import type { ConnectionContext, ListenerName, ProxiedConnection } from './connection.ts';
 import { CONTINUE, PENDING, type Refusal, type Verdict } from './verdict.ts';
 
 /** One step of a listener. Filters hold no state of a connection; what they find out stands on the connection. */
@@ -10,6 +10,8 @@ export interface Filter<C extends ProxiedConnection> {
   check(connection: C): Verdict;
   /** The connection's context is known: it counts from here on. */
   opened?(connection: C): void;
+  /** It goes to another endpoint than `before` said, which could not be reached. */
+  moved?(connection: C, before: ConnectionContext): void;
   /** The connection is over; `refusal` is null when all went well. */
   completed?(connection: C, refusal: Refusal | null): void;
 }
@@ -54,6 +56,10 @@ export class FilterChain<C extends ProxiedConnection> {
   /** The context is known: by a filter, or later when only the far end's answer tells it. */
   opened(connection: C): void {
     for (const filter of this.#filters) filter.opened?.(connection);
+  }
+
+  moved(connection: C, before: ConnectionContext): void {
+    for (const filter of this.#filters) filter.moved?.(connection, before);
   }
 
   completed(connection: C, refusal: Refusal | null): void {

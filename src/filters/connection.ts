@@ -118,6 +118,13 @@ export abstract class ProxiedConnection implements RelayOwner {
     this.chain().opened(this);
   }
 
+  /** It goes to another endpoint than it was let pass to, which could not be reached. */
+  protected move(context: ConnectionContext): void {
+    const before = this.context;
+    this.context = context;
+    if (before !== null) this.chain().moved(this, before);
+  }
+
   /** Ends the connection that did not get through, or was not able to reach the other side. */
   refuse(refusal: Refusal): void {
     if (this.#phase === 'over') return;

@@ -26,22 +26,37 @@ export function stats(): Filter<ProxiedConnection> {
   return {
     name: 'stats',
     check: () => CONTINUE,
-    opened(connection) {
-      const { source, destination, service, sourceIdentity, mutualTls, sourceApp } = connection.context!;
-      connection.traffic = connection.home.traffic.open({
-        reporter: connection.listener === 'outbound' ? 'source' : 'destination',
-        source,
-        destination,
-        service,
-        sourcePrincipal: sourceIdentity,
-        mutualTls,
-        sourceApp,
-      });
+    opened: count,
+    moved(connection, before) {
+      // One connection of the client is one in the metrics, unless it ends up where the labels are others.
+      if (isLabelledAlike(before, connection.context!)) return;
+      connection.home.traffic.close(connection.traffic, '-');
+      count(connection);
     },
     completed(connection, refusal) {
       if (connection.traffic >= 0) connection.home.traffic.close(connection.traffic, refusal?.flag ?? '-');
     },
   };
+}
+
+function count(connection: ProxiedConnection): void {
+  const { source, destination, service, sourceIdentity, mutualTls, sourceApp } = connection.context!;
+  connection.traffic = connection.home.traffic.open({
+    reporter: connection.listener === 'outbound' ? 'source' : 'destination',
+    source,
+    destination,
+    service,
+    sourcePrincipal: sourceIdentity,
+    mutualTls,
+    sourceApp,
+  });
+}
+
+/** The destinations differ in their pods at most, which no label tells (spec §12.1). */
+function isLabelledAlike(a: ConnectionContext, b: ConnectionContext): boolean {
+  if (a.mutualTls !== b.mutualTls || a.destination === null || b.destination === null) return false;
+  const { uid, name, ...labels } = a.destination;
+  return Object.entries(labels).every(([label, value]) => b.destination![label as keyof typeof labels] === value);
 }
 
 function recordOf(connection: ProxiedConnection, refusal: Refusal | null, now: number): AccessRecord {

@@ -7,6 +7,7 @@ import type { Logger } from '../log/logger.ts';
 import type { ThreadMetrics } from '../metrics/thread-metrics.ts';
 import type { SocketAddress } from '../netns/address.ts';
 import type { CompiledPolicies } from '../policy/types.ts';
+import type { Balancer } from '../routing/balancer.ts';
 import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
 import type { PodInfo } from '../zds/types.ts';
 import type { ConnectionHome } from './connection.ts';
@@ -35,6 +36,8 @@ export interface Plane {
 export interface PlaneDeadlines {
   /** TCP */
   readonly connect: Deadlines;
+  /** For one endpoint, while others are left to try. */
+  readonly attempt: Deadlines;
   /** TLS */
   readonly handshake: Deadlines;
   /** The peer's HTTP/2 SETTINGS */
@@ -58,9 +61,15 @@ export interface PlaneSettings {
   readonly maxHandshakesPerPod: number;
   /** All in ms. */
   readonly connectTimeout: number;
+  /** For one endpoint, while others are left to try. */
+  readonly attemptTimeout: number;
+  readonly ejectionTime: number;
+  readonly ejectionMaxTime: number;
   readonly handshakeTimeout: number;
   readonly settingsTimeout: number;
   readonly responseTimeout: number;
+  /** 0..100 */
+  readonly ejectionMaxPercent: number;
   readonly maxStreamsPerTunnel: number;
   readonly tunnelIdleTimeout: number;
   readonly tunnelMaxAge: number;
@@ -120,6 +129,8 @@ export interface Pod extends ConnectionHome {
   readonly policies: CompiledPolicies | null;
   readonly stopped: boolean;
   readonly handshakes: Set<Handshake>;
+  /** Chooses the endpoints of its outbound connections. */
+  readonly balancer: Balancer;
   /** Calls back once the identity is known, with null when that takes longer than allowed. */
   whenIdentified(done: (identity: string | null) => void): void;
   /** Calls back once, when its policies are others. */

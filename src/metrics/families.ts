@@ -86,6 +86,25 @@ export const EARLY_DENIES = counter(
   ['reporter', 'reason'],
 );
 
+/** `result`: ejected, spared (too many of its service are left out already) */
+export const ENDPOINT_FAILURES = counter(
+  'culvert_endpoint_failures',
+  'Endpoints that could not be reached, by whether they are left out for a while (unstable).',
+  ['result'],
+);
+
+export const ENDPOINTS_EJECTED = gauge(
+  'culvert_endpoints_ejected',
+  'Endpoints that are left out now because they could not be reached, once for each pod and thread (unstable).',
+);
+
+/** `reason`: why the endpoint before was not reached */
+export const ATTEMPTS_RETRIED = counter(
+  'culvert_attempts_retried',
+  'Connections that were tried again at another endpoint (unstable).',
+  ['reason'],
+);
+
 /** `role`: client (this agent connected), server */
 export const TUNNELS_OPEN = gauge('culvert_tunnels_open', 'HBONE tunnels that are open (unstable).', ['role']);
 

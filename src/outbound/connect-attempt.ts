@@ -17,8 +17,14 @@ export type TunnelSource = (attempt: ConnectAttempt) => void;
 export interface AttemptEvents {
   /** The peer said 200: the stream needs its handler within the call. `headers` are the answer's regular fields. */
   accepted(stream: Http2Stream, headers: readonly HeaderField[]): void;
-  refused(refusal: Refusal): void;
+  refused(refusal: Refusal, fault: Fault): void;
 }
+
+/**
+ * Whose fault it is that there is no connection. endpoint: it cannot be reached. beyond: it can, but could not serve the
+ * request; another one may. none: another endpoint would be no better.
+ */
+export type Fault = 'endpoint' | 'beyond' | 'none';
 
 /**
  * A CONNECT request on its way: to a tunnel, and to the peer's answer. Nothing of the application is sent before that, so
@@ -35,6 +41,8 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
   #refusals = 0;
   #losses = 0;
   isOver = false;
+  /** The request has been sent; what is left is the peer's answer. */
+  isSent = false;
 
   constructor(plane: Plane, source: TunnelSource, fields: readonly HeaderField[], events: AttemptEvents) {
     this.#plane = plane;
@@ -66,18 +74,19 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
       return;
     }
     this.#stream = stream;
+    this.isSent = true;
     this.#deadline = this.#plane.deadlines.response.set(() => this.#unanswered(connection));
   }
 
   noTunnel(error: CulvertError): void {
-    this.refuse(close('tunnel-failed', error.message, 503, flagOf(error)));
+    this.refuse(close('tunnel-failed', error.message, 503, flagOf(error)), faultOf(error));
   }
 
-  refuse(refusal: Refusal): void {
+  refuse(refusal: Refusal, fault: Fault): void {
     if (this.isOver) return;
     this.#end();
     this.#stream = null;
-    this.#events.refused(refusal);
+    this.#events.refused(refusal, fault);
   }
 
   streamResponse(status: number, headers: readonly HeaderField[]): void {
@@ -85,7 +94,9 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
     if (stream === null) return;
     if (status !== 200) {
       stream.reset(ErrorCode.CANCEL);
-      this.refuse(close('refused-by-peer', `http status: ${status} ${STATUS_TEXTS[status] ?? ''}`.trim()));
+      const message = `http status: ${status} ${STATUS_TEXTS[status] ?? ''}`.trim();
+      // A policy's verdict is final: to ask elsewhere would be to look for a gap in it.
+      this.refuse(close('refused-by-peer', message), status >= 500 ? 'beyond' : 'none');
     } else {
       this.#end();
       this.#stream = null;
@@ -99,11 +110,12 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
     this.#connection = null;
     this.#stream = null;
     this.#deadline?.clear();
+    this.isSent = false;
     if (reset.unprocessed ? this.#refusals++ < MAX_REFUSALS : lost && this.#losses++ < MAX_LOSSES) {
       this.#source(this);
       return;
     }
-    this.refuse(close('tunnel-lost', `h2 failed: ${reset.detail}`, 503, 'H2_HANDSHAKE_FAILURE'));
+    this.refuse(close('tunnel-lost', `h2 failed: ${reset.detail}`, 503, 'H2_HANDSHAKE_FAILURE'), 'endpoint');
   }
 
   // Another handler takes over with the response, before which there is neither.
@@ -117,8 +129,12 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
     metrics.add(metrics.slot(TUNNEL_TIMEOUTS, 'client', 'connect-response'), 1);
     this.#stream?.reset(ErrorCode.CANCEL);
     // Not even a PING was answered: the next request tries a new tunnel.
-    if (connection.silentFor >= settings.responseTimeout) pool.retire(connection);
-    this.refuse(close('no-response', 'the peer did not answer the CONNECT request in time'));
+    const isSilent = connection.silentFor >= settings.responseTimeout;
+    if (isSilent) pool.retire(connection);
+    this.refuse(
+      close('no-response', 'the peer did not answer the CONNECT request in time'),
+      isSilent ? 'endpoint' : 'beyond',
+    );
   }
 
   #end(): void {
@@ -147,6 +163,22 @@ const STATUS_TEXTS: Record<number, string> = {
   503: 'Service Unavailable',
   504: 'Gateway Timeout',
 };
+
+/** For a connection or tunnel that could not be opened. */
+export function faultOf({ code }: { readonly code: string }): Fault {
+  return OWN_FAULTS.has(code) ? 'none' : 'endpoint';
+}
+
+/** No other endpoint would fare better: what is missing is missing here. */
+const OWN_FAULTS: ReadonlySet<string> = new Set([
+  'NO_CERTIFICATE',
+  'POOL_DRAINING',
+  'EMFILE',
+  'ENFILE',
+  'ENOMEM',
+  'ENOBUFS',
+  'EADDRNOTAVAIL',
+]);
 
 /** `response_flags` for a tunnel that could not be opened (spec §12.2). */
 function flagOf(error: CulvertError): ResponseFlag {

@@ -1,4 +1,5 @@
 import type { Accepted } from '../../native/channel.ts';
+import type { Deadline } from '../deadlines.ts';
 import { CapturedConnection } from '../filters/captured-connection.ts';
 import type { FilterChain } from '../filters/chain.ts';
 import type { ConnectionDump } from '../filters/connection.ts';
@@ -11,42 +12,63 @@ import { buildForwarded } from '../hbone/forwarded.ts';
 import type { HeaderField } from '../hbone/hpack.ts';
 import type { Http2Stream } from '../hbone/stream.ts';
 import { createTraceparentSource } from '../hbone/traceparent.ts';
+import { ATTEMPTS_RETRIED } from '../metrics/families.ts';
 import { formatSocketAddress } from '../netns/address.ts';
 import { PlainRelay } from '../relay/plain-relay.ts';
 import { TunnelRelay } from '../relay/tunnel-relay.ts';
+import { type EndpointSet, endpointsOf } from '../routing/endpoint-set.ts';
 import type { InnerTunnel, OutboundPlan, PlannedEndpoint } from '../routing/plan.ts';
-import { ConnectAttempt } from './connect-attempt.ts';
-import { contextOf } from './context.ts';
+import { ConnectAttempt, type Fault, faultOf } from './connect-attempt.ts';
+import { contextOf, sharedContext } from './context.ts';
 import { innerTunnels, pooledTunnels } from './tunnels.ts';
 
-/** A connection that an application of the pod makes, captured on 15001 (spec §3). */
+/**
+ * A connection that an application of the pod makes, captured on 15001 (spec §3). An endpoint that cannot be reached is
+ * replaced by another one as long as the time for connecting lasts: nothing of the application has been sent yet.
+ */
 export class OutboundConnection extends CapturedConnection {
   readonly isRedirected: boolean;
   plan: OutboundPlan | null = null;
   endpoint: PlannedEndpoint | null = null;
+  /** Whether the endpoint's connections are counted, as they are where there is a choice. */
+  #isJoined = false;
   /** Gives up what is on the way to the other side. */
   #giveUp: (() => void) | null = null;
+  /** Ends an attempt that takes too long while others are left. */
+  #patience: Deadline | null = null;
+  /** Health keys of the endpoints that could not be reached; null before the first. */
+  #tried: Set<string> | null = null;
+  #attemptedAt = 0;
+  #connectBy = 0;
 
   constructor(plane: Plane, pod: Pod, accepted: Accepted, chain: FilterChain<OutboundConnection>) {
     super('outbound', plane, pod, accepted, chain);
     this.isRedirected = accepted.original;
   }
 
+  /** Takes an endpoint of the plan. */
+  use(plan: ForwardPlan, endpoint: PlannedEndpoint): void {
+    this.#leave();
+    this.endpoint = endpoint;
+    this.#isJoined = endpointsOf(plan).size > 1;
+    if (this.#isJoined) this.pod.balancer.joined(endpoint);
+  }
+
   pass(): void {
-    const { plan, endpoint } = this;
+    const { plan, endpoint, plane } = this;
     if (plan?.kind !== 'forward' || endpoint === null) return;
-    if (endpoint.protocol === 'tcp') this.#connectPlain(endpoint);
-    else if (endpoint.inner === null) this.#connectThroughTunnel(plan, endpoint);
-    else this.#connectThroughGateway(plan, endpoint, endpoint.inner);
+    this.#connectBy = plane.now() + plane.settings.connectTimeout;
+    this.#connect(plan, endpoint);
   }
 
   override finish(refusal: Refusal | null): void {
-    this.#giveUp = null;
+    this.#settle();
     if (!this.isOver && this.context === null && this.plan?.kind === 'forward' && this.endpoint?.inner) {
       // The far end has not told who it is.
       this.know(contextOf(this.plan, this.endpoint));
     }
     super.finish(refusal);
+    this.#leave();
   }
 
   describe(): ConnectionDump {
@@ -61,30 +83,108 @@ export class OutboundConnection extends CapturedConnection {
   }
 
   protected release(): void {
-    this.#giveUp?.();
-    this.#giveUp = null;
+    const giveUp = this.#giveUp;
+    this.#settle();
+    giveUp?.();
   }
 
-  #connectPlain({ address }: PlannedEndpoint): void {
-    this.#giveUp = dial(this.plane, this.pod, address, null, {
+  #connect(plan: ForwardPlan, endpoint: PlannedEndpoint): void {
+    this.#attemptedAt = this.plane.now();
+    if (endpoint.protocol === 'tcp') this.#connectPlain(plan, endpoint);
+    else if (endpoint.inner === null) this.#connectThroughTunnel(plan, endpoint);
+    else this.#connectThroughGateway(plan, endpoint, endpoint.inner);
+  }
+
+  /** The endpoint was reached. */
+  #reached(endpoint: PlannedEndpoint): void {
+    this.#settle();
+    this.pod.balancer.succeeded(endpoint);
+  }
+
+  /** The endpoint was not reached: on to another one, or the end. */
+  #missed(plan: ForwardPlan, endpoint: PlannedEndpoint, refusal: Refusal, fault: Fault): void {
+    this.#settle();
+    const { plane, pod } = this;
+    const endpoints = endpointsOf(plan);
+    if (fault === 'endpoint') pod.balancer.failed(serviceOf(plan, this), endpoints, endpoint, this.#attemptedAt);
+    const next = fault === 'none' || pod.stopped ? null : this.#another(endpoints, endpoint);
+    if (next === null) {
+      this.refuse(refusal);
+      return;
+    }
+    plane.metrics.add(plane.metrics.slot(ATTEMPTS_RETRIED, refusal.reason), 1);
+    this.use(plan, next);
+    if (next.inner === null) this.move(sharedContext(plan, next));
+    this.#connect(plan, next);
+  }
+
+  #another(endpoints: EndpointSet, failed: PlannedEndpoint): PlannedEndpoint | null {
+    this.#tried ??= new Set();
+    this.#tried.add(failed.healthKey);
+    if (this.#tried.size >= MAX_ATTEMPTS || this.plane.now() >= this.#connectBy) return null;
+    return this.pod.balancer.pick(endpoints, this.#tried);
+  }
+
+  /** While there are other endpoints, one that does not answer is not waited for to the end. */
+  #limitPatience(plan: ForwardPlan, endpoint: PlannedEndpoint, isWaiting: () => boolean): void {
+    const tried = (this.#tried?.size ?? 0) + 1;
+    if (this.#giveUp === null || tried >= Math.min(endpointsOf(plan).size, MAX_ATTEMPTS)) return;
+    this.#patience = this.plane.deadlines.attempt.set(() => {
+      const giveUp = this.#giveUp;
+      if (giveUp === null || !isWaiting()) return;
+      giveUp();
+      const { ip, port } = endpoint.address;
+      const message = `no connection to ${formatSocketAddress({ ip, port })} within ${this.plane.settings.attemptTimeout} ms`;
+      this.#missed(plan, endpoint, close('connect-failed', message, 503, 'NETWORK_POLICY'), 'endpoint');
+    });
+  }
+
+  /** Nothing is on the way any more. */
+  #settle(): void {
+    this.#giveUp = null;
+    this.#patience?.clear();
+    this.#patience = null;
+  }
+
+  #leave(): void {
+    if (this.#isJoined) this.pod.balancer.left(this.endpoint!);
+    this.#isJoined = false;
+  }
+
+  #connectPlain(plan: ForwardPlan, endpoint: PlannedEndpoint): void {
+    let failedAtOnce = true;
+    const giveUp = dial(this.plane, this.pod, endpoint.address, null, {
       connected: (channel) => {
-        this.#giveUp = null;
+        this.#reached(endpoint);
         this.relay = new PlainRelay(this.plane.loop, this.channel, channel, this);
         this.relay.start();
       },
-      failed: (error) => this.refuse(close('connect-failed', `io error: ${error.message}`)),
+      failed: (error) => {
+        const miss = () =>
+          this.#missed(plan, endpoint, close('connect-failed', `io error: ${error.message}`), faultOf(error));
+        // Not within dial, whose result would be taken for what comes after.
+        if (failedAtOnce) queueMicrotask(() => this.isOver || miss());
+        else miss();
+      },
     });
+    failedAtOnce = false;
+    this.#giveUp = giveUp;
+    this.#limitPatience(plan, endpoint, () => true);
   }
 
   #connectThroughTunnel(plan: ForwardPlan, endpoint: PlannedEndpoint): void {
     const { plane, pod } = this;
     const source = pooledTunnels(plane, pod, plan.source.identity, endpoint);
     const attempt = new ConnectAttempt(plane, source, this.#requestFields(plan, endpoint, traceparent(), null), {
-      accepted: (stream) => this.#relayTo(stream),
-      refused: (refusal) => this.refuse(refusal),
+      accepted: (stream) => this.#relayTo(endpoint, stream),
+      refused: (refusal, fault) => this.#missed(plan, endpoint, refusal, faultAt(endpoint, fault)),
     });
     this.#giveUp = () => attempt.cancel();
     attempt.start();
+    if (attempt.isSent || attempt.isOver) return;
+    // The wait for a certificate is not the endpoint's fault.
+    const limit = () => attempt.isOver || this.#limitPatience(plan, endpoint, () => !attempt.isSent);
+    if (plane.identities.context(plan.source.identity, limit) !== null) limit();
   }
 
   #connectThroughGateway(plan: ForwardPlan, endpoint: PlannedEndpoint, inner: InnerTunnel): void {
@@ -101,9 +201,9 @@ export class OutboundConnection extends CapturedConnection {
         const baggage = fieldValue(headers, 'baggage');
         const told = baggage === null || !plane.settings.responseBaggage ? null : parseBaggage(baggage);
         this.know(contextOf(plan, endpoint, { identity: peerIdentity, baggage: told }));
-        this.#relayTo(stream);
+        this.#relayTo(endpoint, stream);
       },
-      refused: (refusal) => this.refuse(refusal),
+      refused: (refusal, fault) => this.#missed(plan, endpoint, refusal, faultAt(endpoint, fault)),
     });
     this.#giveUp = () => attempt.cancel();
     attempt.start();
@@ -124,14 +224,27 @@ export class OutboundConnection extends CapturedConnection {
     });
   }
 
-  #relayTo(stream: Http2Stream): void {
-    this.#giveUp = null;
+  #relayTo(endpoint: PlannedEndpoint, stream: Http2Stream): void {
+    this.#reached(endpoint);
     this.relay = new TunnelRelay(this.plane.loop, this.channel, stream, 'client', this);
     this.relay.start();
   }
 }
 
 type ForwardPlan = Extract<OutboundPlan, { kind: 'forward' }>;
+
+/** Each fails a little time; a client is told of a failure rather than kept waiting for the last of a thousand. */
+const MAX_ATTEMPTS = 8;
+
+/** What health and its limits are about: the service, or the one address. */
+function serviceOf(plan: ForwardPlan, { destinationIp }: OutboundConnection): string {
+  return plan.service === null ? destinationIp : `${plan.service.namespace}/${plan.service.hostname}`;
+}
+
+/** A workload that answers 503 could not reach its own application; what a waypoint or gateway lacks lies beyond it. */
+function faultAt({ authority, healthKey }: PlannedEndpoint, fault: Fault): Fault {
+  return fault === 'beyond' && authority === healthKey ? 'endpoint' : fault;
+}
 
 const traceparent = createTraceparentSource();
 

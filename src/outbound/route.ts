@@ -22,9 +22,9 @@ export function route(): Filter<OutboundConnection> {
       const { plan } = connection;
       if (plan === null) return PENDING;
       if (plan.kind === 'reject') return close(plan.reason.tag, plan.reason.message);
-      const endpoints = endpointsOf(plan);
-      const endpoint = endpoints.at(endpoints.indexAt(plane.random()));
-      connection.endpoint = endpoint;
+      // A plan has at least one endpoint, and none has been tried.
+      const endpoint = pod.balancer.pick(endpointsOf(plan), null)!;
+      connection.use(plan, endpoint);
       // Who is beyond a network gateway tells the far end's answer.
       if (endpoint.inner === null) connection.context = sharedContext(plan, endpoint);
       return CONTINUE;

@@ -35,7 +35,7 @@ export function innerTunnels(
   const via = `network gateway ${formatSocketAddress(endpoint.address)}`;
   return (attempt) => {
     const outer = new ConnectAttempt(plane, pooledTunnels(plane, pod, source, endpoint), fields, {
-      refused: (refusal) => attempt.refuse({ ...refusal, message: `${via}: ${refusal.message}` }),
+      refused: (refusal, fault) => attempt.refuse({ ...refusal, message: `${via}: ${refusal.message}` }, fault),
       accepted(stream) {
         if (attempt.isOver || pod.stopped) {
           stream.reset(ErrorCode.CANCEL);

@@ -72,9 +72,16 @@ function make(group: EndpointGroup, at: number): PlannedEndpoint {
     expectedIdentities,
     inner,
     destination: destination && { ...destination, uid, name },
-    // An application port of its own can fail alone; a waypoint or gateway is the same for every destination.
-    healthKey: own ?? formatSocketAddress({ ip, port }),
+    healthKey: healthKeyOf(group, ip, own),
   };
+}
+
+/**
+ * An application port can fail alone. A waypoint is the same for every destination; what is beyond a gateway is not.
+ */
+function healthKeyOf({ authority, inner, port }: EndpointGroup, ip: string, own: string | null): string {
+  const address = own ?? formatSocketAddress({ ip, port });
+  return inner !== null && authority?.kind === 'fixed' ? `${address} ${authority.text}` : address;
 }
 
 /** Position of the last of the ascending numbers that is not above `value`; `sorted[0]` is not. */

@@ -15,11 +15,20 @@ import type { WorkloadCertificate } from '../identity/certificate.ts';
 import { createPlaintextListener, type PlaintextListener } from '../inbound/plaintext-listener.ts';
 import { createTunnelListener, type TunnelListener } from '../inbound/tunnel-listener.ts';
 import type { Logger } from '../log/logger.ts';
-import { HTTP2_BREACHES, POOL_REQUESTS, SOCKETS_OPEN, STREAMS_OPEN, TUNNELS_OPEN } from '../metrics/families.ts';
+import {
+  ENDPOINT_FAILURES,
+  ENDPOINTS_EJECTED,
+  HTTP2_BREACHES,
+  POOL_REQUESTS,
+  SOCKETS_OPEN,
+  STREAMS_OPEN,
+  TUNNELS_OPEN,
+} from '../metrics/families.ts';
 import type { ThreadMetrics } from '../metrics/thread-metrics.ts';
 import { createOutboundListener, type OutboundListener } from '../outbound/listener.ts';
 import { OutboundConnection } from '../outbound/outbound-connection.ts';
 import { createTunnelDialer } from '../outbound/tunnel-dialer.ts';
+import { Balancer } from '../routing/balancer.ts';
 import type { PodInfo } from '../zds/types.ts';
 import { LiveConnections } from './live-connections.ts';
 import { MemoryRelease } from './memory-release.ts';
@@ -129,6 +138,7 @@ export class DataPlane implements Plane {
     this.#release = new MemoryRelease(() => this.loop.trim());
     this.deadlines = {
       connect: new Deadlines(settings.connectTimeout, this.now),
+      attempt: new Deadlines(settings.attemptTimeout, this.now),
       handshake: new Deadlines(settings.handshakeTimeout, this.now),
       settings: new Deadlines(settings.settingsTimeout, this.now),
       response: new Deadlines(settings.responseTimeout, this.now),
@@ -189,7 +199,15 @@ export class DataPlane implements Plane {
    */
   startPod(info: PodInfo, netns: number, state: PodMeshState, counts: SharedArrayBuffer): void {
     const connections = new LiveConnections(counts, this.#thread);
-    const pod = new PodRuntime(info, netns, this.loop, this.settings, this.metrics.traffic, connections);
+    const pod = new PodRuntime(
+      info,
+      netns,
+      this.loop,
+      this.settings,
+      this.metrics.traffic,
+      connections,
+      this.#newBalancer(),
+    );
     pod.policies = state.policies;
     pod.identify(state.identity);
     const { hbone, plaintext, outbound } = this.#ports;
@@ -281,6 +299,7 @@ export class DataPlane implements Plane {
       uid,
       listeners: pod.listeners.map((listener) => ({ ...listener, filters: filters[listener.name] })),
       connections: [...pod.connections].map((connection) => ({ ...connection.describe(), number: connection.id })),
+      unhealthyEndpoints: pod.balancer.unhealthy(),
     }));
   }
 
@@ -306,6 +325,18 @@ export class DataPlane implements Plane {
   stop(): void {
     clearInterval(this.#timer);
     this.loop.stop();
+  }
+
+  #newBalancer(): Balancer {
+    const { ejectionTime, ejectionMaxTime, ejectionMaxPercent } = this.settings;
+    return new Balancer({
+      ejectionTime,
+      maxEjectionTime: ejectionMaxTime,
+      maxEjectedPercent: ejectionMaxPercent,
+      now: this.now,
+      random: this.random,
+      onFailure: (result) => this.metrics.add(this.metrics.slot(ENDPOINT_FAILURES, result), 1),
+    });
   }
 
   #acceptTunnel(pod: PodRuntime, accepted: Accepted): void {
@@ -334,13 +365,14 @@ export class DataPlane implements Plane {
   }
 
   #tick(): void {
-    const { connect, handshake, settings, response } = this.deadlines;
-    for (const deadlines of [connect, handshake, settings, response]) deadlines.tick();
+    const { connect, attempt, handshake, settings, response } = this.deadlines;
+    for (const deadlines of [connect, attempt, handshake, settings, response]) deadlines.tick();
     const now = this.now();
     if (now - this.#lastTunnelTick >= TUNNEL_TICK) {
       this.#lastTunnelTick = now;
       this.pool.tick();
       this.#release.observe(this.loop.size);
+      for (const { balancer } of this.#pods.values()) balancer.tick();
       for (const tunnel of [...this.pool.connections(), ...this.#hbone.all()])
         tunnel.keepAlive(PING_IDLE, PING_TIMEOUT);
     }
@@ -372,6 +404,7 @@ export class DataPlane implements Plane {
     const slots = {
       outboundSockets: metrics.slot(SOCKETS_OPEN, 'source'),
       inboundSockets: metrics.slot(SOCKETS_OPEN, 'destination'),
+      ejected: metrics.slot(ENDPOINTS_EJECTED),
       clientTunnels: metrics.slot(TUNNELS_OPEN, 'client'),
       serverTunnels: metrics.slot(TUNNELS_OPEN, 'server'),
       clientStreams: metrics.slot(STREAMS_OPEN, 'client'),
@@ -381,17 +414,20 @@ export class DataPlane implements Plane {
       let outbound = 0;
       let plaintext = 0;
       let handshakes = 0;
+      let ejected = 0;
       for (const pod of this.#pods.values()) {
         for (const { listener } of pod.connections) {
           if (listener === 'outbound') outbound++;
           else if (listener === 'inbound-plaintext') plaintext++;
         }
         for (const { role } of pod.handshakes) if (role === 'server') handshakes++;
+        ejected += pod.balancer.ejectedCount;
       }
       const server = countStreams(this.#hbone.all());
       const client = countStreams(this.pool.connections());
       metrics.set(slots.outboundSockets, outbound);
       metrics.set(slots.inboundSockets, plaintext + handshakes + server.tunnels);
+      metrics.set(slots.ejected, ejected);
       metrics.set(slots.clientTunnels, client.tunnels);
       metrics.set(slots.serverTunnels, server.tunnels);
       metrics.set(slots.clientStreams, client.streams);

@@ -6,6 +6,7 @@ import type { WorkloadCertificate } from '../identity/certificate.ts';
 import type { LogFormat } from '../log/line.ts';
 import type { ThreadReport } from '../metrics/thread-metrics.ts';
 import type { SocketAddress } from '../netns/address.ts';
+import type { EndpointHealth } from '../routing/balancer.ts';
 import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
 import type { PodInfo } from '../zds/types.ts';
 import type { PodMeshState } from './pod-mesh-state.ts';
@@ -89,4 +90,5 @@ export interface PodSnapshot {
   readonly uid: string;
   readonly listeners: readonly (ListenerInfo & { readonly filters: readonly string[] })[];
   readonly connections: readonly (ConnectionDump & { readonly number: number })[];
+  readonly unhealthyEndpoints: readonly EndpointHealth[];
 }

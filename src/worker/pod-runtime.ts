@@ -3,6 +3,7 @@ import { type AcceptedSocket, acceptTcp, closeFd, listenTcp } from '../../native
 import type { Handshake, PlaneSettings, Pod } from '../filters/plane.ts';
 import type { TrafficCounters } from '../metrics/traffic.ts';
 import type { CompiledPolicies } from '../policy/types.ts';
+import type { Balancer } from '../routing/balancer.ts';
 import type { PodInfo } from '../zds/types.ts';
 import type { LiveConnections } from './live-connections.ts';
 
@@ -22,6 +23,7 @@ export class PodRuntime implements Pod {
   readonly netns: number;
   readonly connections: LiveConnections;
   readonly handshakes = new Set<Handshake>();
+  readonly balancer: Balancer;
   readonly traffic: TrafficCounters;
   readonly listeners: ListenerInfo[] = [];
   canSpoof = false;
@@ -42,10 +44,12 @@ export class PodRuntime implements Pod {
     settings: PlaneSettings,
     traffic: TrafficCounters,
     connections: LiveConnections,
+    balancer: Balancer,
   ) {
     this.info = info;
     this.netns = netns;
     this.connections = connections;
+    this.balancer = balancer;
     this.traffic = traffic;
     this.#loop = loop;
     this.#settings = settings;

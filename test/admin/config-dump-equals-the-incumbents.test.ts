@@ -82,7 +82,11 @@ test('state like the captured state is served field by field as the incumbent se
       certificates: dumpCertificates(captured.certificates.toReversed().map(certificateState)),
       pods: Object.entries(captured.workloadState)
         .toReversed()
-        .map(([uid, { info, connections }]) => ({ uid, info, serving: { kind: 'up', ...connections, listeners } })),
+        .map(([uid, { info, connections }]) => ({
+          uid,
+          info,
+          serving: { kind: 'up', ...connections, listeners, unhealthyEndpoints: [] },
+        })),
     });
   const rejects = createRegistry().counter(ADMIN_REJECTS);
   const service = await serveAdmin({ routes: [configDumpRoute(dump)], port: 0, rejects, log: memoryLog().log });
