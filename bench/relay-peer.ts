@@ -42,6 +42,7 @@ const context = loop.newTlsContext({
   rootsPem: readFileSync(roots, 'utf8'),
   groups: '*X25519MLKEM768:*X25519:P-256',
   keyLogPath: '',
+  tls12: false,
 });
 
 /** The agent's own values (src/config). */

@@ -233,7 +233,7 @@ void Loop::OpenRecords(Channel* channel, size_t total) {
       return;
     }
     if (progress == TlsProgress::kFailed) {
-      Fail(channel, kTlsError, channel->tls->error());
+      Fail(channel, channel->tls->peer_revoked() ? kRevokedError : kTlsError, channel->tls->error());
       return;
     }
     if (progress == TlsProgress::kMore) break;
@@ -273,8 +273,9 @@ void Loop::Fail(Channel* channel, int code, std::string text) {
   channel->error = code;
   channel->error_text = std::move(text);
   // The alert tells the peer why; best effort.
-  if (code == kTlsError && !channel->memory) channel->out.Send(channel->fd, &pool_);
-  if (code != kTlsError || !channel->memory) channel->out.Clear(&pool_);
+  bool has_alert = code == kTlsError || code == kRevokedError;
+  if (has_alert && !channel->memory) channel->out.Send(channel->fd, &pool_);
+  if (!has_alert || !channel->memory) channel->out.Clear(&pool_);
   channel->tell_failed = true;
   MarkDirty(channel);
 }
@@ -541,12 +542,25 @@ void Loop::FreeClosed() {
   dead_.clear();
 }
 
+void Loop::CutRevoked() {
+  constexpr uint8_t kFatal = 2;
+  constexpr uint8_t kCertificateRevoked = 44;
+  for (size_t i = 0; i < table_.size(); i++) {
+    Channel* channel = table_[i];
+    if (channel == nullptr || channel->closed || channel->failed || !channel->tls) continue;
+    if (!revocations.Revoked(channel->tls->peer_chain())) continue;
+    channel->tls->SealAlert(kFatal, kCertificateRevoked, &channel->out, &pool_);
+    Fail(channel, kRevokedError, "connection closed: peer certificate revoked by CRL");
+  }
+}
+
 bool Loop::StartTls(Channel* channel, std::shared_ptr<TlsContext> context, bool server, PeerExpectation expectation, std::string* error) {
   if (channel->tls || channel->failed || channel->closing || channel->shut_when_flushed || !SendSlices(channel)) {
     *error = "TLS cannot start on this connection any more";
     return false;
   }
   try {
+    expectation.revocations = &revocations;
     channel->tls = std::make_unique<TlsSession>(std::move(context), server, std::move(expectation));
   } catch (const std::exception& failure) {
     *error = failure.what();

@@ -82,6 +82,8 @@ export interface TlsMaterial {
   readonly groups: string;
   /** Appends the session secrets to this file (SSLKEYLOGFILE format); '' for none. */
   readonly keyLogPath: string;
+  /** TLS 1.2 is permitted besides 1.3. */
+  readonly tls12: boolean;
 }
 
 /** An accepted connection. Its channel has no handler yet and is paused: `adopt` or `reset` it in the same turn. */
@@ -129,6 +131,7 @@ interface NativeLoop {
     server: boolean,
     identities: readonly string[],
     trustDomain: string,
+    logSecrets: boolean,
   ): string | null;
   errorText(channel: number): string;
   peer(channel: number): Peer | null;
@@ -140,6 +143,7 @@ interface NativeLoop {
   resumeListener(listener: number): void;
   newTlsContext(material: TlsMaterial): number;
   freeTlsContext(context: number): void;
+  setRevocations(lists: Uint8Array): void;
   setStreamOptions(
     mark: number,
     keepalive: boolean,
@@ -180,6 +184,7 @@ const OUTPUT = 6;
 const OUTPUT_END = 7;
 const GONE = 8;
 const TLS_ERROR = 10_000;
+const REVOKED_ERROR = 10_001;
 
 const INDEX_MASK = (1 << 20) - 1;
 
@@ -359,7 +364,8 @@ export class ChannelLoop {
 
   /**
    * Starts TLS on a connected channel; `secured` or `failed` follows. As a client the server must present one of
-   * `identities`; as a server the client must present a SPIFFE id of `trustDomain`.
+   * `identities`; as a server the client must present a SPIFFE id of `trustDomain`. A peer whose certificate is revoked,
+   * then or later, makes the channel fail with CERT_REVOKED. `logSecrets` counts if the context has a key log.
    */
   startTls(
     channel: ChannelId,
@@ -367,8 +373,9 @@ export class ChannelLoop {
     role: 'client' | 'server',
     identities: readonly string[],
     trustDomain: string,
+    logSecrets = true,
   ): void {
-    const problem = this.#native.startTls(channel, context, role === 'server', identities, trustDomain);
+    const problem = this.#native.startTls(channel, context, role === 'server', identities, trustDomain, logSecrets);
     if (problem !== null) throw new CulvertError('TLS', problem);
     this.#native.resume(channel, NO_LIMIT);
   }
@@ -421,6 +428,14 @@ export class ChannelLoop {
   /** Handshakes that use the context go on. */
   freeTlsContext(context: number): void {
     this.#native.freeTlsContext(context);
+  }
+
+  /**
+   * Replaces the revocation lists (PEM or DER; empty for none): peers are compared with them from now on, and those that
+   * are connected too. Until the first call no connection is remembered for that. Throws CRL_INVALID.
+   */
+  setRevocations(lists: Uint8Array): void {
+    this.#native.setRevocations(lists);
   }
 
   /** Options of the sockets that `connect` makes. */
@@ -500,8 +515,8 @@ export class ChannelLoop {
         break;
       case ERROR:
         handler.failed(
-          argument === TLS_ERROR
-            ? new CulvertError('TLS', this.#native.errorText(channel))
+          argument === TLS_ERROR || argument === REVOKED_ERROR
+            ? new CulvertError(argument === TLS_ERROR ? 'TLS' : 'CERT_REVOKED', this.#native.errorText(channel))
             : errnoError(argument, 'connection'),
         );
         break;

@@ -400,7 +400,7 @@ napi_value Reset(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// startTls(channel, context, server, identities, trustDomain) → null, or what is wrong.
+// startTls(channel, context, server, identities, trustDomain, logSecrets) → null, or what is wrong.
 napi_value StartTls(napi_env env, napi_callback_info info) {
   Call call(env, info);
   Channel* channel = call.Target();
@@ -411,6 +411,7 @@ napi_value StartTls(napi_env env, napi_callback_info info) {
   Napi::Array identities(env, call.arguments[3]);
   for (uint32_t i = 0; i < identities.Length(); i++) expectation.identities.push_back(Text(identities.Get(i)));
   expectation.trust_domain = Text(Napi::Value(env, call.arguments[4]));
+  expectation.log_secrets = call.Bool(5);
   std::string error;
   if (!call.loop->StartTls(channel, context->second, call.Bool(2), std::move(expectation), &error)) return Napi::String::New(env, error);
   return Napi::Env(env).Null();
@@ -492,7 +493,7 @@ napi_value NewTlsContext(napi_env env, napi_callback_info info) {
   Call call(env, info);
   Napi::Object options(env, call.arguments[0]);
   TlsMaterial material{Text(options.Get("chainPem")), Text(options.Get("keyPem")), Text(options.Get("rootsPem")), Text(options.Get("groups")),
-                       Text(options.Get("keyLogPath"))};
+                       Text(options.Get("keyLogPath")), options.Get("tls12").ToBoolean().Value()};
   try {
     auto context = std::make_shared<TlsContext>(material);
     OPENSSL_cleanse(material.key_pem.data(), material.key_pem.size());
@@ -509,6 +510,20 @@ napi_value NewTlsContext(napi_env env, napi_callback_info info) {
 napi_value FreeTlsContext(napi_env env, napi_callback_info info) {
   Call call(env, info);
   call.loop->contexts.erase(call.U32(0));
+  return nullptr;
+}
+
+// setRevocations(bytes): what ReadCrls reads; connections of revoked peers fail.
+napi_value SetRevocations(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  Napi::Uint8Array bytes(env, call.arguments[0]);
+  try {
+    call.loop->revocations.Set(ReadCrls(bytes.Data(), bytes.ByteLength()));
+  } catch (const std::exception& failure) {
+    napi_throw_error(env, "CRL_INVALID", failure.what());
+    return nullptr;
+  }
+  if (!call.loop->stopping()) call.loop->CutRevoked();
   return nullptr;
 }
 
@@ -538,6 +553,36 @@ napi_value Stop(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+// readCrls(bytes) → what each list says of itself; throws when the file cannot be used.
+Napi::Value ReadCrlsJs(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Napi::Uint8Array bytes = info[0].As<Napi::Uint8Array>();
+  Napi::Array result = Napi::Array::New(env);
+  std::vector<CrlPtr> lists;
+  try {
+    lists = ReadCrls(bytes.Data(), bytes.ByteLength());
+  } catch (const std::exception& failure) {
+    throw Napi::Error::New(env, failure.what());
+  }
+  for (uint32_t i = 0; i < lists.size(); i++) {
+    X509_CRL* crl = lists[i].get();
+    std::unique_ptr<BIO, decltype(&BIO_free_all)> name(BIO_new(BIO_s_mem()), BIO_free_all);
+    X509_NAME_print_ex(name.get(), X509_CRL_get_issuer(crl), 0, XN_FLAG_RFC2253);
+    char* text = nullptr;
+    long length = BIO_get_mem_data(name.get(), &text);
+    std::tm until{};
+    const ASN1_TIME* next = X509_CRL_get0_nextUpdate(crl);
+    STACK_OF(X509_REVOKED)* revoked = X509_CRL_get_REVOKED(crl);
+    Napi::Object list = Napi::Object::New(env);
+    list.Set("issuer", Napi::String::New(env, text, static_cast<size_t>(length)));
+    list.Set("revoked", revoked == nullptr ? 0 : sk_X509_REVOKED_num(revoked));
+    if (next != nullptr && ASN1_TIME_to_tm(next, &until) == 1) list.Set("nextUpdate", static_cast<double>(timegm(&until)) * 1000);
+    else list.Set("nextUpdate", env.Null());
+    result.Set(i, list);
+  }
+  return result;
+}
+
 struct Cleanup {
   Loop* loop;
   napi_async_cleanup_hook_handle handle;
@@ -563,7 +608,7 @@ Napi::Value CreateLoop(const Napi::CallbackInfo& info) {
       {"connect", Connect}, {"write", Write}, {"writeFrame", WriteFrame}, {"flush", Flush}, {"resume", Resume},
       {"shutdown", Shutdown}, {"close", Close}, {"reset", Reset}, {"startTls", Guarded<StartTls>}, {"errorText", Guarded<ErrorText>}, {"peer", Guarded<Peer>},
       {"tcpInfo", Guarded<TcpInfo>}, {"localPort", LocalPort}, {"detach", Detach}, {"listen", Listen}, {"closeListener", CloseListener}, {"resumeListener", ResumeListener},
-      {"newTlsContext", Guarded<NewTlsContext>}, {"freeTlsContext", FreeTlsContext}, {"setStreamOptions", SetStreamOptions}, {"count", Count}, {"trim", Trim}, {"stop", Stop},
+      {"newTlsContext", Guarded<NewTlsContext>}, {"freeTlsContext", FreeTlsContext}, {"setRevocations", Guarded<SetRevocations>}, {"setStreamOptions", SetStreamOptions}, {"count", Count}, {"trim", Trim}, {"stop", Stop},
   };
   for (const auto& [name, callback] : functions) {
     napi_value function = nullptr;
@@ -578,6 +623,9 @@ Napi::Value CreateLoop(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void InitLoop(Napi::Env env, Napi::Object exports) { exports.Set("createLoop", Napi::Function::New(env, CreateLoop)); }
+void InitLoop(Napi::Env env, Napi::Object exports) {
+  exports.Set("createLoop", Napi::Function::New(env, CreateLoop));
+  exports.Set("readCrls", Napi::Function::New(env, ReadCrlsJs));
+}
 
 }  // namespace culvert

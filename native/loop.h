@@ -44,6 +44,8 @@ enum EventKind : int {
 
 // Argument of kEventError when it is no errno.
 constexpr int kTlsError = 10000;
+// The certificate of the peer is revoked; also TLS.
+constexpr int kRevokedError = 10001;
 
 // A part of the slab that waits for the end of the callback it was written in.
 struct Slice {
@@ -144,8 +146,12 @@ class Loop {
   bool InMemory(size_t offset, size_t n) const { return offset <= kScratch + kHeadroom + kSlab && n <= kScratch + kHeadroom + kSlab - offset; }
   size_t channel_count() const { return live_; }
 
+  // Compares the peers of all connections with the lists that are in force.
+  void CutRevoked();
+
   Napi::Env env;
   StreamOptions stream_options;
+  Revocations revocations;
   std::map<uint32_t, std::shared_ptr<TlsContext>> contexts;
   uint32_t next_context = 1;
   Napi::ObjectReference memory_ref;

@@ -10,6 +10,7 @@
 #include <netinet/tcp.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -584,6 +585,11 @@ Napi::Value RaiseNofileLimit(const Napi::CallbackInfo& info) {
   return Napi::Number::New(env, static_cast<double>(limit.rlim_cur));
 }
 
+/// denyDumps(): no core file of this process, and nobody without CAP_SYS_PTRACE reads its memory.
+void DenyDumps(const Napi::CallbackInfo& info) {
+  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) ThrowErrno(info.Env(), errno, "prctl PR_SET_DUMPABLE");
+}
+
 }  // namespace
 
 void InitNetns(Napi::Env env, Napi::Object exports) {
@@ -598,6 +604,7 @@ void InitNetns(Napi::Env env, Napi::Object exports) {
   exports.Set("setSoLinger0", Napi::Function::New<SetSoLinger0>(env, "setSoLinger0"));
   exports.Set("closeFd", Napi::Function::New<CloseFd>(env, "closeFd"));
   exports.Set("dupFd", Napi::Function::New<DupFd>(env, "dupFd"));
+  exports.Set("denyDumps", Napi::Function::New<DenyDumps>(env, "denyDumps"));
   exports.Set("raiseNofileLimit", Napi::Function::New<RaiseNofileLimit>(env, "raiseNofileLimit"));
 }
 

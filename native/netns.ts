@@ -151,6 +151,9 @@ export const closeFd: (fd: number) => void = native('closeFd');
 /** A second, close-on-exec descriptor of the same file. */
 export const dupFd: (fd: number) => number = native('dupFd');
 
+/** From now on there is no core file of this process, and nobody without CAP_SYS_PTRACE reads its memory: it holds keys. */
+export const denyDumps: () => void = native('denyDumps');
+
 /** Raises the limit of open descriptors to the hard limit and returns it. */
 export const raiseNofileLimit: () => number = native('raiseNofileLimit');
 

@@ -14,6 +14,8 @@ namespace culvert {
 namespace {
 
 constexpr unsigned char kAlpnH2[] = {2, 'h', '2'};
+constexpr char kTls12Ciphers[] =
+    "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256";
 
 struct BioDeleter {
   void operator()(BIO* bio) const { BIO_free_all(bio); }
@@ -77,9 +79,12 @@ TlsContext::TlsContext(const TlsMaterial& material) {
   context_ = SSL_CTX_new(TLS_method());
   if (context_ == nullptr) Fail("cannot create a TLS context");
   try {
-    SSL_CTX_set_min_proto_version(context_, TLS1_3_VERSION);
+    SSL_CTX_set_min_proto_version(context_, material.tls12 ? TLS1_2_VERSION : TLS1_3_VERSION);
     SSL_CTX_set_max_proto_version(context_, TLS1_3_VERSION);
     if (SSL_CTX_set_ciphersuites(context_, "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256") != 1) Fail("cannot set the cipher suites");
+    if (material.tls12 && SSL_CTX_set_cipher_list(context_, kTls12Ciphers) != 1) Fail("cannot set the cipher suites of TLS 1.2");
+    // Only TLS 1.2 reads and writes through OpenSSL for long.
+    SSL_CTX_set_mode(context_, SSL_MODE_RELEASE_BUFFERS);
     if (SSL_CTX_set1_groups_list(context_, material.groups.c_str()) != 1) Fail("cannot set the key exchange groups '" + material.groups + "'");
     // A tunnel is long lived and pooled: no resumption, so no tickets (and the first record after the handshake is ours).
     SSL_CTX_set_options(context_, SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_NO_RENEGOTIATION);

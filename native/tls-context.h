@@ -1,4 +1,4 @@
-// One identity's TLS 1.3 settings: its certificate and key, the roots it trusts, for both roles (spec §8.6).
+// One identity's TLS settings: its certificate and key, the roots it trusts, for both roles (spec §8.6).
 #pragma once
 
 #include <memory>
@@ -13,6 +13,7 @@ struct TlsMaterial {
   std::string roots_pem;
   std::string groups;        // OpenSSL group list
   std::string key_log_path;  // empty: no key log
+  bool tls12 = false;        // permits TLS 1.2 too
 };
 
 class TlsContext {

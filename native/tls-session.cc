@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ctime>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include <stdexcept>
@@ -12,6 +13,7 @@ namespace culvert {
 namespace {
 
 constexpr char kHandshakeError[] = "tls handshake error: ";
+constexpr char kRevoked[] = "connection closed: peer certificate revoked by CRL";
 constexpr uint8_t kAlertFatal = 2;
 constexpr uint8_t kCloseNotify = 0;
 constexpr uint8_t kUnexpectedMessage = 10;
@@ -72,6 +74,26 @@ std::string Joined(const std::vector<std::string>& items) {
   return text;
 }
 
+std::string Iso(const ASN1_TIME* time) {
+  std::tm parts{};
+  char text[32] = "an unknown time";
+  if (ASN1_TIME_to_tm(time, &parts) == 1) std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
+// OpenSSL's words, and for what has to do with time the two times: either may be the wrong one.
+std::string VerifyErrorText(X509_STORE_CTX* store) {
+  int error = X509_STORE_CTX_get_error(store);
+  std::string text = X509_verify_cert_error_string(error);
+  X509* certificate = X509_STORE_CTX_get_current_cert(store);
+  if (certificate == nullptr) return text;
+  bool early = error == X509_V_ERR_CERT_NOT_YET_VALID;
+  if (!early && error != X509_V_ERR_CERT_HAS_EXPIRED) return text;
+  std::unique_ptr<ASN1_TIME, decltype(&ASN1_STRING_free)> now(ASN1_TIME_set(nullptr, std::time(nullptr)), ASN1_STRING_free);
+  return text + " (certificate not valid " + (early ? "before " : "after ") +
+         Iso(early ? X509_get0_notBefore(certificate) : X509_get0_notAfter(certificate)) + "; this node's clock says " + Iso(now.get()) + ")";
+}
+
 int HexDigit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
@@ -127,7 +149,9 @@ TlsProgress TlsSession::Receive(const uint8_t* in, size_t n, size_t* consumed, u
     TlsProgress progress;
     if (established()) {
       size_t length = 0;
-      progress = OpenRecord(record, kRecordHeader + body, plain + *produced, &length, out, pool);
+      progress = ssl_ != nullptr
+                     ? ReadThroughOpenSsl(record, kRecordHeader + body, plain + *produced, &length, out, pool)
+                     : OpenRecord(record, kRecordHeader + body, plain + *produced, &length, out, pool);
       *produced += length;
     } else {
       progress = Handshake(record, kRecordHeader + body, out, pool);
@@ -154,7 +178,7 @@ TlsProgress TlsSession::Handshake(const uint8_t* record, size_t n, OutQueue* out
   ERR_clear_error();
   if (n > 0) BIO_write(SSL_get_rbio(ssl_), record, static_cast<int>(n));
   int result = SSL_do_handshake(ssl_);
-  FlushHandshake(out, pool);
+  FlushOpenSsl(out, pool);
   if (result == 1) {
     if (!Establish()) return Fail(kInternalError, "tls handshake error: the traffic keys could not be derived", out, pool);
     return TlsProgress::kHandshakeDone;
@@ -169,7 +193,7 @@ TlsProgress TlsSession::Handshake(const uint8_t* record, size_t n, OutQueue* out
   return TlsProgress::kFailed;
 }
 
-void TlsSession::FlushHandshake(OutQueue* out, ChunkPool* pool) {
+void TlsSession::FlushOpenSsl(OutQueue* out, ChunkPool* pool) {
   BIO* bio = SSL_get_wbio(ssl_);
   char* bytes = nullptr;
   long n = BIO_get_mem_data(bio, &bytes);
@@ -178,17 +202,22 @@ void TlsSession::FlushHandshake(OutQueue* out, ChunkPool* pool) {
 }
 
 bool TlsSession::Establish() {
+  established_ = true;
   const SSL_CIPHER* cipher = SSL_get_current_cipher(ssl_);
   uint16_t suite = SSL_CIPHER_get_protocol_id(cipher);
   peer_.suite = SSL_CIPHER_standard_name(cipher);
   const char* group = SSL_group_to_name(ssl_, static_cast<int>(SSL_get_negotiated_group(ssl_)));
   if (group != nullptr) peer_.group = group;
+  expectation_.identities.clear();
+  if (SSL_version(ssl_) == TLS1_2_VERSION) {
+    context_.reset();
+    return true;
+  }
   bool ok = client_secret_.length > 0 && server_secret_.length > 0 &&
             sealer_.Start(suite, server_ ? server_secret_ : client_secret_, true) &&
             opener_.Start(suite, server_ ? client_secret_ : server_secret_, false);
   OPENSSL_cleanse(&client_secret_, sizeof(client_secret_));
   OPENSSL_cleanse(&server_secret_, sizeof(server_secret_));
-  expectation_ = PeerExpectation();
   if (ok) {
     SSL_set_quiet_shutdown(ssl_, 1);
     SSL_free(ssl_);
@@ -256,7 +285,50 @@ TlsProgress TlsSession::HandshakeMessages(const uint8_t* bytes, size_t n, OutQue
   return TlsProgress::kMore;
 }
 
+// Takes one record, which brings at most as many bytes as it has.
+TlsProgress TlsSession::ReadThroughOpenSsl(const uint8_t* record, size_t n, uint8_t* plain, size_t* length, OutQueue* out, ChunkPool* pool) {
+  *length = 0;
+  // Nothing of a handshake follows one in TLS 1.2 but a renegotiation, which HTTP/2 forbids (RFC 9113 §9.2.1).
+  if (record[0] == kContentHandshake) return Fail(kUnexpectedMessage, "tls error: the peer asks for a renegotiation", out, pool);
+  ERR_clear_error();
+  BIO_write(SSL_get_rbio(ssl_), record, static_cast<int>(n));
+  while (true) {
+    int got = SSL_read(ssl_, plain + *length, static_cast<int>(n - *length));
+    if (got > 0) {
+      *length += static_cast<size_t>(got);
+      continue;
+    }
+    int error = SSL_get_error(ssl_, got);
+    if (error == SSL_ERROR_WANT_READ) return TlsProgress::kMore;
+    if (error == SSL_ERROR_ZERO_RETURN) return TlsProgress::kClosed;
+    unsigned long code = ERR_peek_last_error();  // the first may be of the cipher
+    const char* reason = code != 0 ? ERR_reason_error_string(code) : nullptr;
+    ERR_clear_error();
+    error_ = std::string("tls error: ") + (reason != nullptr ? reason : "unknown failure");
+    ended_ = true;
+    FlushOpenSsl(out, pool);  // the alert
+    return TlsProgress::kFailed;
+  }
+}
+
+bool TlsSession::WriteThroughOpenSsl(const uint8_t* plain, size_t n, OutQueue* out, ChunkPool* pool) {
+  ERR_clear_error();
+  while (n > 0) {
+    size_t part = n < kMaxPlaintext ? n : kMaxPlaintext;
+    // Into memory: all of it or an error.
+    if (SSL_write(ssl_, plain, static_cast<int>(part)) != static_cast<int>(part)) {
+      ERR_clear_error();
+      return false;
+    }
+    FlushOpenSsl(out, pool);
+    plain += part;
+    n -= part;
+  }
+  return true;
+}
+
 bool TlsSession::Seal(const uint8_t* plain, size_t n, OutQueue* out, ChunkPool* pool) {
+  if (ssl_ != nullptr) return WriteThroughOpenSsl(plain, n, out, pool);
   while (n > 0) {
     if (update_due_ || sealer_.sequence() >= kRecordsPerKey) {
       const uint8_t update[] = {kKeyUpdate, 0, 0, 1, 0};
@@ -280,7 +352,12 @@ void TlsSession::SealAlert(uint8_t level, uint8_t description, OutQueue* out, Ch
   if (ended_) return;
   ended_ = true;
   const uint8_t alert[] = {level, description};
-  if (established()) {
+  if (established() && ssl_ != nullptr) {
+    // OpenSSL lets its users send no other alert than this one, which is protected as any.
+    SSL_shutdown(ssl_);
+    ERR_clear_error();
+    FlushOpenSsl(out, pool);
+  } else if (established()) {
     uint8_t* room = out->Reserve(pool, RecordProtection::SealedSize(sizeof(alert)));
     out->Commit(sealer_.Seal(kContentAlert, alert, sizeof(alert), room));
   } else {
@@ -297,7 +374,7 @@ TlsProgress TlsSession::Fail(uint8_t alert, std::string text, OutQueue* out, Chu
 
 bool TlsSession::VerifyPeer(bool chain_ok, X509_STORE_CTX* store) {
   if (!chain_ok) {
-    if (verify_error_.empty()) verify_error_ = X509_verify_cert_error_string(X509_STORE_CTX_get_error(store));
+    if (verify_error_.empty()) verify_error_ = VerifyErrorText(store);
     return false;
   }
   if (X509_STORE_CTX_get_error_depth(store) != 0) return true;
@@ -312,6 +389,15 @@ bool TlsSession::VerifyPeer(bool chain_ok, X509_STORE_CTX* store) {
     // The peer is who the accepted name says, never a second name of the same certificate.
     if (matches && !accepted) peer_.identity = uri;
     accepted = accepted || matches;
+  }
+  if (accepted && expectation_.revocations != nullptr && expectation_.revocations->enabled()) {
+    peer_chain_ = expectation_.revocations->Describe(X509_STORE_CTX_get0_chain(store));
+    if (expectation_.revocations->Revoked(peer_chain_)) {
+      peer_revoked_ = true;
+      verify_error_ = kRevoked;
+      X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REVOKED);
+      return false;
+    }
   }
   if (accepted) return true;
   verify_error_ = server_ ? "identity verification error: expected trustdomain (" + expectation_.trust_domain + "), got (" + Joined(domains) + ")"
@@ -330,9 +416,11 @@ void TlsSession::OnKeyLogLine(const char* line) {
     if (std::strncmp(line, kClient, sizeof(kClient) - 1) == 0) SecretFromHex(secret + 1, &client_secret_);
     if (std::strncmp(line, kServer, sizeof(kServer) - 1) == 0) SecretFromHex(secret + 1, &server_secret_);
   }
-  if (context_->key_log_fd() >= 0) {
+  if (expectation_.log_secrets && context_ != nullptr && context_->key_log_fd() >= 0) {
     std::string text = std::string(line) + "\n";
-    if (write(context_->key_log_fd(), text.data(), text.size()) < 0) return;  // a key log is best effort
+    ssize_t written = write(context_->key_log_fd(), text.data(), text.size());
+    (void)written;  // a key log is best effort
+    OPENSSL_cleanse(text.data(), text.size());
   }
 }
 

@@ -1,5 +1,5 @@
 /** Composition root of the agent: builds the parts, connects them, and ends them in order (spec §16). */
-import { checkCapabilities, raiseNofileLimit } from '../native/netns.ts';
+import { checkCapabilities, denyDumps, raiseNofileLimit } from '../native/netns.ts';
 import { configDumpRoute, loggingRoute, quitRoute, xdsRoute } from './admin/admin-routes.ts';
 import { serveAdmin } from './admin/admin-server.ts';
 import { buildConfigDump, describeVersion, type PodState } from './admin/config-dump.ts';
@@ -14,6 +14,7 @@ import { dumpCertificates } from './identity/dump.ts';
 import { openEmbeddedCa } from './identity/embedded-ca.ts';
 import { openIstioCa } from './identity/istio-ca.ts';
 import { createCertificateManager } from './identity/manager.ts';
+import { followRevocationLists } from './identity/revocation-lists.ts';
 import { createLineWriter } from './log/line-writer.ts';
 import { createLogger, type Logger } from './log/logger.ts';
 import { ADMIN_REJECTS, WORKLOAD_MANAGER } from './metrics/families.ts';
@@ -95,6 +96,8 @@ async function start(
   xds = await startXds(config, mesh, local, registry, log);
   end.push(() => xds?.close());
 
+  // Before there is a key in memory; what follows shows that the agent can still do its work.
+  if (!config.allowDumps) denyDumps();
   requireCapabilities(config.packetMark);
   const authority = await openAuthority(config, log);
   const certificates = createCertificateManager({ authority, log });
@@ -106,9 +109,7 @@ async function start(
     log.warn(
       'app',
       'TLS session secrets are written to a file: whoever reads it can decrypt all traffic of this node',
-      {
-        file: config.tlsKeylog,
-      },
+      { file: config.tlsKeylog, peers: config.tlsKeylogAddresses?.join(',') ?? 'all' },
     );
   }
 
@@ -121,6 +122,7 @@ async function start(
   const supervisor: Supervisor = new Supervisor({
     threads: config.workerThreads,
     settings: planeSettings(config),
+    revocations: config.crlPath === null ? null : new Uint8Array(),
     log,
     logFormat: config.logFormat,
     plan: createPlanner(mesh, config.network, (uid) => supervisor.podOf(uid)),
@@ -142,6 +144,11 @@ async function start(
     threads: () => supervisor.threads(),
     onError: (thread, error) => log.warn('metrics', 'a thread gave no metrics', { thread, error: messageOf(error) }),
   });
+  if (config.crlPath !== null) {
+    // Before the first connection.
+    const followed = await followRevocationLists(config.crlPath, log, (lists) => supervisor.revoke(lists));
+    end.push(() => followed.close());
+  }
   await supervisor.launch();
   const podDirector = new PodDirector(
     mesh,

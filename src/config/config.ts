@@ -120,6 +120,10 @@ export async function loadConfig(
     metadataJson,
     argv,
   };
+  if (given.tls12Enabled && given.compliancePolicy !== null) {
+    const both = `${settings.tls12Enabled.env}=true and ${settings.compliancePolicy.env}=${given.compliancePolicy}`;
+    problems.add(both, undefined, 'one of the two (TLS 1.2 has no key exchange that the policy permits)');
+  }
   problems.throwIfAny();
   const direct = Object.entries(given).filter(([key]) => !('input' in settings[key as keyof Table]));
   return { ...(Object.fromEntries(direct) as Omit<Settings, InputKey>), ...derived };

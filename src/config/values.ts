@@ -37,6 +37,28 @@ export const ipAddress: ValueType<string> = valueType(
   { emptyIsUnset: true },
 );
 
+/** IP addresses and CIDR ranges, separated by commas. */
+export const addressList: ValueType<readonly string[]> = valueType(
+  'IP addresses and CIDR ranges separated by commas, such as 10.0.0.7,fd00::/64',
+  (given) => {
+    const parts = given.split(',').map((part) => part.trim());
+    return parts.every(isAddressOrRange) ? parts : undefined;
+  },
+  { emptyIsUnset: true },
+);
+
+function isAddressOrRange(part: string): boolean {
+  const [address = '', bits, ...rest] = part.split('/');
+  const family = isIP(address);
+  if (family === 0 || rest.length > 0) return false;
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128));
+}
+
+/** `pqc`; empty is none. */
+export const compliancePolicy: ValueType<'pqc'> = valueType('pqc', (given) => (given === 'pqc' ? given : undefined), {
+  emptyIsUnset: true,
+});
+
 export function integer(min: number, max: number): ValueType<number> {
   return valueType(`a whole number from ${min} to ${max}`, (given) => {
     if (!/^\d{1,15}$/.test(given)) return undefined;

@@ -3,7 +3,7 @@ import type { ResponseFlag, TrafficLabels } from '../metrics/traffic-labels.ts';
 import type { RelayEnd, RelayOwner } from '../relay/byte-counter.ts';
 import type { ServiceLabels, WorkloadLabels } from '../routing/plan.ts';
 import type { FilterChain } from './chain.ts';
-import { close, PENDING, type Refusal } from './verdict.ts';
+import { broken, PENDING, type Refusal } from './verdict.ts';
 
 export type ListenerName = 'outbound' | 'inbound-plaintext' | 'inbound-hbone';
 /** As the pod sees it. */
@@ -134,7 +134,7 @@ export abstract class ProxiedConnection implements RelayOwner {
 
   relayEnded(end: RelayEnd): void {
     if (end.kind === 'complete') this.finish(null);
-    else this.finish(close('connection-broken', `broken on the ${end.side}'s side: ${end.detail}`));
+    else this.finish(broken('connection-broken', `broken on the ${end.side}'s side: ${end.detail}`));
   }
 
   /** The last word: log and counters. `refusal` is null when all went well. */

@@ -26,6 +26,8 @@ export interface Plane {
   readonly deadlines: PlaneDeadlines;
   readonly plans: Plans;
   readonly identities: TlsIdentities;
+  /** Whether the TLS secrets of a peer go to the key log, if there is one. */
+  logsSecretsOf(ip: string): boolean;
   /** Told of every tunnel that this thread opens, by the port of its own end. */
   tunnelOpening(localPort: number): void;
   /** Options of a new HTTP/2 connection. */
@@ -79,8 +81,11 @@ export interface PlaneSettings {
   /** Bytes that the receive windows of this thread may grow into. */
   readonly windowBudget: number;
   readonly tlsGroups: string;
+  readonly tls12: boolean;
   /** '' for none */
   readonly keyLogPath: string;
+  /** Peers whose secrets are logged, addresses and CIDR ranges; null for all. */
+  readonly keyLogAddresses: readonly string[] | null;
   readonly policyInfoLogging: boolean;
 }
 

@@ -23,6 +23,18 @@ export function deny(reason: string, message: string): Refusal {
   return { kind: 'deny', reason, message, flag: 'DENY', status: 401 };
 }
 
+/** What a channel of the addon says when the certificate of its peer is revoked. */
+const PEER_REVOKED = 'connection closed: peer certificate revoked by CRL';
+
+/**
+ * What ends a connection that was broken. A tunnel breaks too when the certificate of its peer is revoked, which is to be
+ * told apart (spec §8.7).
+ */
+export function broken(reason: string, message: string, flag: ResponseFlag = 'CONNECT'): Refusal {
+  if (message.includes(PEER_REVOKED)) return close('peer-revoked', PEER_REVOKED, 503, 'CERT_REVOKED');
+  return close(reason, message, 503, flag);
+}
+
 export function close(
   reason: string,
   message: string,

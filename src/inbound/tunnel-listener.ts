@@ -14,7 +14,7 @@ import { ErrorCode, type Http2Error } from '../hbone/http-error.ts';
 import type { Http2Stream, StreamHandler } from '../hbone/stream.ts';
 import { expectSettings, handshakeMessage, tunnelOnChannel } from '../hbone/tunnel.ts';
 import { parseSpiffeId } from '../identity/spiffe.ts';
-import { EARLY_DENIES, TUNNEL_HANDSHAKES, TUNNEL_TIMEOUTS } from '../metrics/families.ts';
+import { CRL_REJECTIONS, EARLY_DENIES, TUNNEL_HANDSHAKES, TUNNEL_TIMEOUTS } from '../metrics/families.ts';
 import { formatSocketAddress } from '../netns/address.ts';
 import type { PolicyObserver } from '../policy/evaluate.ts';
 import { connect } from './filters.ts';
@@ -206,7 +206,9 @@ class InboundTunnel implements ChannelHandler, Handshake {
       return;
     }
     try {
-      this.#plane.loop.startTls(this.#channel, context, 'server', [], parseSpiffeId(identity).trustDomain);
+      const { trustDomain } = parseSpiffeId(identity);
+      const logSecrets = this.#plane.logsSecretsOf(this.#accepted.peerIp);
+      this.#plane.loop.startTls(this.#channel, context, 'server', [], trustDomain, logSecrets);
     } catch (error) {
       this.#refuse('TLS', (error as CulvertError).message);
     }
@@ -221,6 +223,7 @@ class InboundTunnel implements ChannelHandler, Handshake {
     loop.close(this.#channel);
     metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'server', reason), 1);
     metrics.add(metrics.slot(EARLY_DENIES, 'destination', reason), 1);
+    if (reason === 'CERT_REVOKED') metrics.add(metrics.slot(CRL_REJECTIONS, 'destination'), 1);
     this.#logFailed(message);
   }
 

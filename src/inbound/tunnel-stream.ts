@@ -3,7 +3,7 @@ import type { FilterChain } from '../filters/chain.ts';
 import { type ConnectionDump, ProxiedConnection } from '../filters/connection.ts';
 import type { Plane, Pod } from '../filters/plane.ts';
 import type { JudgedConnection } from '../filters/policy.ts';
-import { close, type Refusal } from '../filters/verdict.ts';
+import { broken, type Refusal } from '../filters/verdict.ts';
 import { buildBaggage } from '../hbone/baggage.ts';
 import { fieldValue, responseHeaders } from '../hbone/connect-headers.ts';
 import { parseForwarded } from '../hbone/forwarded.ts';
@@ -164,7 +164,7 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
 
   streamReset(reset: StreamReset): void {
     this.#release();
-    this.finish(close('client-gone', `client disconnected before the connection was made: ${reset.detail}`));
+    this.finish(broken('client-gone', `client disconnected before the connection was made: ${reset.detail}`));
   }
 
   streamWritable(): void {}

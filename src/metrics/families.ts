@@ -42,6 +42,13 @@ export const SOCKETS_OPEN = gauge('istio_tcp_sockets_open', 'The current number 
   'reporter',
 ]);
 
+/** `reporter` as in traffic: source, destination */
+export const CRL_REJECTIONS = counter(
+  'istio_crl_policy_rejections',
+  'The total number of tunnels refused because the certificate of the peer is revoked (unstable).',
+  ['reporter'],
+);
+
 export const WORKLOAD_MANAGER = {
   active: gauge(
     'workload_manager_active_proxy_count',

@@ -1,7 +1,7 @@
 import type { Deadline } from '../deadlines.ts';
 import type { CulvertError } from '../errors.ts';
 import type { Plane } from '../filters/plane.ts';
-import { close, type Refusal } from '../filters/verdict.ts';
+import { broken, close, type Refusal } from '../filters/verdict.ts';
 import type { Http2Connection } from '../hbone/connection.ts';
 import type { HeaderField } from '../hbone/hpack.ts';
 import { ErrorCode } from '../hbone/http-error.ts';
@@ -115,7 +115,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
       this.#source(this);
       return;
     }
-    this.refuse(close('tunnel-lost', `h2 failed: ${reset.detail}`, 503, 'H2_HANDSHAKE_FAILURE'), 'endpoint');
+    this.refuse(broken('tunnel-lost', `h2 failed: ${reset.detail}`, 'H2_HANDSHAKE_FAILURE'), 'endpoint');
   }
 
   // Another handler takes over with the response, before which there is neither.
@@ -184,6 +184,7 @@ const OWN_FAULTS: ReadonlySet<string> = new Set([
 function flagOf(error: CulvertError): ResponseFlag {
   if (error.code === 'ETIMEDOUT') return 'NETWORK_POLICY';
   if (error.code === 'NO_CERTIFICATE') return 'IDENTITY_ERROR';
+  if (error.code === 'CERT_REVOKED') return 'CERT_REVOKED';
   if (error.code !== 'TLS') return 'CONNECT';
   return error.message.includes('identity verification error') ? 'IDENTITY_ERROR' : 'TLS_FAILURE';
 }

@@ -48,6 +48,7 @@ function connect(plane: Plane, pod: Pod, key: TunnelKey, events: DialEvents): vo
         source: key.source,
         expected: key.expected,
         peer: formatSocketAddress({ ip: key.ip, port: key.port }),
+        logSecrets: plane.logsSecretsOf(key.ip),
         opened: (connection) => events.opened(connection),
         failed: (error) => events.failed(error),
         streamClosed: (connection) => pool.streamClosed(connection),

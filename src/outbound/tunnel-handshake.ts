@@ -5,7 +5,7 @@ import type { Handshake, Plane, Pod } from '../filters/plane.ts';
 import type { Http2Connection } from '../hbone/connection.ts';
 import type { Http2Error } from '../hbone/http-error.ts';
 import { expectSettings, handshakeMessage, tunnelOnChannel } from '../hbone/tunnel.ts';
-import { TUNNEL_HANDSHAKES, TUNNEL_TIMEOUTS } from '../metrics/families.ts';
+import { CRL_REJECTIONS, TUNNEL_HANDSHAKES, TUNNEL_TIMEOUTS } from '../metrics/families.ts';
 
 /** What a tunnel is to prove, and who hears of it. */
 export interface HandshakeOptions {
@@ -15,6 +15,8 @@ export interface HandshakeOptions {
   readonly expected: readonly string[];
   /** Names the peer in the log. */
   readonly peer: string;
+  /** See `Plane.logsSecretsOf`. */
+  readonly logSecrets: boolean;
   /** One of them is called, once. */
   opened(connection: Http2Connection, peerIdentity: string): void;
   failed(error: CulvertError): void;
@@ -99,7 +101,7 @@ export class TunnelHandshake implements ChannelHandler, Handshake {
       return;
     }
     try {
-      this.#plane.loop.startTls(this.#channel, context, 'client', this.#options.expected, '');
+      this.#plane.loop.startTls(this.#channel, context, 'client', this.#options.expected, '', this.#options.logSecrets);
     } catch (error) {
       this.#fail(error as CulvertError);
     }
@@ -131,4 +133,5 @@ export class TunnelHandshake implements ChannelHandler, Handshake {
 /** A tunnel that was not opened. */
 export function countFailed({ metrics }: Plane, error: CulvertError): void {
   metrics.add(metrics.slot(TUNNEL_HANDSHAKES, 'client', error.code), 1);
+  if (error.code === 'CERT_REVOKED') metrics.add(metrics.slot(CRL_REJECTIONS, 'source'), 1);
 }

@@ -45,6 +45,7 @@ export function innerTunnels(
           source,
           expected: inner.expectedIdentities,
           peer: `${endpoint.authority} beyond ${via}`,
+          logSecrets: plane.logsSecretsOf(endpoint.address.ip),
           opened(connection, peerIdentity) {
             plane.pool.lookAfter(key, connection);
             opened(peerIdentity);

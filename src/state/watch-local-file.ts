@@ -1,9 +1,6 @@
-import { createHash } from 'node:crypto';
-import { type FSWatcher, watch } from 'node:fs';
-import { readFile, realpath } from 'node:fs/promises';
-import { dirname } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { CulvertError, messageOf } from '../errors.ts';
+import { followFile } from '../follow-file.ts';
 import { type LocalMesh, loadLocal } from './local-file.ts';
 import type { MeshStore } from './mesh-state.ts';
 import { serviceKey } from './types.ts';
@@ -32,103 +29,30 @@ export async function watchLocalFile(
   observer: LocalFileObserver,
 ): Promise<LocalFileWatch> {
   let current: LocalMesh = { workloads: [], services: [], policies: [] };
-  let watchers: FSWatcher[] = [];
-  let timer: NodeJS.Timeout | null = null;
-  let firstEventAt: number | null = null;
-  let closed = false;
-  /** Digest of the text, or the message why there was none. */
-  let lastSeen: string | null = null;
+  /** Why the first load failed; undefined once it has not. */
+  let firstFailure: CulvertError | null | undefined = null;
 
-  /** Reads the file and applies what differs from the last good state. */
-  async function load(): Promise<void> {
-    const text = await read(path);
-    // Events of other files of the directory, and an invalid file that was reported, end here.
-    const digest = createHash('sha256').update(text).digest('base64');
-    if (digest === lastSeen) return;
-    lastSeen = digest;
-    const next = await loadLocal(text, path);
-    if (closed) return;
-    const update = difference(current, next);
-    current = next;
-    store.apply(update);
-    observer.applied(sizeOf(update));
+  const followed = await followFile(path, {
+    async use(content) {
+      // A difference is applied, so that what stays the same is left alone.
+      const next = await loadLocal(content.toString(), path);
+      const update = difference(current, next);
+      current = next;
+      store.apply(update);
+      observer.applied(sizeOf(update));
+    },
+    failed(error, isUnreadable) {
+      const rejection = isUnreadable || !(error instanceof CulvertError) ? unreadable(path, error) : error;
+      if (firstFailure === undefined) observer.rejected(rejection);
+      else firstFailure = rejection;
+    },
+  });
+  if (firstFailure !== null) {
+    followed.close();
+    throw firstFailure;
   }
-
-  /**
-   * Watches the directories rather than the file: an editor replaces the file by a rename, and the kubelet replaces a
-   * ConfigMap by swapping a link beside it. Done anew before each load, because both directories may have been replaced.
-   */
-  async function rearm(): Promise<void> {
-    const folders = new Set([dirname(path), dirname(await realpath(path).catch(() => path))]);
-    const before = watchers;
-    watchers = [];
-    try {
-      if (!closed) for (const folder of folders) watchers.push(watch(folder, schedule).on('error', schedule));
-    } finally {
-      for (const watcher of before) watcher.close();
-    }
-  }
-
-  function schedule(): void {
-    if (closed) return;
-    const now = Date.now();
-    firstEventAt ??= now;
-    if (timer !== null) clearTimeout(timer);
-    const wait = Math.max(0, Math.min(QUIET_MS, firstEventAt + LONGEST_WAIT_MS - now));
-    timer = setTimeout(() => void reload(), wait);
-  }
-
-  let loading: Promise<void> = Promise.resolve();
-  function reload(): Promise<void> {
-    timer = null;
-    firstEventAt = null;
-    loading = loading.then(reloadOnce);
-    return loading;
-  }
-
-  async function reloadOnce(): Promise<void> {
-    if (closed) return;
-    try {
-      await rearm();
-      await load();
-    } catch (error) {
-      if (closed) return;
-      const rejection = error instanceof CulvertError ? error : unreadable(path, error);
-      if (rejection.message !== lastSeen) observer.rejected(rejection);
-      if (rejection.code === 'LOCAL_CONFIG_UNREADABLE') lastSeen = rejection.message;
-      // Without a watcher no event will come, so look again by the clock.
-      if (watchers.length === 0 && timer === null) timer = setTimeout(() => void reload(), RETRY_MS);
-    }
-  }
-
-  function close(): void {
-    closed = true;
-    if (timer !== null) clearTimeout(timer);
-    for (const watcher of watchers) watcher.close();
-  }
-
-  try {
-    await rearm();
-    await load();
-  } catch (error) {
-    close();
-    throw error instanceof CulvertError ? error : unreadable(path, error);
-  }
-  return { close };
-}
-
-/** A file is written in several steps; half of it may well be valid. */
-const QUIET_MS = 100;
-/** Under constant writing the file is still read this often. */
-const LONGEST_WAIT_MS = 500;
-const RETRY_MS = 1000;
-
-async function read(path: string): Promise<string> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    throw unreadable(path, error);
-  }
+  firstFailure = undefined;
+  return followed;
 }
 
 function unreadable(path: string, cause: unknown): CulvertError {

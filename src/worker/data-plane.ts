@@ -1,3 +1,4 @@
+import { BlockList, isIPv4 } from 'node:net';
 import { type Accepted, type ChannelId, ChannelLoop, type ListenerHandler, NO_HANDLER } from '../../native/channel.ts';
 import { closeFd } from '../../native/netns.ts';
 import { INBOUND_HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from '../config/ports.ts';
@@ -109,6 +110,7 @@ export class DataPlane implements Plane {
   readonly #review = new PolicyReview();
   readonly #siblings: Siblings | null;
   readonly #ports: Ports;
+  readonly #logged: BlockList | null;
   readonly #release: MemoryRelease;
   readonly #budget: WindowBudget;
   readonly #breached: Readonly<Record<'client' | 'server', (breach: Breach) => void>>;
@@ -126,6 +128,7 @@ export class DataPlane implements Plane {
     this.settings = settings;
     this.#thread = options.thread;
     this.#siblings = options.siblings ?? null;
+    this.#logged = settings.keyLogAddresses === null ? null : blockListOf(settings.keyLogAddresses);
     this.log = log;
     this.metrics = metrics;
     this.#ports = options.ports ?? STANDARD_PORTS;
@@ -169,6 +172,10 @@ export class DataPlane implements Plane {
     this.#hbone = createTunnelListener(this, this.#observe);
     this.#reportGauges();
     this.#timer = setInterval(() => this.#tick(), TICK);
+  }
+
+  logsSecretsOf(ip: string): boolean {
+    return this.#logged === null || this.#logged.check(ip, isIPv4(ip) ? 'ipv4' : 'ipv6');
   }
 
   tunnelOpening(localPort: number): void {
@@ -444,4 +451,15 @@ function countStreams(connections: Iterable<{ readonly streamCount: number }>) {
     streams += streamCount;
   }
   return { tunnels, streams };
+}
+
+function blockListOf(ranges: readonly string[]): BlockList {
+  const list = new BlockList();
+  for (const range of ranges) {
+    const [address = '', bits] = range.split('/');
+    const family = isIPv4(address) ? 'ipv4' : 'ipv6';
+    if (bits === undefined) list.addAddress(address, family);
+    else list.addSubnet(address, Number(bits), family);
+  }
+  return list;
 }

@@ -20,6 +20,8 @@ export interface WorkerData {
   /** See TunnelAffinity. */
   readonly affinity: SharedArrayBuffer;
   readonly settings: PlaneSettings;
+  /** Revocation lists in force, as `ChannelLoop.setRevocations` takes them; null when there are to be none. */
+  readonly revocations: Uint8Array | null;
   readonly logLevel: string;
   readonly logFormat: LogFormat;
 }
@@ -40,6 +42,7 @@ export type ToWorker =
   | { readonly kind: 'certificate'; readonly identity: string; readonly certificate: WorkloadCertificate }
   | { readonly kind: 'no-certificate'; readonly identity: string; readonly error: string }
   | { readonly kind: 'forget-certificate'; readonly identity: string }
+  | { readonly kind: 'revocations'; readonly lists: Uint8Array }
   /** Answers `ask-plan`; null when planning failed. */
   | { readonly kind: 'plan'; readonly id: number; readonly plan: OutboundPlan | InboundPlan | null }
   /** These plans, by the ids of their questions, are not to be used any more. */

@@ -37,8 +37,10 @@ export function planeSettings(config: Config): PlaneSettings {
     connectionWindow: config.http2ConnectionWindow,
     frameSize: config.http2FrameSize,
     windowBudget: Math.floor(config.memoryBudget / config.workerThreads),
-    tlsGroups: TLS_GROUPS,
+    tlsGroups: config.compliancePolicy === 'pqc' ? PQC_GROUPS : TLS_GROUPS,
+    tls12: config.tls12Enabled,
     keyLogPath: config.tlsKeylog ?? '',
+    keyLogAddresses: config.tlsKeylogAddresses,
     policyInfoLogging: config.authzPolicyInfoLogging,
   };
 }
@@ -48,3 +50,4 @@ export function planeSettings(config: Config): PlaneSettings {
  * cost a second round trip.
  */
 const TLS_GROUPS = '*X25519MLKEM768:*X25519:P-256';
+const PQC_GROUPS = 'X25519MLKEM768';

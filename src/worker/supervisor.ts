@@ -22,6 +22,8 @@ export interface SupervisorOptions {
   /** Number of data-plane threads, at least 1. */
   readonly threads: number;
   readonly settings: PlaneSettings;
+  /** Revocation lists at the start; null when none are to be looked at. */
+  readonly revocations: Uint8Array | null;
   readonly log: Logger;
   readonly logFormat: LogFormat;
   /** Answers what workers ask. */
@@ -49,10 +51,12 @@ export class Supervisor implements PodManager {
   readonly #holders = new Map<string, Set<WorkerSlot>>();
   readonly #plans = new PlanRegistry<WorkerSlot>();
   readonly #affinity = newAffinityTable();
+  #revocations: Uint8Array | null;
   #stopped = false;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
+    this.#revocations = options.revocations;
     this.#slots = Array.from({ length: options.threads }, (_, index) => new WorkerSlot(index + 1));
   }
 
@@ -133,6 +137,12 @@ export class Supervisor implements PodManager {
     this.#holders.delete(identity);
   }
 
+  /** Other revocation lists are in force: connections of revoked peers are cut. */
+  revoke(lists: Uint8Array): void {
+    this.#revocations = lists;
+    this.#broadcast({ kind: 'revocations', lists });
+  }
+
   setLogLevel(spec: string): void {
     this.#broadcast({ kind: 'log-level', spec });
   }
@@ -182,6 +192,7 @@ export class Supervisor implements PodManager {
       index: slot.index,
       affinity: this.#affinity,
       settings,
+      revocations: this.#revocations,
       logLevel: log.level(),
       logFormat,
     };
@@ -195,6 +206,8 @@ export class Supervisor implements PodManager {
             return;
           }
           slot.attach(worker);
+          const lists = this.#revocations;
+          if (lists !== null && lists !== data.revocations) slot.send({ kind: 'revocations', lists });
           this.#restore(slot);
           resolve();
           return;

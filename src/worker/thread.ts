@@ -9,7 +9,7 @@ import type { FromWorker, ToWorker, WorkerData } from './messages.ts';
 import type { AskControl } from './plan-cache.ts';
 import { TunnelAffinity } from './tunnel-affinity.ts';
 
-const { name, index, affinity, settings, logLevel, logFormat } = workerData as WorkerData;
+const { name, index, affinity, settings, revocations, logLevel, logFormat } = workerData as WorkerData;
 const port = parentPort!;
 const writer = createLineWriter();
 const log = createLogger({ format: logFormat, level: logLevel, write: writer.write });
@@ -54,6 +54,9 @@ port.on('message', (message: ToWorker) => {
     case 'forget-certificate':
       plane.forgetCertificate(message.identity);
       break;
+    case 'revocations':
+      plane.loop.setRevocations(message.lists);
+      break;
     case 'plan': {
       const done = asked.get(message.id);
       asked.delete(message.id);
@@ -92,6 +95,7 @@ port.on('message', (message: ToWorker) => {
   }
 });
 
+if (revocations !== null) plane.loop.setRevocations(revocations);
 send({ kind: 'ready' });
 
 function send(message: FromWorker): void {

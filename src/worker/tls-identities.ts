@@ -41,6 +41,7 @@ export class TlsContexts implements TlsIdentities {
         rootsPem: certificate.rootsPem,
         groups: this.#settings.tlsGroups,
         keyLogPath: this.#settings.keyLogPath,
+        tls12: this.#settings.tls12,
       });
     } catch (error) {
       this.fail(identity, `the certificate cannot be used: ${messageOf(error)}`);

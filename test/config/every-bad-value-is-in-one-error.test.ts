@@ -33,6 +33,12 @@ test('both sources of local mesh state at once are refused', async () => {
   ]);
 });
 
+test('TLS 1.2 and post-quantum compliance at once are refused', async () => {
+  assert.deepEqual(await problemsOf({ TLS12_ENABLED: 'true', COMPLIANCE_POLICY: 'pqc' }), [
+    'TLS12_ENABLED=true and COMPLIANCE_POLICY=pqc; accepted: one of the two (TLS 1.2 has no key exchange that the policy permits)',
+  ]);
+});
+
 test('a header variable whose name cannot be a header is refused without its value', async () => {
   const [problem] = await problemsOf({ 'XDS_HEADER_A B': 'hush' });
   assert.match(problem!, /^XDS_HEADER_A B; accepted: /);

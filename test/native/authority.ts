@@ -94,6 +94,7 @@ function authority(commonName: string, parent: Signer | null): Authority {
         rootsPem: signer.rootPem,
         groups: DEFAULT_GROUPS,
         keyLogPath: '',
+        tls12: false,
         ...changes,
       };
     },

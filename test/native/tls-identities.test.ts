@@ -90,6 +90,14 @@ const refusedByClient: Record<string, Case & { readonly error: string }> = {
   },
 };
 
+/** Where a certificate is out of its time, both times are told: either may be the wrong one. */
+function withoutTimes(event: string): string {
+  if (!/certificate (has expired|is not yet valid)/.test(event)) return event;
+  const times = / \(certificate not valid (before|after) [-\d]+T[\d:]+Z; this node's clock says [-\d]+T[\d:]+Z\)$/;
+  assert.match(event, times);
+  return event.replace(times, '');
+}
+
 for (const [name, { client, server, error, ...expected }] of Object.entries(refusedByClient)) {
   test(`a client refuses: ${name}`, async (t) => {
     const loop = testLoop(t);
@@ -100,7 +108,7 @@ for (const [name, { client, server, error, ...expected }] of Object.entries(refu
       expected,
     );
     await sides.client.told('failed');
-    assertLog(sides.client, [`failed TLS: tls handshake error: ${error}`]);
+    assert.deepEqual(sides.client.log.map(withoutTimes), [`failed TLS: tls handshake error: ${error}`]);
     assert.equal(loop.peer(sides.client.channel), null);
     // The server is told why.
     assert.match(await sides.server.told('failed'), /^failed TLS: tls handshake error: .*alert .*certificate/);
@@ -148,7 +156,7 @@ for (const [name, { client, server, error, ...expected }] of Object.entries(refu
       expected,
     );
     await sides.server.told('failed');
-    assertLog(sides.server, [`failed TLS: tls handshake error: ${error}`]);
+    assert.deepEqual(sides.server.log.map(withoutTimes), [`failed TLS: tls handshake error: ${error}`]);
     assert.equal(loop.peer(sides.server.channel), null);
     // In TLS 1.3 a client is done before it is judged.
     await sides.client.told('secured');

@@ -27,6 +27,7 @@ async function supervisorUnderTest(t: TestContext, options: Partial<SupervisorOp
   const supervisor = new Supervisor({
     threads: 1,
     settings: { ...SETTINGS, ipv6: true },
+    revocations: null,
     log: createLogger({ format: 'plain', level: 'info', write: (line) => (text += line) }),
     logFormat: 'plain',
     plan: async (query, answer) => answer({ plan: passOn(query), reads: new Set() }),

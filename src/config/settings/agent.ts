@@ -1,5 +1,5 @@
 import type { Setting } from '../setting.ts';
-import { duration, fixed, integer, ipAddress, nameSegment, oneOf } from '../values.ts';
+import { boolean, duration, fixed, integer, ipAddress, nameSegment, oneOf } from '../values.ts';
 
 export const agentSettings = {
   proxyMode: {
@@ -62,6 +62,13 @@ export const agentSettings = {
       'Grace period of the agent’s own pod. The deadline is 5 s shorter when that leaves more than 5 s, else 1 s shorter, and at least 1 s.',
     why: 'The agent must be gone before the kubelet kills it, with time left to report.',
     input: true,
+  },
+  allowDumps: {
+    env: 'CULVERT_ALLOW_DUMPS',
+    type: boolean,
+    default: 'false',
+    meaning: 'Let the kernel write core files of the agent, and debuggers attach to it.',
+    why: 'For debugging only: its memory holds the private keys of every pod on the node.',
   },
   podName: {
     env: 'POD_NAME',

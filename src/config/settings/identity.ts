@@ -1,5 +1,5 @@
 import type { Setting } from '../setting.ts';
-import { duration, filePath, fixed, nameSegment } from '../values.ts';
+import { addressList, boolean, compliancePolicy, duration, filePath, fixed, nameSegment } from '../values.ts';
 
 export const identitySettings = {
   caDir: {
@@ -34,29 +34,38 @@ export const identitySettings = {
     meaning: 'File that the secrets of TLS sessions are appended to, for reading a packet capture.',
     why: 'For debugging only: who has this file can read the traffic.',
   },
+  tlsKeylogAddresses: {
+    env: 'CULVERT_TLS_KEYLOG_ADDRESSES',
+    type: addressList,
+    default: null,
+    otherwise: 'those of all peers',
+    meaning: 'Peers whose sessions go to `CULVERT_TLS_KEYLOG`: addresses and CIDR ranges, separated by commas.',
+    why: 'One conversation can be looked at without giving away all of them.',
+  },
   crlPath: {
     env: 'CRL_PATH',
-    type: fixed('', null, 'revocation lists are not supported by this version'),
+    type: filePath,
     default: null,
     otherwise: 'off',
-    meaning: 'Certificate revocation list.',
-    why: 'Refused rather than ignored: an operator who sets it relies on it.',
+    meaning:
+      'File of certificate revocation lists: any number as PEM, or one as DER. Followed; a list that revokes the certificate of a connected peer cuts its tunnels.',
+    why: 'For a certificate or a signing CA that must not be trusted until it expires.',
   },
   compliancePolicy: {
     env: 'COMPLIANCE_POLICY',
-    type: fixed('', null, 'restricted key exchanges are not supported by this version'),
+    type: compliancePolicy,
     default: null,
-    otherwise: 'off',
-    meaning: 'Restriction of the TLS key exchange.',
-    why: 'Refused rather than ignored: an operator who sets it relies on it.',
+    otherwise: 'X25519MLKEM768, X25519 or P-256, in this order',
+    meaning: '`pqc`: tunnels use TLS 1.3 with the key exchange X25519MLKEM768 and nothing else.',
+    why: 'What is recorded today must not be read once quantum computers can break the other key exchanges. Peers without it cannot connect.',
     dump: null,
   },
   tls12Enabled: {
     env: 'TLS12_ENABLED',
-    type: fixed('false', false, 'tunnels speak TLS 1.3'),
+    type: boolean,
     default: 'false',
-    meaning: 'TLS 1.2 on tunnels.',
-    why: 'Refused rather than ignored: its peers could not connect.',
+    meaning: 'Permit TLS 1.2 on tunnels besides 1.3. Not together with `COMPLIANCE_POLICY=pqc`.',
+    why: 'Only for peers that have nothing better: it costs a round trip more and hides less of the handshake.',
     dump: null,
   },
   fakeCa: {

@@ -293,6 +293,8 @@ export const SETTINGS: PlaneSettings = {
   windowBudget: 64 * 1024 * 1024,
   tlsGroups: 'X25519',
   keyLogPath: '',
+  tls12: false,
+  keyLogAddresses: null,
   policyInfoLogging: false,
 };
 
