@@ -142,7 +142,10 @@ test('a forged record is an error', async (t) => {
   startServer(server, permitting(serverMaterial));
   await Promise.all([server.told('secured'), once(client, 'secureConnect')]);
   raw.write(Buffer.from([23, 3, 3, 0, 40, ...pattern(40)]));
-  assert.match(await server.told('failed'), /^failed TLS: tls error: (record layer failure|decryption failed or bad record mac)$/);
+  assert.match(
+    await server.told('failed'),
+    /^failed TLS: tls error: (record layer failure|decryption failed or bad record mac)$/,
+  );
   client.destroy();
 });
 
