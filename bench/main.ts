@@ -1,13 +1,14 @@
 /**
  * The benchmarks: stock load generators, ratios within one run, one table.
  *
- *     npm run bench -- [relay] [pods] [memory] [policy] [--quick] [--workers=N]
+ *     npm run bench -- [relay] [pods] [fairness] [memory] [policy] [--quick] [--workers=N]
  */
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { fairness } from './fairness.ts';
 import type { Bench } from './harness/bench.ts';
 import { type Figure, formatTable, meets } from './harness/figures.ts';
 import { memory } from './memory.ts';
@@ -15,7 +16,7 @@ import { pods } from './pods.ts';
 import { policy } from './policy.ts';
 import { relay } from './relay.ts';
 
-const benches: Readonly<Record<string, Bench>> = { relay, pods, memory, policy };
+const benches: Readonly<Record<string, Bench>> = { relay, pods, fairness, memory, policy };
 
 /** What a node of two processors gets by default (spec §15.1). */
 const DEFAULT_WORKERS = '2';
