@@ -34,6 +34,8 @@ export function assertConsistent(script: Script, client: Seen, server: Seen | un
     assert.notEqual(own.left, null, `still open: ${story()}`);
     if (own.told === 'ended' && own === client && script.nodeClient && other.left === 'reset') {
       // Node's sockets take a reset for an end when a write has met it first.
+    } else if (own.told === 'ended' && own === server && script.nodeClient && other.left === 'reset' && other.shut) {
+      // Node cannot reset a socket behind its own end; closed instead, it forgets what it had not written yet.
     } else if (own.told === 'ended') {
       assert.ok(other.shut, `an end that nobody made: ${story()}`);
       assert.equal(own.received, other.sent, `an end before the last byte: ${story()}`);
