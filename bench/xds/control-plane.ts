@@ -1,0 +1,66 @@
+/**
+ * A control plane with a generated mesh, as a process of its own: sends everything in one response, and between two SIGUSR2
+ * a number of changes a second, in pushes as istiod collects them.
+ *
+ *     control-plane.ts <workloads> <port> <folder> <changes per second>
+ *
+ * Reads `more.json`, further addresses by name, from the folder when there is one; writes `root.pem` and `status.json`.
+ */
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { ADDRESS, startIstiod } from '../../test/support/istiod.ts';
+import { changed, snapshot } from './generated-mesh.ts';
+
+/** istiod collects changes for this long (control-01 §7.6), in ms. */
+const DEBOUNCE = 100;
+
+const [workloads, port, folder, rate] = process.argv.slice(2) as [string, string, string, string];
+const file = (name: string) => join(folder, name);
+const revive = (_: string, value: { type?: string; data?: number[] }) =>
+  value?.type === 'Buffer' ? Buffer.from(value.data!) : value;
+const more = existsSync(file('more.json')) ? JSON.parse(readFileSync(file('more.json'), 'utf8'), revive) : {};
+const message = snapshot(Number(workloads), more);
+
+const istiod = await startIstiod({ port: Number(port) });
+istiod.answers.addresses = false;
+writeFileSync(file('root.pem'), istiod.rootPem);
+
+const status = { bytes: message.length, acknowledgedMs: 0, pushes: 0, rejected: null as string | null };
+const tell = () => {
+  writeFileSync(file('status.json.new'), JSON.stringify(status));
+  renameSync(file('status.json.new'), file('status.json'));
+};
+tell();
+
+let pushing: NodeJS.Timeout | undefined;
+let at = 0;
+process.on('SIGUSR2', () => {
+  if (pushing !== undefined) {
+    clearInterval(pushing);
+    pushing = undefined;
+    return;
+  }
+  pushing = setInterval(() => {
+    const indexes = Array.from({ length: (Number(rate) * DEBOUNCE) / 1000 }, () => at++ % Number(workloads));
+    istiod.sendRaw(changed(indexes, ++status.pushes));
+  }, DEBOUNCE);
+});
+process.stdout.write('ready\n');
+
+let served = -1;
+let sent = 0;
+setInterval(() => {
+  const asking = istiod.requests.findLast(({ typeUrl, nonce }) => typeUrl === ADDRESS && nonce === '');
+  if (asking === undefined || asking.stream === served) return;
+  served = asking.stream;
+  sent = performance.now();
+  istiod.sendRaw(message);
+}, 5);
+setInterval(() => {
+  const answer = istiod.requests.find(({ stream, nonce }) => stream === served && nonce === 'snapshot');
+  if (answer === undefined || sent === 0) return;
+  status.acknowledgedMs = performance.now() - sent;
+  status.rejected = answer.error;
+  sent = 0;
+  tell();
+}, 5);
