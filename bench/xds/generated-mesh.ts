@@ -11,7 +11,8 @@ const PODS_PER_SERVICE = 20;
 export function snapshot(workloads: number, more: Readonly<Record<string, Json>> = {}): Buffer {
   const parts: Buffer[] = [];
   for (let index = 0; index < workloads; index++) parts.push(resource(uid(index), workload(index)));
-  for (let index = 0; index < workloads / PODS_PER_SERVICE; index++) parts.push(resource(serviceKey(index), service(index)));
+  for (let index = 0; index < workloads / PODS_PER_SERVICE; index++)
+    parts.push(resource(serviceKey(index), service(index)));
   for (const [name, address] of Object.entries(more)) parts.push(resource(name, address));
   return Buffer.concat([...parts, encode('DeltaDiscoveryResponse', { typeUrl: ADDRESS, nonce: 'snapshot' })]);
 }
@@ -49,7 +50,14 @@ function workload(index: number, more: Json = {}): Json {
       workloadName: `app-${service}`,
       clusterId: 'Kubernetes',
       locality: { region: 'eu-central-1', zone: `eu-central-1${'abc'[index % 3]}` },
-      services: { [serviceKey(service)]: { ports: [{ servicePort: 80, targetPort: 8080 }, { servicePort: 9090, targetPort: 9090 }] } },
+      services: {
+        [serviceKey(service)]: {
+          ports: [
+            { servicePort: 80, targetPort: 8080 },
+            { servicePort: 9090, targetPort: 9090 },
+          ],
+        },
+      },
       ...more,
     },
   };
@@ -62,7 +70,10 @@ function service(index: number): Json {
       namespace: namespaceOf(index),
       hostname: `app-${index}.${namespaceOf(index)}.svc.cluster.local`,
       addresses: [{ network: '', address: Buffer.of(172, 20 + (index >> 16), (index >> 8) & 255, index & 255) }],
-      ports: [{ servicePort: 80, targetPort: 8080 }, { servicePort: 9090, targetPort: 9090 }],
+      ports: [
+        { servicePort: 80, targetPort: 8080 },
+        { servicePort: 9090, targetPort: 9090 },
+      ],
       ipFamilies: 1,
       canonical: true,
     },

@@ -1,5 +1,6 @@
 import { formatIp, parseIpv4 } from '../netns/address.ts';
 import type { Member, WorkloadUpdate } from './mesh-state.ts';
+import { hashName, ShardedMap } from './sharded-map.ts';
 import type { NetworkAddress, ServiceKey, Workload } from './types.ts';
 import { ProfileIndex, type WorkloadProfile } from './workload-profile.ts';
 
@@ -24,7 +25,7 @@ export class WorkloadTable {
   readonly #healthy: boolean[] = [];
   readonly #freeRows: number[] = [];
   // The indexes.
-  readonly #byUid = new Map<string, number>();
+  readonly #byUid = new ShardedMap<string, number>(hashName);
   readonly #byAddress = new Map<string, AddressIndex>();
   readonly #byHostname = new Map<string, Rows>();
   readonly #byPod = new Map<string, Rows>();
@@ -52,7 +53,7 @@ export class WorkloadTable {
   }
 
   *values(): IterableIterator<Workload> {
-    for (const row of this.#byUid.values()) yield this.#read(row);
+    for (const [, row] of this.#byUid) yield this.#read(row);
   }
 
   /** Pods win over other kinds, then HBONE over TCP, then the one that came last. */
@@ -351,7 +352,7 @@ function removeFrom(index: Index, key: string, row: number): void {
 
 /** Rows by canonical address. IPv4 addresses are kept as numbers, which need no text of their own. */
 class AddressIndex implements Index {
-  readonly #ipv4 = new Map<number, Rows>();
+  readonly #ipv4 = new ShardedMap<number, Rows>((word) => word);
   readonly #others = new Map<string, Rows>();
 
   get size(): number {

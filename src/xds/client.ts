@@ -9,7 +9,7 @@ import type { LocalLayer, Overlay } from '../state/local-layer.ts';
 import type { MeshStore } from '../state/mesh-state.ts';
 import { createBackoff } from '../zds/backoff.ts';
 import { ADDRESS, AUTHORIZATION, encodeRequest, encodeVersions, type Node, type TypeUrl } from './delta.ts';
-import { explain, type Termination, terminationOf } from './failure.ts';
+import { explain, kindOf, type Termination, terminationOf } from './failure.ts';
 import { type GrpcStream, type MessagePiece, openGrpcStream, STATUS, type StreamEnd } from './grpc-stream.ts';
 import { Intake, type ResponseIntake, type TakenIn } from './intake.ts';
 import type { KnownResources, Push } from './known.ts';
@@ -126,7 +126,7 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
     lastError = sentence;
     counted.terminated(reason);
     const delay = backoff.next();
-    if (reason === 'ConnectionError' || reason === 'Error') troubles.met(sentence, delay);
+    if (reason === 'ConnectionError' || reason === 'Error') troubles.met(kindOf(end), sentence, delay);
     else log.debug('xds', 'the control plane ended the stream, another one follows', { reason: sentence });
     enter('waiting');
     retry = setTimeout(attempt, delay);
@@ -351,16 +351,16 @@ function headersOf({ headers, prefix, clusterId }: ControlPlaneServer, token: st
 
 /** Says what is wrong once, again when it has lasted, and once that it is over. */
 function createTroubleLog(log: Logger) {
-  /** Sentence → when it was said. */
+  /** Kind of trouble → when it was said. */
   const told = new Map<string, number>();
   let began: number | null = null;
   return {
-    met(sentence: string, delay: number): void {
+    met(kind: string, sentence: string, delay: number): void {
       const now = performance.now();
       began ??= now;
       for (const [each, at] of told) if (now - at >= REPEAT_MS) told.delete(each);
-      if (told.has(sentence) || told.size >= MAX_TOLD) return;
-      told.set(sentence, now);
+      if (told.has(kind) || told.size >= MAX_TOLD) return;
+      told.set(kind, now);
       log.warn('xds', 'no mesh state from the control plane, what is known stays in force', {
         error: sentence,
         since: `${Math.round((now - began) / 1000)}s`,
@@ -419,5 +419,5 @@ const VERSION_OVERHEAD = 12;
 const VERSIONS_PER_STEP = 2000;
 const MAX_LOGGED = 5;
 const REPEAT_MS = 60_000;
-/** Different sentences in that time. */
+/** Kinds of trouble that are told in that time. */
 const MAX_TOLD = 8;

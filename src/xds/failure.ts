@@ -29,6 +29,12 @@ const RETRYABLE: ReadonlySet<number> = new Set([
   STATUS.UNAVAILABLE,
 ]);
 
+/** Equal for ends of one kind, whatever numbers and times their sentences have in them. */
+export function kindOf(end: StreamEnd): string {
+  if (end.kind === 'status') return `status ${end.code}`;
+  return `connection ${codeOf(end.error) || end.error.message}`;
+}
+
 /** One sentence that says what is wrong between this agent and the control plane and what to do about it. */
 export function explain(end: StreamEnd, server: ControlPlaneServer, token: string | null, now: number): string {
   const where = server.address.replace(/^https:\/\//, '');
@@ -42,7 +48,7 @@ function explainConnection(error: Error, server: ControlPlaneServer, where: stri
   if (error instanceof CulvertError && !CONNECTION_CODES.has(error.code)) return error.message;
   const code = codeOf(error);
   const clock = `this node's clock says ${new Date(now).toISOString()}`;
-  const detail = ` (${printable(messageOf(error) || code, null)})`;
+  const detail = ` (${printable(reasonOf(error) || code, null)})`;
   switch (code) {
     case 'ENOTFOUND':
     case 'EAI_AGAIN':
@@ -61,6 +67,7 @@ function explainConnection(error: Error, server: ControlPlaneServer, where: stri
     case 'CERT_HAS_EXPIRED':
       return `the certificate of the control plane at ${where} has expired, and ${clock}: if that is right, the server needs a new one${detail}`;
     case 'NOT_HTTP2':
+    case 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL':
       return `the server at ${where} does not speak HTTP/2: check that XDS_ADDRESS names the control plane (port 15012 of istiod)`;
     case 'CONNECTION_LOST':
     case 'ECONNRESET':
@@ -118,6 +125,11 @@ function codeOf(error: Error): string {
   const { code, errors } = error as Error & { code?: unknown; errors?: unknown };
   if (Array.isArray(errors) && errors.length > 0) return codeOf(errors.at(-1) as Error);
   return typeof code === 'string' ? code : '';
+}
+
+/** The text of an error; of OpenSSL's only what is not about its own source. */
+function reasonOf(error: Error & { reason?: unknown }): string {
+  return typeof error.reason === 'string' ? error.reason : messageOf(error);
 }
 
 /** When a JWT expires, in ms since 1970; null for anything else. It is not verified: this explains an answer. */

@@ -1,10 +1,11 @@
+import { hashName, ShardedMap } from '../state/sharded-map.ts';
 import type { TypeUrl } from './delta.ts';
 
 /** What the control plane has sent of one type, over all streams. */
 export class KnownResources {
   readonly typeUrl: TypeUrl;
   /** Name → version of what was accepted last. */
-  readonly #versions = new Map<string, string>();
+  readonly #versions = new ShardedMap<string, string>(hashName);
   /** Name → why it was not accepted. */
   readonly #rejected = new Map<string, string>();
   /**
