@@ -1,6 +1,6 @@
 // The npm scripts: each task brings the checkout up to date, then runs its steps under the pinned Node.
 //
-//   node scripts/task.mjs <test|check|demo|bench|build|test:asan> [arguments]
+//   node scripts/task.mjs <test|check|demo|bench|build|image|test:cluster|test:asan> [arguments]
 import { execFileSync, spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { pinnedNode, root, toolEnvironment } from './setup/layout.mjs';
@@ -33,6 +33,21 @@ const tasks = {
     ],
   },
   build: { needs: needs.run, steps: (rest) => [['scripts/bundle.mjs', ...rest]] },
+  image: {
+    needs: needs.pods,
+    steps: (rest) => [
+      ['scripts/bundle.mjs', '--quiet'],
+      ['scripts/image.mjs', ...rest],
+    ],
+  },
+  'test:cluster': {
+    needs: needs.pods,
+    steps: (rest) => [
+      ['scripts/bundle.mjs', '--quiet'],
+      ['scripts/image.mjs', '--quiet'],
+      ['--test', ...rest, 'test/cluster/on-kubernetes.ts'],
+    ],
+  },
   'test:asan': {
     needs: needs.asan,
     steps: (rest) => [[...testFlags, ...(rest.length > 0 ? rest : ['test/{native,netns,relay,zds}/**/*.test.ts'])]],

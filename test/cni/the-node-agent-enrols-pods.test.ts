@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { statSync } from 'node:fs';
 import { test } from 'node:test';
 import { noApiServer } from './support/api-server.ts';
-import { eventually, hostRules, isCaptured, testNode } from './support/node.ts';
+import { eventually } from './support/eventually.ts';
+import { hostRules, isCaptured, testNode } from './support/node.ts';
 import { connectTestAgent } from './support/zds-agent.ts';
 
 const AMBIENT = { 'istio.io/dataplane-mode': 'ambient' };

@@ -3,11 +3,11 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { runCommand } from '../../../src/netns/run.ts';
 import { type Pod, type PodNetwork, podNetwork } from '../../support/pods.ts';
 import { type ApiServer, startApiServer } from './api-server.ts';
+import { eventually } from './eventually.ts';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 
@@ -179,21 +179,6 @@ async function startNodeAgent(t: TestContext, node: TestNode, env: Record<string
       return await ended;
     },
   };
-}
-
-/** Waits until something holds; what it throws counts as not yet. */
-export async function eventually(what: string, holds: () => unknown, ms = 30_000): Promise<void> {
-  const deadline = Date.now() + ms;
-  let last: unknown = 'it did not hold';
-  while (Date.now() < deadline) {
-    try {
-      if (await holds()) return;
-    } catch (error) {
-      last = error;
-    }
-    await delay(50);
-  }
-  throw new Error(`${what}: not within ${ms} ms`, { cause: last });
 }
 
 /** Whether a pod has capture rules. */

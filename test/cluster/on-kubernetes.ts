@@ -1,0 +1,402 @@
+/**
+ * The whole of the node side on a real Kubernetes of two nodes: from `kubectl apply` to the uninstall. One story, because
+ * a cluster is dear; each part says what it shows. Run by `npm run test:cluster`.
+ */
+import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { stringify } from 'yaml';
+import { OWN_NETNS } from '../../native/netns.ts';
+import { captureLink } from '../../src/demo/link-capture.ts';
+import { viewAsTls } from '../../src/demo/tls-stream.ts';
+import { eventually } from '../cni/support/eventually.ts';
+import {
+  type Cluster,
+  type KubeObject,
+  manifestForLocalState,
+  NODES,
+  type Node,
+  noCluster,
+  replace,
+  startCluster,
+} from './cluster.ts';
+
+const skip = noCluster();
+const image = fileURLToPath(new URL('../../dist/culvert-image.tar', import.meta.url));
+const AMBIENT = 'istio.io/dataplane-mode=ambient';
+const STATUS = 'ambient.istio.io/redirection';
+const WAIT = 60_000;
+
+let cluster: Cluster;
+let folder: string;
+let conflists: Map<Node, string>;
+let denyServer = false;
+
+before(async () => {
+  if (skip) return;
+  cluster = startCluster();
+  await cluster.loadImage(image);
+  folder = mkdtempSync(join(tmpdir(), 'culvert-cluster-'));
+  conflists = new Map(NODES.map((node) => [node, readFileSync(conflist(node), 'utf8')]));
+});
+
+after(() => {
+  if (!skip && process.env.CULVERT_KEEP_CLUSTER !== '1') cluster?.down();
+});
+
+test('one apply brings the node agent and the plugin to every node', { skip }, async () => {
+  await cluster.kubectl('create', 'namespace', 'demo');
+  await runPod('early', 'node2', { serves: true });
+  await podRunning('early');
+  writeMesh([]);
+  await cluster.apply(manifestForLocalState(join(folder, 'mesh'), join(folder, 'ca')));
+  for (const name of ['culvert-cni', 'culvert-agent']) await rolledOut(name);
+  for (const node of NODES) {
+    const { plugins } = JSON.parse(readFileSync(conflist(node), 'utf8')) as { plugins: { type: string }[] };
+    assert.deepEqual(
+      plugins.map(({ type }) => type),
+      ['bridge', 'portmap', 'culvert-cni'],
+    );
+    assert.ok(existsSync(join(cluster.folder(node), 'cni-bin/culvert-cni')));
+  }
+  assert.equal(await status('early'), undefined);
+});
+
+test('a label enrols running pods by the watch and new pods by the plugin', { skip }, async () => {
+  await cluster.kubectl('label', 'namespace', 'demo', AMBIENT);
+  await eventually('early is enrolled', async () => (await status('early')) === 'enabled', WAIT);
+  await runPod('client', 'node1', {});
+  await runPod('server', 'node2', { serves: true, probes: true });
+  await runPod('out', 'node1', { labels: { 'istio.io/dataplane-mode': 'none' } });
+  for (const name of ['client', 'server', 'out']) await podRunning(name);
+  for (const name of ['client', 'server']) {
+    await eventually(`${name} is enrolled`, async () => (await status(name)) === 'enabled', WAIT);
+  }
+  assert.equal(await status('out'), undefined);
+  const log = await agentLog('culvert-cni', 'node1');
+  assert.match(log, /pod captured.*demo\/client/);
+});
+
+test('traffic between nodes goes through mTLS, as seen on the wire', { skip }, async () => {
+  await writeMeshOfPods();
+  const server = await podIp('server');
+  const wire = captureLink(OWN_NETNS, 'kube2');
+  try {
+    for (const name of ['server', 'early']) {
+      await eventually(
+        `client reaches ${name}`,
+        async () => (await fetchFrom('client', name)).includes(`I am ${name}`),
+        WAIT,
+      );
+    }
+    const streams = wire.streams().filter(({ receiver }) => receiver.ip === server);
+    assert.ok(streams.length > 0, 'nothing passed the link to the server');
+    for (const { receiver, bytes } of streams.filter(({ bytes }) => bytes.length > 0)) {
+      assert.equal(receiver.port, 15008);
+      assert.equal(viewAsTls(bytes).kind, 'tls');
+    }
+    // The pod that opted out is not in the mesh, and its traffic can be read.
+    assert.match(await fetchFrom('out', 'server'), /I am server/);
+    assert.ok(wire.streams().some(({ receiver, bytes }) => receiver.port === 8080 && bytes.includes('GET /')));
+  } finally {
+    wire.close();
+  }
+});
+
+test('probes reach a pod that nobody else may reach', { skip }, async () => {
+  denyServer = true;
+  await writeMeshOfPods();
+  await eventually('client is denied', async () => !(await fetches('client', 'server')), WAIT);
+  await eventually('out is denied', async () => !(await fetches('out', 'server')), WAIT);
+  const restarts = () =>
+    cluster.kubectl(
+      'get',
+      'pod',
+      '-n',
+      'demo',
+      'server',
+      '-o',
+      'jsonpath={.status.containerStatuses[0].restartCount}/{.status.containerStatuses[0].ready}',
+    );
+  // Three failed probes of one second each would have shown.
+  await new Promise((resolve) => setTimeout(resolve, 6000));
+  assert.equal(await restarts(), '0/true');
+  denyServer = false;
+  await writeMeshOfPods();
+  await eventually('client is let in again', () => fetches('client', 'server'), WAIT);
+});
+
+test('another node agent takes over, and pods keep their traffic meanwhile', { skip }, async () => {
+  const old = await podsOf('culvert-cni');
+  const traffic = await loop('client', 'server');
+  await cluster.kubectl(
+    'delete',
+    'pod',
+    '-n',
+    'culvert-system',
+    '-l',
+    'app.kubernetes.io/name=culvert-cni',
+    '--wait=false',
+  );
+  await eventually(
+    'new node agents',
+    async () =>
+      (await podsOf('culvert-cni')).every(({ metadata }) => !old.some((pod) => pod.metadata.uid === metadata.uid)),
+    WAIT,
+  );
+  await rolledOut('culvert-cni');
+  const { failed, done } = await traffic.stop();
+  assert.equal(failed, 0, `${failed} of ${done} requests failed`);
+  assert.equal(await status('server'), 'enabled');
+  assert.match(await agentLog('culvert-cni', 'node2'), /enrolled pods found.*pods=2.*without_namespace=0/);
+});
+
+test('a new agent takes over from the old one under load', { skip }, async () => {
+  const traffic = await loop('client', 'server');
+  await cluster.kubectl('rollout', 'restart', '-n', 'culvert-system', 'daemonset/culvert-agent');
+  await rolledOut('culvert-agent');
+  const { failed, done } = await traffic.stop();
+  assert.ok(done > 50, `only ${done} requests`);
+  assert.equal(failed, 0, `${failed} of ${done} requests failed`);
+});
+
+test('without a node agent pods of enrolled namespaces wait, and others start', { skip }, async () => {
+  await stopNodeAgents();
+  await runPod('waits', 'node1', {});
+  await runPod('starts', 'node1', { namespace: 'default' });
+  await podRunning('starts', 'default');
+  await eventually(
+    'the reason is told',
+    async () => {
+      const events = await cluster.kubectl(
+        'get',
+        'events',
+        '-n',
+        'demo',
+        '--field-selector',
+        'involvedObject.name=waits',
+      );
+      return events.includes('namespace demo is in the mesh');
+    },
+    WAIT,
+  );
+  assert.equal((await pod('waits')).status.phase, 'Pending');
+  await startNodeAgents();
+  await podRunning('waits');
+  await eventually('waits is enrolled', async () => (await status('waits')) === 'enabled', WAIT);
+  await cluster.kubectl('delete', 'pod', '-n', 'default', 'starts', '--grace-period=0', '--force');
+});
+
+test('pods that come and go leave nothing behind', { skip }, async () => {
+  const figures = async () => {
+    const metrics = await cluster.onNode('node1', 'curl', '-s', 'http://127.0.0.1:15014/metrics');
+    const read = (name: string) => Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(metrics)?.[1] ?? 0);
+    return {
+      descriptors: read('process_open_fds'),
+      pods: [...metrics.matchAll(/^culvert_cni_pods\{.*\} (\d+)$/gm)].reduce(
+        (sum, [, count]) => sum + Number(count),
+        0,
+      ),
+      memory: read('process_resident_memory_bytes'),
+    };
+  };
+  const before = await figures();
+  const count = Number(process.env.CULVERT_CHURN ?? 20);
+  for (let made = 0; made < count; made += 5) {
+    const names = Array.from({ length: 5 }, (_, index) => `churn-${made + index}`);
+    await Promise.all(names.map((name) => runPod(name, 'node1', {})));
+    for (const name of names) await podRunning(name);
+    await cluster.kubectl('delete', 'pod', '-n', 'demo', ...names, '--grace-period=0', '--force');
+  }
+  await eventually(
+    'nothing is left',
+    async () => {
+      const now = await figures();
+      return now.pods === before.pods && now.descriptors <= before.descriptors + 3;
+    },
+    WAIT,
+  );
+  assert.ok((await figures()).memory < 130e6, 'the node agent has grown');
+});
+
+test('the node agent outlives its API server', { skip }, async () => {
+  const pid = readFileSync(join(cluster.folder('node1'), '../kube-apiserver.pid'), 'utf8').trim();
+  process.kill(Number(pid), 'SIGSTOP');
+  await new Promise((resolve) => setTimeout(resolve, 3000));
+  process.kill(Number(pid), 'SIGCONT');
+  await runPod('later', 'node2', {});
+  await podRunning('later');
+  await eventually('later is enrolled', async () => (await status('later')) === 'enabled', WAIT);
+});
+
+test('without the label pods leave the mesh and keep their traffic', { skip }, async () => {
+  await cluster.kubectl('label', 'namespace', 'demo', 'istio.io/dataplane-mode-');
+  for (const name of ['client', 'server', 'early']) {
+    await eventually(`${name} has left`, async () => (await status(name)) === undefined, WAIT);
+  }
+  await eventually('plain traffic', () => fetches('client', 'server'), WAIT);
+  await cluster.kubectl('label', 'namespace', 'demo', AMBIENT);
+  await eventually('server is back', async () => (await status('server')) === 'enabled', WAIT);
+  await eventually('traffic', () => fetches('client', 'server'), WAIT);
+});
+
+test('an uninstall leaves the nodes as they were', { skip }, async () => {
+  await cluster.kubectl('delete', 'daemonset', '-n', 'culvert-system', 'culvert-cni', '--timeout=120s');
+  await eventually('node agents are gone', async () => (await podsOf('culvert-cni')).length === 0, WAIT);
+  for (const node of NODES) {
+    assert.equal(readFileSync(conflist(node), 'utf8'), conflists.get(node));
+    for (const left of ['cni-bin/culvert-cni', 'run/culvert/cni.sock', 'run/ztunnel/ztunnel.sock']) {
+      assert.ok(!existsSync(join(cluster.folder(node), left)), `${node} still has ${left}`);
+    }
+    assert.doesNotMatch(await cluster.onNode(node, 'nft', 'list', 'tables'), /istio-ambient/);
+  }
+  assert.equal(await status('server'), undefined);
+  await cluster.kubectl('delete', 'namespace', 'culvert-system', '--timeout=120s');
+  assert.match(await fetchFrom('client', 'server'), /I am server/);
+});
+
+function conflist(node: Node): string {
+  return join(cluster.folder(node), 'cni-conf/10-bridge.conflist');
+}
+
+async function runPod(
+  name: string,
+  node: Node,
+  {
+    namespace = 'demo',
+    labels = {},
+    serves = false,
+    probes = false,
+  }: { namespace?: string; labels?: object; serves?: boolean; probes?: boolean },
+): Promise<void> {
+  const serve = `mkdir -p /www; echo I am ${name} > /www/index.html; exec httpd -f -p 8080 -h /www`;
+  const probe = { httpGet: { path: '/', port: 8080 }, periodSeconds: 1, failureThreshold: 3 };
+  await cluster.apply({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name, namespace, labels },
+    spec: {
+      nodeName: node,
+      terminationGracePeriodSeconds: 0,
+      containers: [
+        {
+          name: 'app',
+          image: 'docker.io/local/busybox:1',
+          imagePullPolicy: 'Never',
+          command: ['/bin/busybox', 'sh', '-c', serves ? serve : 'exec sleep 100000'],
+          ...(probes ? { readinessProbe: probe, livenessProbe: probe } : {}),
+        },
+      ],
+    },
+  });
+}
+
+async function pod(name: string, namespace = 'demo'): Promise<KubeObject> {
+  return await cluster.json('get', 'pod', '-n', namespace, name);
+}
+
+async function podRunning(name: string, namespace = 'demo'): Promise<void> {
+  await cluster.kubectl('wait', '-n', namespace, `pod/${name}`, '--for=condition=Ready', '--timeout=180s');
+}
+
+async function podIp(name: string): Promise<string> {
+  return (await pod(name)).status.podIP!;
+}
+
+async function status(name: string): Promise<string | undefined> {
+  return (await pod(name)).metadata.annotations?.[STATUS];
+}
+
+async function podsOf(daemonSet: string): Promise<readonly KubeObject[]> {
+  return (await cluster.json('get', 'pods', '-n', 'culvert-system', '-l', `app.kubernetes.io/name=${daemonSet}`)).items;
+}
+
+async function rolledOut(daemonSet: string): Promise<void> {
+  await cluster.kubectl('rollout', 'status', '-n', 'culvert-system', `daemonset/${daemonSet}`, '--timeout=240s');
+}
+
+async function agentLog(daemonSet: string, node: Node): Promise<string> {
+  const found = (await podsOf(daemonSet)).find(({ spec }) => spec.nodeName === node)!;
+  return await cluster.kubectl('logs', '-n', 'culvert-system', found.metadata.name);
+}
+
+/** The DaemonSet goes on wanting the nodes, so the node agents know that they are only away; but no new one can start. */
+async function stopNodeAgents(): Promise<void> {
+  const updateStrategy = { rollingUpdate: { maxUnavailable: '100%' } };
+  await patchNodeAgents({ updateStrategy, ...ofImage('culvert:absent') });
+  await eventually(
+    'no node agent answers',
+    () => NODES.every((node) => !existsSync(join(cluster.folder(node), 'run/culvert/cni.sock'))),
+    WAIT,
+  );
+}
+
+async function startNodeAgents(): Promise<void> {
+  await patchNodeAgents(ofImage('culvert:0.1.0'));
+  await rolledOut('culvert-cni');
+}
+
+function ofImage(image: string) {
+  return { template: { spec: { containers: [{ name: 'culvert-cni', image }] } } };
+}
+
+async function patchNodeAgents(spec: object): Promise<void> {
+  await cluster.kubectl('patch', 'daemonset', '-n', 'culvert-system', 'culvert-cni', '-p', JSON.stringify({ spec }));
+}
+
+/** The busybox of these nodes is static: its wget crashes on looking up names, nc does not. */
+const REQUEST = String.raw`printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 5`;
+
+async function fetchFrom(client: string, server: string): Promise<string> {
+  return await cluster.exec('demo', client, '/bin/busybox', 'sh', '-c', `${REQUEST} ${await podIp(server)} 8080`);
+}
+
+async function fetches(client: string, server: string): Promise<boolean> {
+  return await fetchFrom(client, server).then(
+    (body) => body.includes(`I am ${server}`),
+    () => false,
+  );
+}
+
+/** One request after another, each in a connection of its own, from a loop inside the pod. */
+async function loop(client: string, server: string) {
+  const request = `${REQUEST} ${await podIp(server)} 8080 | grep -q 'I am ${server}'`;
+  const script = `rm -f /tmp/stop; n=0; f=0; until [ -e /tmp/stop ]; do ${request} || f=$((f+1)); n=$((n+1)); done; echo $n $f`;
+  const ended = cluster.exec('demo', client, '/bin/busybox', 'sh', '-c', script);
+  return {
+    async stop() {
+      await cluster.exec('demo', client, '/bin/busybox', 'sh', '-c', 'echo > /tmp/stop');
+      const [done, failed] = (await ended).trim().split(' ').map(Number);
+      return { done: done!, failed: failed! };
+    },
+  };
+}
+
+/** Tells the agents about the pods of the demo, as a control plane would. */
+async function writeMeshOfPods(): Promise<void> {
+  writeMesh((await cluster.json('get', 'pods', '-n', 'demo')).items.filter(({ status }) => status.podIP !== undefined));
+}
+
+function writeMesh(pods: readonly KubeObject[]): void {
+  const workloads = pods.map(({ metadata, spec, status }) => ({
+    uid: `Kubernetes//Pod/${metadata.namespace}/${metadata.name}`,
+    name: metadata.name,
+    namespace: metadata.namespace,
+    serviceAccount: spec.serviceAccountName,
+    trustDomain: 'cluster.local',
+    workloadIps: [status.podIP],
+    protocol: metadata.annotations?.[STATUS] === 'enabled' ? 'HBONE' : 'TCP',
+    node: spec.nodeName,
+    clusterId: 'Kubernetes',
+    authorizationPolicies: denyServer && metadata.name === 'server' ? ['demo/deny'] : [],
+    services: {},
+  }));
+  const deny = {
+    ...{ name: 'deny', namespace: 'demo', scope: 'WorkloadSelector', action: 'Deny', dryRun: false },
+    rules: [[[{ destinationPorts: [8080] }]]],
+  };
+  replace(join(folder, 'mesh/mesh.yaml'), stringify({ workloads, services: [], policies: denyServer ? [deny] : [] }));
+}
