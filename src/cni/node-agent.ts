@@ -155,6 +155,8 @@ async function start(
   updateState();
   await resumePods({ config, mesh, enroller, discover, log });
   snapshotBuilt.resolve();
+  // What was heard of them before everything was known could not be judged.
+  for (const { uid } of mesh.pods()) enroller.changed(uid);
 
   const pluginRequests = registry.counter(NODE_AGENT.pluginRequests);
   const pluginSeconds = registry.counter(NODE_AGENT.pluginSeconds);

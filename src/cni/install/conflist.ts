@@ -68,7 +68,9 @@ export function standalone(name: string, entry: PluginEntry): ConfFile {
 function isUsable(file: ConfFile): boolean {
   if (!/\.conf(list)?$/.test(file.name)) return false;
   const plugins = pluginsOf(file);
-  return plugins.length > 0 && plugins.every((plugin) => text(fields(plugin).type) !== '');
+  const types = plugins.map((plugin) => text(fields(plugin).type));
+  // A file of the plugin alone, left by a node agent that was not chained, is no network.
+  return types.some((type) => type !== PLUGIN_TYPE) && !types.includes('');
 }
 
 function pluginsOf(file: ConfFile): unknown[] {
