@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { identityOf, meshNetwork, startAgent, workload } from '../support/mesh.ts';
+import { dial, exchange, listenEcho } from '../support/pod-sockets.ts';
+
+test('an agent serves pods while nobody can read its memory, and prints no key', async (t) => {
+  const network = await meshNetwork(t);
+  const client = await network.addPod('client');
+  const server = await network.addPod('server');
+  const agent = await startAgent({
+    network,
+    mesh: { workloads: [client, server].map((pod) => workload(pod)) },
+    env: { CULVERT_ALLOW_DUMPS: 'false', RUST_LOG: 'trace' },
+  });
+  for (const pod of [client, server]) await agent.enrol(pod);
+  await listenEcho(server, 8080);
+  assert.equal(await exchange(dial(client, server.ipv4, 8080), 'hello'), 'hello');
+
+  // The kernel gives the files of such a process to root of the machine: whoever else has the same user id is locked out.
+  const owner = statSync(`/proc/${agent.child.pid}/environ`).uid;
+  const ownNamespace = readFileSync('/proc/self/uid_map', 'utf8').trim().split(/\s+/)[2] !== '4294967295';
+  assert.equal(owner, ownNamespace ? 65534 : 0);
+
+  const dump = (await agent.get('/config_dump')).body;
+  assert.ok(dump.includes(identityOf(server)));
+  const key = readFileSync(join(agent.caDir, 'ca-key.pem'), 'utf8').split('\n')[1]!;
+  assert.equal(statSync(join(agent.caDir, 'ca-key.pem')).mode & 0o777, 0o600);
+  for (const text of [dump, agent.output(), (await agent.get('/logging')).body]) {
+    assert.doesNotMatch(text, /PRIVATE KEY/);
+    assert.ok(!text.includes(key));
+  }
+});
+
+test('a debugger of the same user cannot attach unless that is permitted', async (t) => {
+  if (process.geteuid!() !== 0 || readFileSync('/proc/self/uid_map', 'utf8').trim().split(/\s+/)[2] !== '4294967295') {
+    t.skip('needs root of the machine, to run a second user');
+    return;
+  }
+  // The same user without capabilities, on both sides.
+  const script = `
+    import { denyDumps } from ${JSON.stringify(new URL('../../native/netns.ts', import.meta.url).href)};
+    import { spawnSync } from 'node:child_process';
+    const read = () => spawnSync('head', ['-c', '1', \`/proc/\${process.pid}/environ\`]).status;
+    const before = read();
+    denyDumps();
+    console.log(JSON.stringify([before, read()]));`;
+  const { stdout, stderr } = spawnSync(
+    'setpriv',
+    ['--reuid=65534', '--regid=65534', '--clear-groups', '--', process.execPath, '--input-type=module', '-e', script],
+    { encoding: 'utf8', env: { ...process.env, SECRET: 'x' } },
+  );
+  assert.equal(stdout.trim(), '[0,1]', stderr);
+});
