@@ -97,7 +97,8 @@ async function start(
   end.push(() => xds?.close());
 
   // Before there is a key in memory; what follows shows that the agent can still do its work.
-  if (!config.allowDumps) denyDumps();
+  if (config.allowDumps) log.warn('app', 'core files and debuggers are permitted: they show the keys of every pod');
+  else denyDumps();
   requireCapabilities(config.packetMark);
   const authority = await openAuthority(config, log);
   const certificates = createCertificateManager({ authority, log });
