@@ -217,11 +217,12 @@ async function start(
         },
       }),
       explainRoute({
-        world: () => ({
+        world: async () => ({
           mesh,
           network: config.network,
           localNode: config.localNode ?? '',
           pods: supervisor.pods(),
+          failing: await supervisor.unhealthyEndpoints(),
         }),
         connection: (thread, number) => supervisor.connection(thread, number),
       }),

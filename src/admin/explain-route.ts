@@ -9,7 +9,7 @@ import { prettyJson } from './pretty-json.ts';
 
 /** What questions are answered from. */
 export interface ExplainSources {
-  readonly world: () => World;
+  readonly world: () => Promise<World>;
   /** A live connection by the number of its thread and its number there. */
   readonly connection: (thread: number, number: number) => Promise<LiveConnection | null>;
 }
@@ -54,12 +54,12 @@ async function answerTo(
   const id = given.get('connection');
   if (id === null) {
     const question = { from: given.get('from') ?? '', to: given.get('to') ?? '', port: given.get('port') };
-    return inSlices(explain(world(), question));
+    return inSlices(explain(await world(), question));
   }
   if (given.size > 1) throw new QuestionError('connection= stands alone: leave out the other parameters');
   const [, thread, number] = /^(\d{1,3})-(\d{1,15})$/.exec(id) ?? [];
   const found = thread === undefined ? null : await connection(Number(thread), Number(number));
-  return inSlices(explainLive(world(), id, found));
+  return inSlices(explainLive(await world(), id, found));
 }
 
 const PARAMETERS = ['from', 'to', 'port', 'connection'];

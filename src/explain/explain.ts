@@ -72,7 +72,7 @@ function* capturedRoute(
     const endpoint = set.at(index);
     const judgement =
       index < JUDGED ? yield* judgeEndpoint(world, source, peerIp, endpoint, plan.service) : notJudged(MANY);
-    endpoints.push(describeEndpoint(world, endpoint, endpoint.weight / total, judgement));
+    endpoints.push(describeEndpoint(world, source, endpoint, endpoint.weight / total, judgement));
   }
   const kinds = new Set(plan.groups.map((group) => kindOf(group, group.destination === null)));
   return {
@@ -117,6 +117,7 @@ function* plainRoute(
       address: formatSocketAddress(address),
       share: weight / total,
       health: healthOf(workload),
+      failing: [],
       protocol: 'tcp',
       authority: null,
       expectedIdentities: [],
@@ -153,13 +154,15 @@ function* judgeEndpoint(
 }
 
 function describeEndpoint(
-  { mesh }: World,
+  { mesh, pods, failing }: World,
+  source: Workload,
   endpoint: PlannedEndpoint,
   share: number,
   policy: Judgement,
 ): ExplainedEndpoint {
   const { uid, address, protocol, authority, expectedIdentities, inner, destination } = endpoint;
   const workload = mesh.workload(uid);
+  const pod = pods.find(({ name, namespace }) => name === source.name && namespace === source.namespace);
   return {
     uid,
     name: destination?.name ?? '',
@@ -167,6 +170,9 @@ function describeEndpoint(
     address: formatSocketAddress(address),
     share,
     health: workload === null ? 'not known' : healthOf(workload),
+    failing: failing
+      .filter((each) => each.pod === pod?.uid && each.endpoint === endpoint.healthKey)
+      .map(({ worker, failures, ejectedFor }) => ({ worker, failures, ejectedForMs: ejectedFor })),
     protocol: inner === null ? protocol : 'double-hbone',
     authority: protocol === 'hbone' ? authority : null,
     expectedIdentities,
@@ -183,6 +189,7 @@ function stranger(target: SocketAddress): ExplainedEndpoint {
     address: formatSocketAddress(target),
     share: 1,
     health: 'not known',
+    failing: [],
     protocol: 'tcp',
     authority: null,
     expectedIdentities: [],
@@ -287,7 +294,7 @@ function notesOf({ localNode, pods, mesh }: World, from: ExplainedWorkload, rout
   return notes;
 }
 
-function healthOf({ status }: Workload): string {
+function healthOf({ status }: Workload): 'healthy' | 'unhealthy' {
   return status === 'Healthy' ? 'healthy' : 'unhealthy';
 }
 

@@ -41,12 +41,16 @@ function routeLines(route: ExplainedRoute): string[] {
 }
 
 function endpointLines(endpoint: ExplainedEndpoint): string[] {
-  const { namespace, name, address, share, health, protocol, authority, expectedIdentities, innerIdentities } =
-    endpoint;
+  const { namespace, name, address, share, health, protocol, authority, expectedIdentities } = endpoint;
+  const { failing, innerIdentities } = endpoint;
   const who = name === '' ? 'outside the mesh' : `${namespace}/${name}`;
   return [
     '',
     `endpoint  ${who}  ${address}  ${percent(share)} of new connections, ${health}, ${protocol}${authority === null ? '' : ` for ${authority}`}`,
+    ...failing.map(
+      ({ worker, failures, ejectedForMs }) =>
+        `  failing worker ${worker}: ${failures} failures in a row${ejectedForMs === 0 ? '' : `, left out for ${(ejectedForMs / 1000).toFixed(1)} s`}`,
+    ),
     ...(expectedIdentities.length === 0 ? [] : [`  peer    ${expectedIdentities.join(' or ')}`]),
     ...(innerIdentities === null ? [] : [`  inner   ${innerIdentities.join(' or ')}`]),
     ...judgementLines(endpoint.policy),

@@ -49,9 +49,12 @@ export interface ExplainedEndpoint {
   readonly namespace: string;
   /** What is connected to. */
   readonly address: string;
-  /** Part of new connections that go here, 0..1. */
+  /** Part of new connections that go here by weight, 0..1. */
   readonly share: number;
-  readonly health: string;
+  /** As the control plane has it. */
+  readonly health: 'healthy' | 'unhealthy' | 'not known';
+  /** What connections of this pod have met there lately, by worker; empty when all went well. */
+  readonly failing: readonly { readonly worker: number; readonly failures: number; readonly ejectedForMs: number }[];
   readonly protocol: 'hbone' | 'double-hbone' | 'tcp';
   /** Of the CONNECT request; null for tcp */
   readonly authority: string | null;

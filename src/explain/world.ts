@@ -13,6 +13,21 @@ export interface World {
   readonly localNode: string;
   /** The pods that this agent serves. */
   readonly pods: readonly PodInfo[];
+  /** Endpoints that these pods could not reach lately. */
+  readonly failing: readonly FailingEndpoint[];
+}
+
+/** An endpoint as one worker has met it for one pod (routing/balancer.ts). */
+export interface FailingEndpoint {
+  /** uid of the pod. */
+  readonly pod: string;
+  readonly worker: number;
+  /** Health key of the endpoint. */
+  readonly endpoint: string;
+  /** In a row. */
+  readonly failures: number;
+  /** How long it is left out from now on, in ms; 0 when it is in use. */
+  readonly ejectedFor: number;
 }
 
 /** What was asked makes no sense, or names what is not there; the message says how to ask. */

@@ -33,7 +33,7 @@ import { Balancer } from '../routing/balancer.ts';
 import type { PodInfo } from '../zds/types.ts';
 import { LiveConnections } from './live-connections.ts';
 import { MemoryRelease } from './memory-release.ts';
-import type { PodSnapshot, TunnelEnds } from './messages.ts';
+import type { PodEndpointHealth, PodSnapshot, TunnelEnds } from './messages.ts';
 import { type AskControl, PlanCache } from './plan-cache.ts';
 import type { PodMeshState } from './pod-mesh-state.ts';
 import { type ListenerInfo, PodRuntime } from './pod-runtime.ts';
@@ -308,6 +308,10 @@ export class DataPlane implements Plane {
       connections: [...pod.connections].map((connection) => ({ ...connection.describe(), number: connection.id })),
       unhealthyEndpoints: pod.balancer.unhealthy(),
     }));
+  }
+
+  unhealthyEndpoints(): PodEndpointHealth[] {
+    return [...this.#pods].flatMap(([pod, { balancer }]) => balancer.unhealthy().map((health) => ({ ...health, pod })));
   }
 
   /** A live connection by its number; null when there is none. */

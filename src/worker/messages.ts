@@ -51,6 +51,8 @@ export type ToWorker =
   | { readonly kind: 'tunnel'; readonly uid: string; readonly fd: number; readonly ends: TunnelEnds }
   | { readonly kind: 'report'; readonly id: number }
   | { readonly kind: 'connections'; readonly id: number }
+  /** Asks for the endpoints that could not be reached. */
+  | { readonly kind: 'unhealthy'; readonly id: number }
   /** Asks for one live connection by the number it has in the thread. */
   | { readonly kind: 'connection'; readonly id: number; readonly number: number }
   | { readonly kind: 'log-level'; readonly spec: string }
@@ -65,6 +67,7 @@ export type FromWorker =
   | { readonly kind: 'ask-certificate'; readonly identity: string }
   | { readonly kind: 'report'; readonly id: number; readonly report: ThreadReport }
   | { readonly kind: 'connections'; readonly id: number; readonly pods: readonly PodSnapshot[] }
+  | { readonly kind: 'unhealthy'; readonly id: number; readonly endpoints: readonly PodEndpointHealth[] }
   | { readonly kind: 'connection'; readonly id: number; readonly connection: LiveConnection | null }
   /** A tunnel that belongs to thread `to`, which opened its other end. */
   | {
@@ -87,6 +90,9 @@ export interface TunnelEnds {
 export type PlanQuery =
   | { readonly kind: 'outbound'; readonly uid: string; readonly target: SocketAddress; readonly peerIp: string }
   | { readonly kind: 'inbound'; readonly uid: string; readonly query: InboundQuery };
+
+/** What the connections of a pod have met at an endpoint, in one thread. */
+export type PodEndpointHealth = EndpointHealth & { readonly pod: string };
 
 /** A pod as one thread sees it, for the config dump. */
 export interface PodSnapshot {

@@ -11,7 +11,7 @@ import type { NetnsHandle } from '../netns/handle.ts';
 import type { MeshChange } from '../state/mesh-state.ts';
 import type { PodInfo, PodManager, RunningPod } from '../zds/types.ts';
 import { ConnectionCounts, newConnectionCounts } from './connection-counts.ts';
-import type { FromWorker, PlanQuery, PodSnapshot, ToWorker, WorkerData } from './messages.ts';
+import type { FromWorker, PlanQuery, PodEndpointHealth, PodSnapshot, ToWorker, WorkerData } from './messages.ts';
 import { PlanRegistry } from './plan-registry.ts';
 import type { DerivedPlan, Planner } from './planner.ts';
 import type { PodMeshState } from './pod-mesh-state.ts';
@@ -158,6 +158,16 @@ export class Supervisor implements PodManager {
   async snapshots(): Promise<Map<number, readonly PodSnapshot[]>> {
     const all = await Promise.all(this.#slots.map(async (slot) => [slot.index, await slot.askSnapshot()] as const));
     return new Map(all);
+  }
+
+  /** The endpoints that pods could not reach, as each thread has met them. */
+  async unhealthyEndpoints(): Promise<(PodEndpointHealth & { readonly worker: number })[]> {
+    const all = await Promise.all(
+      this.#slots.map(async (slot) =>
+        (await slot.askUnhealthy()).map((endpoint) => ({ ...endpoint, worker: slot.index })),
+      ),
+    );
+    return all.flat();
   }
 
   /** A live connection by the number of its thread and its number there; null when there is none. */

@@ -77,6 +77,9 @@ port.on('message', (message: ToWorker) => {
     case 'connections':
       send({ kind: 'connections', id: message.id, pods: plane.snapshot() });
       break;
+    case 'unhealthy':
+      send({ kind: 'unhealthy', id: message.id, endpoints: plane.unhealthyEndpoints() });
+      break;
     case 'connection':
       send({ kind: 'connection', id: message.id, connection: plane.liveConnection(message.number) });
       break;

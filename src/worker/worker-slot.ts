@@ -2,7 +2,7 @@ import type { Worker } from 'node:worker_threads';
 import { CulvertError } from '../errors.ts';
 import type { LiveConnection } from '../explain/connection.ts';
 import type { ThreadReport } from '../metrics/thread-metrics.ts';
-import type { FromWorker, PodSnapshot, ToWorker } from './messages.ts';
+import type { FromWorker, PodEndpointHealth, PodSnapshot, ToWorker } from './messages.ts';
 
 /** A worker that keeps crashing is started again after this time, doubled each time, in ms. */
 const RESTART_FIRST = 50;
@@ -73,6 +73,13 @@ export class WorkerSlot {
     return this.#question(
       (id) => ({ kind: 'connections', id }),
       (answer) => (answer?.kind === 'connections' ? answer.pods : []),
+    );
+  }
+
+  askUnhealthy(): Promise<readonly PodEndpointHealth[]> {
+    return this.#question(
+      (id) => ({ kind: 'unhealthy', id }),
+      (answer) => (answer?.kind === 'unhealthy' ? answer.endpoints : []),
     );
   }
 

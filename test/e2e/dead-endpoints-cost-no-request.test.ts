@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Explanation } from '../../src/explain/types.ts';
 import { meshNetwork, service, startAgent, workload, workloadUid } from '../support/mesh.ts';
 import { dial, exchange, fate, listen } from '../support/pod-sockets.ts';
 import type { Pod } from '../support/pods.ts';
@@ -72,6 +73,10 @@ test('endpoints that cannot be reached fail no request, and are left out for a w
     assert.equal(unhealthy!.failures, 1);
     assert.ok(unhealthy!.ejectedFor > 10_000 && unhealthy!.ejectedFor <= 75_000, String(unhealthy!.ejectedFor));
     assert.ok([1, 2].includes(unhealthy!.worker));
+    const { route } = JSON.parse((await agent.get('/explain?from=demo/client&to=half:80')).body) as Explanation;
+    assert.ok(route.kind === 'tunnel');
+    const { failing } = route.endpoints.find(({ uid }) => uid === workloadUid(refusing))!;
+    assert.ok(failing.some(({ worker, failures }) => worker === unhealthy!.worker && failures === 1));
   });
 
   await t.test('while one is left out nothing is tried in vain', async () => {

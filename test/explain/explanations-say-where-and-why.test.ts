@@ -8,6 +8,11 @@ import { inSlices } from '../../src/slices.ts';
 import { byAddress, match, meshOf, pod, policy, service, workload } from '../state/mesh-builder.ts';
 
 const HOST = 'echo.default.svc.cluster.local';
+/** Of the client: the second endpoint fails. Of somebody else: the first. */
+const failing = [
+  { pod: 'uid-of-client', worker: 2, endpoint: '10.0.1.2:8080', failures: 3, ejectedFor: 4000 },
+  { pod: 'uid-of-echo-1', worker: 1, endpoint: '10.0.1.1:8080', failures: 1, ejectedFor: 0 },
+];
 const ECHO = { [`default/${HOST}`]: { 80: 8080 } };
 
 function world(): World {
@@ -57,7 +62,13 @@ function world(): World {
       }),
     ],
   });
-  return { mesh, network: '', localNode: 'node-a', pods: ['client', 'echo-1', 'lost'].map((name) => pod(name)) };
+  return {
+    mesh,
+    network: '',
+    localNode: 'node-a',
+    pods: ['client', 'echo-1', 'lost'].map((name) => pod(name)),
+    failing,
+  };
 }
 
 const ask = (from: string, to: string, port: string | null = null) => inSlices(explain(world(), { from, to, port }));
@@ -111,6 +122,7 @@ test('an endpoint is shown with its share, its expected identities, and the poli
   assert.deepEqual(route.service, { hostname: HOST, name: 'echo', namespace: 'default' });
   const [first, second] = route.endpoints;
   assert.deepEqual([first!.share, second!.share], [0.25, 0.75]);
+  assert.deepEqual([first!.failing, second!.failing], [[], [{ worker: 2, failures: 3, ejectedForMs: 4000 }]]);
   assert.deepEqual(first!.expectedIdentities, [
     'spiffe://cluster.local/ns/default/sa/echo-1',
     'spiffe://cluster.local/ns/default/sa/extra',
@@ -182,6 +194,7 @@ test('the text names the policy, the rule, the field that failed and what the co
   const text = printExplanation(await ask('default/client', 'echo:80'));
   assert.match(text, /^The connection goes through a tunnel; 1 of 2 endpoints allow it/);
   assert.match(text, /endpoint {2}default\/echo-2 {2}10\.0\.1\.2:15008 {2}75 % of new connections, healthy, hbone/);
+  assert.match(text, /failing worker 2: 3 failures in a row, left out for 4\.0 s/);
   assert.match(text, /policy {2}DENY: allow policies exist, but none allowed/);
   assert.match(text, /- default\/only-admins {2}ALLOW, WorkloadSelector: does not match/);
   assert.match(text, /rule 0, clause 0, match 0: namespaces admin; the connection has default/);
