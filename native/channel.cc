@@ -116,7 +116,9 @@ void Loop::Discard(Channel* channel) {
     n = recv(channel->fd, cipher_.get(), kSlab, MSG_TRUNC);
   } while (n < 0 && errno == EINTR);
   if (n <= 0 || (static_cast<size_t>(n) < kSlab && !channel->read_to_end)) channel->readable = false;
+  if (n == 0) channel->read_ended = true;
   if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) Finish(channel);
+  else if (n == 0 && channel->shut) Finish(channel);
 }
 
 void Loop::ConnectDone(Channel* channel) {
@@ -427,7 +429,13 @@ void Loop::Flush(Channel* channel) {
     if (channel->memory) channel->memory->tell_shut = true;
     else shutdown(channel->fd, SHUT_WR);
   }
-  if (channel->closing) Finish(channel);
+  if (!channel->closing) return;
+  if (!Lingers(channel)) {
+    Finish(channel);
+  } else if (!channel->shut) {
+    channel->shut = true;
+    shutdown(channel->fd, SHUT_WR);
+  }
 }
 
 size_t Loop::FlushNow(Channel* channel) {
@@ -472,6 +480,12 @@ void Loop::Shutdown(Channel* channel) {
   MarkDirty(channel);
 }
 
+// The peer of a tunnel may speak at any time (windows, keep-alive). The kernel answers that with a reset once the socket is
+// closed, and drops what it has not sent yet: a tunnel waits for the end of its peer.
+bool Loop::Lingers(const Channel* channel) {
+  return channel->tls && channel->tls->established() && !channel->memory && !channel->read_ended;
+}
+
 bool Loop::Close(Channel* channel) {
   if (channel->closing) return false;
   channel->read_limit = 0;
@@ -483,7 +497,8 @@ bool Loop::Close(Channel* channel) {
     channel->tls->SealAlert(1, 0, &channel->out, &pool_);
   }
   if (!in_data_call_ || channel->first_slice < 0) Flush(channel);
-  if (channel->failed || (channel->out.empty() && channel->first_slice < 0 && channel->plain == nullptr)) {
+  bool empty = channel->out.empty() && channel->first_slice < 0 && channel->plain == nullptr;
+  if (channel->failed || (empty && !Lingers(channel))) {
     Finish(channel);
     return true;
   }

@@ -347,8 +347,9 @@ export class ChannelLoop {
   }
 
   /**
-   * Closes once what is queued is sent; a connect under way is given up. True when that is already done, otherwise
-   * `closed` follows, also when the connection breaks meanwhile.
+   * Closes once what is queued is sent and, with TLS, the peer has ended as well: until then the kernel may have to send
+   * again. A connect under way is given up. True when that is already done, otherwise `closed` follows, also when the
+   * connection breaks meanwhile; `reset` ends the wait.
    */
   close(channel: ChannelId): boolean {
     const done = this.#native.close(channel);

@@ -168,6 +168,7 @@ class Loop {
   void TellCarrier(Channel* channel);
   void Read(Channel* channel);
   void Discard(Channel* channel);
+  static bool Lingers(const Channel* channel);
   void ReadPlain(Channel* channel);
   void ReadTls(Channel* channel);
   void OpenRecords(Channel* channel, size_t total);
