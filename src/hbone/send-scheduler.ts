@@ -9,9 +9,6 @@ import type { Http2Stream } from './stream.ts';
 const HIGH_WATER = 512 * 1024;
 const LOW_WATER = 128 * 1024;
 
-/** Bytes that a stream sends before it queues up behind the others again: what one read of an application may bring. */
-const TURN = 256 * 1024;
-
 /** Which stream may send how much: the peer's windows, what the transport takes, and turns. */
 export class SendScheduler {
   readonly #sender: FrameSender;
@@ -20,8 +17,6 @@ export class SendScheduler {
   /** The transport has more than it can send: no stream may add to it. */
   congested = false;
   #waiting: Http2Stream[] = [];
-  /** In front of them: those whose turn the transport has cut short. */
-  #interrupted: Http2Stream[] = [];
 
   constructor(sender: FrameSender) {
     this.#sender = sender;
@@ -36,7 +31,6 @@ export class SendScheduler {
   send(stream: Http2Stream, offset: number, length: number): void {
     stream.sendWindow -= length;
     this.window -= length;
-    stream.turn -= length;
     const queued = this.#sender.data(stream.id, offset, length);
     if (queued > HIGH_WATER && !this.congested) this.congested = this.#sender.flush() > LOW_WATER;
   }
@@ -45,22 +39,14 @@ export class SendScheduler {
   wait(stream: Http2Stream): void {
     if (stream.waiting || stream.closed) return;
     stream.waiting = true;
-    if (stream.turn > 0 && this.congested) {
-      this.#interrupted.push(stream);
-      return;
-    }
-    // Who has sent too much gets less the next time (deficit round robin).
-    stream.turn = Math.max(1, stream.turn + TURN);
     this.#waiting.push(stream);
   }
 
   stopWaiting(stream: Http2Stream): void {
     if (!stream.waiting) return;
     stream.waiting = false;
-    for (const queue of [this.#interrupted, this.#waiting]) {
-      const at = queue.indexOf(stream);
-      if (at >= 0) queue.splice(at, 1);
-    }
+    const at = this.#waiting.indexOf(stream);
+    if (at >= 0) this.#waiting.splice(at, 1);
   }
 
   /** WINDOW_UPDATE of the connection. */
@@ -85,35 +71,21 @@ export class SendScheduler {
     this.wake();
   }
 
-  /**
-   * Every waiting stream that can send is told so, in the order of their turns. Most of them read what they send later: by
-   * then the transport may be congested again, and those at the end keep their turns.
-   */
+  /** Every waiting stream that can send gets its turn; those that could not stay in front of those that had one. */
   wake(): void {
-    if (this.congested || this.#interrupted.length + this.#waiting.length === 0) return;
-    const interrupted = this.#interrupted;
+    if (this.#waiting.length === 0 || this.congested) return;
     const waiting = this.#waiting;
-    this.#interrupted = [];
+    const passedOver: Http2Stream[] = [];
     this.#waiting = [];
-    // Those that come to wait again meanwhile are behind those that could not be told.
-    const stillInterrupted = this.#tell(interrupted);
-    const stillWaiting = this.#tell(waiting);
-    if (stillInterrupted.length > 0) this.#interrupted = stillInterrupted.concat(this.#interrupted);
-    if (stillWaiting.length > 0) this.#waiting = stillWaiting.concat(this.#waiting);
-  }
-
-  /** Returns those that can send nothing still. */
-  #tell(streams: readonly Http2Stream[]): Http2Stream[] {
-    const still: Http2Stream[] = [];
-    for (const stream of streams) {
+    for (const stream of waiting) {
       if (stream.closed) continue;
       if (this.sendable(stream) === 0) {
-        still.push(stream);
+        passedOver.push(stream);
         continue;
       }
       stream.waiting = false;
       stream.handler.streamWritable();
     }
-    return still;
+    if (passedOver.length > 0) this.#waiting = passedOver.concat(this.#waiting);
   }
 }

@@ -51,8 +51,6 @@ export class Http2Stream {
   closed = false;
   /** In the scheduler's list of streams that wait for window. */
   waiting = false;
-  /** Bytes that are left of its turn to send; below 0 it has sent more than that. */
-  turn = 0;
   /** The request (server role) or the final response (client role) has come: what follows is content. */
   headReceived = false;
 
