@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { makeTestCa, startTestCa } from '../support/istio-ca-server.ts';
+import { identityOf, meshNetwork, startAgent, workload } from '../support/mesh.ts';
+import { dial, exchange, listenEcho } from '../support/pod-sockets.ts';
+
+const TTL_MS = 6000;
+const RENEWALS = 3;
+
+test('certificates of a control plane are renewed under load without a failed request', async (t) => {
+  const network = await meshNetwork(t);
+  const client = await network.addPod('client');
+  const server = await network.addPod('server');
+  const folder = join(network.folder, 'control-plane');
+  mkdirSync(folder);
+  makeTestCa(folder);
+  const ca = await startTestCa({ folder });
+  network.defer(() => ca.stop());
+  // Not dated back: half the life of a certificate is then half of this.
+  ca.behave(() => ({ kind: 'issue', ttlMs: TTL_MS, notBefore: Date.now() - 1000 }));
+  const agent = await startAgent({
+    network,
+    caDir: '',
+    mesh: { workloads: [client, server].map((pod) => workload(pod)) },
+    env: { CA_ADDRESS: ca.address, CA_ROOT_CA: ca.rootsFile },
+  });
+  for (const pod of [client, server]) await agent.enrol(pod);
+  await listenEcho(server, 8080);
+
+  const issued = (pod: typeof client) => ca.seen.filter(({ identity }) => identity === identityOf(pod)).length;
+  const isDone = () => [client, server].every((pod) => issued(pod) > RENEWALS);
+  let requests = 0;
+  const load = Array.from({ length: 6 }, async (_, talker) => {
+    while (!isDone()) {
+      const text = `request ${requests++} of ${talker}`;
+      assert.equal(await exchange(dial(client, server.ipv4, 8080), text), text);
+    }
+  });
+  // A connection that outlives every certificate that was there when it was made.
+  const long = dial(client, server.ipv4, 8080);
+  long.send('first');
+  assert.equal(await long.text(5), 'first');
+  await Promise.all(load);
+  long.send('still');
+  assert.equal(await long.text(5), 'still');
+
+  t.diagnostic(`${requests} requests while each of two certificates was renewed ${RENEWALS} times`);
+  assert.ok(requests > 50);
+  const complaints = agent
+    .output()
+    .split('\n')
+    .filter((line) => /\t(error|warn)\t/.test(line));
+  assert.deepEqual(complaints, []);
+});
