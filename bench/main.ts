@@ -1,7 +1,7 @@
 /**
  * The benchmarks: stock load generators, ratios within one run, one table.
  *
- *     npm run bench -- [relay] [pods] [fairness] [memory] [policy] [--quick] [--workers=N]
+ *     npm run bench -- [relay] [pods] [fairness] [memory] [policy] [identity] [--quick] [--workers=N]
  */
 
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -11,12 +11,13 @@ import { parseArgs } from 'node:util';
 import { fairness } from './fairness.ts';
 import type { Bench } from './harness/bench.ts';
 import { type Figure, formatTable, meets } from './harness/figures.ts';
+import { identityBench } from './identity.ts';
 import { memory } from './memory.ts';
 import { pods } from './pods.ts';
 import { policy } from './policy.ts';
 import { relay } from './relay.ts';
 
-const benches: Readonly<Record<string, Bench>> = { relay, pods, fairness, memory, policy };
+const benches: Readonly<Record<string, Bench>> = { relay, pods, fairness, memory, policy, identity: identityBench };
 
 /** What a node of two processors gets by default (spec §15.1). */
 const DEFAULT_WORKERS = '2';
