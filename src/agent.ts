@@ -126,7 +126,7 @@ async function start(
     revocations: config.crlPath === null ? null : new Uint8Array(),
     log,
     logFormat: config.logFormat,
-    plan: createPlanner(mesh, config.network, (uid) => supervisor.podOf(uid)),
+    plan: createPlanner(mesh, config.network, (uid) => supervisor.podOf(uid), xds?.demand ?? null),
     certificate: (identity) => certificates.get(identity),
     meshState: (pod) => podMeshState(mesh, policies, pod),
     onPods({ kind, pod }) {

@@ -43,6 +43,7 @@ const client: XdsClient = startXdsClient({
     hasPolicy: (name) => client.hasPolicy(name),
   }),
   localNode: 'bench',
+  onDemand: false,
   log: createLogger({ format: 'plain', level: 'warn', write: (line) => process.stderr.write(`${line}\n`) }),
   counted: { terminated() {}, message() {} },
 });

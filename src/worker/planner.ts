@@ -3,6 +3,7 @@ import { planInboundHbone, planInboundPlaintext } from '../routing/inbound.ts';
 import { planOutbound } from '../routing/outbound.ts';
 import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
 import type { MeshState } from '../state/mesh-state.ts';
+import { type Misses, recordMisses } from '../state/recorded-misses.ts';
 import { type RouteState, recordReads } from '../state/recorded-reads.ts';
 import type { PodInfo } from '../zds/types.ts';
 import type { PlanQuery } from './messages.ts';
@@ -21,8 +22,19 @@ export type Planner = (query: PlanQuery, answer: (derived: DerivedPlan) => void)
 
 const illegalPorts = new Set(ILLEGAL_PORTS);
 
-/** A pod that the mesh state does not know yet is waited for, as the node agent is often faster than the control plane. */
-export function createPlanner(mesh: MeshState, network: string, podOf: (uid: string) => PodInfo | null): Planner {
+/** Asks the control plane for keys (xds/demands.ts); resolves when it has answered, or a while later. */
+export type Demand = (keys: readonly string[]) => Promise<void>;
+
+/**
+ * A pod that the mesh state does not know yet is waited for, as the node agent is often faster than the control plane.
+ * @param demand where to ask for what the mesh state lacks; null when it holds the whole mesh
+ */
+export function createPlanner(
+  mesh: MeshState,
+  network: string,
+  podOf: (uid: string) => PodInfo | null,
+  demand: Demand | null = null,
+): Planner {
   function plan(state: RouteState, pod: PodInfo, query: PlanQuery): OutboundPlan | InboundPlan {
     if (query.kind === 'outbound') return planOutbound(state, pod, query.target, network, query.peerIp);
     return query.query.kind === 'hbone'
@@ -32,9 +44,30 @@ export function createPlanner(mesh: MeshState, network: string, podOf: (uid: str
   return async (query, answer) => {
     const pod = podOf(query.uid) ?? UNKNOWN_POD;
     if (mesh.localWorkload(pod) === null && pod !== UNKNOWN_POD) await mesh.waitForLocalWorkload(pod);
-    const reads = new Set<string>();
-    answer({ plan: plan(recordReads(mesh, reads), pod, query), reads });
+    const tried = new Set<string>();
+    for (;;) {
+      const reads = new Set<string>();
+      const { state, misses } = recordMisses(recordReads(mesh, reads));
+      const derived = { plan: plan(state, pod, query), reads };
+      const keys = demand === null ? [] : demandedBy(query, misses, demand).filter((key) => !tried.has(key));
+      if (demand === null || keys.length === 0) {
+        answer(derived);
+        return;
+      }
+      for (const key of keys) tried.add(key);
+      await demand(keys);
+    }
   };
+}
+
+/**
+ * What a plan has to wait for. Who the client of an inbound connection is matters to telemetry alone, so that is asked
+ * for and not waited for.
+ */
+function demandedBy({ kind }: PlanQuery, misses: Misses, demand: Demand): string[] {
+  if (kind === 'outbound') return [...misses.addresses(), ...misses.services];
+  void demand(misses.addresses());
+  return [...misses.services];
 }
 
 /** A pod that was stopped while its thread asked: no workload has such a name, so the plan refuses. */

@@ -9,6 +9,7 @@ import type { LocalLayer, Overlay } from '../state/local-layer.ts';
 import type { MeshStore } from '../state/mesh-state.ts';
 import { createBackoff } from '../zds/backoff.ts';
 import { ADDRESS, AUTHORIZATION, encodeRequest, encodeVersions, type Node, type TypeUrl } from './delta.ts';
+import { createDemands, type Demands } from './demands.ts';
 import { explain, kindOf, type Termination, terminationOf } from './failure.ts';
 import { type GrpcStream, type MessagePiece, openGrpcStream, STATUS, type StreamEnd } from './grpc-stream.ts';
 import { Intake, type ResponseIntake, type TakenIn } from './intake.ts';
@@ -22,6 +23,8 @@ export interface XdsClientOptions {
   readonly underlay: LocalLayer;
   /** Name of this node; '' means that every workload is local. */
   readonly localNode: string;
+  /** Ask for workloads and services only when they are needed (demands.ts). */
+  readonly onDemand: boolean;
   readonly log: Logger;
   /** Called for what the metrics count. */
   readonly counted: XdsCounters;
@@ -36,6 +39,8 @@ export interface XdsCounters {
 export interface XdsClient extends Overlay {
   /** Settles once both types were delivered. Never fails. */
   readonly synced: Promise<void>;
+  /** Asks for resources by key; null when all of them are held. */
+  readonly demand: Demands['ask'] | null;
   isConnected(): boolean;
   types(): readonly Pick<KnownResources, 'typeUrl' | 'size' | 'rejected' | 'lastPush'>[];
   status(): XdsStatus;
@@ -68,8 +73,11 @@ const PATH = '/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggreg
 const TYPES: readonly TypeUrl[] = [ADDRESS, AUTHORIZATION];
 
 export function startXdsClient(options: XdsClientOptions): XdsClient {
-  const { server, node, store, underlay, localNode, log, counted, random = Math.random } = options;
-  const intake = new Intake({ store, underlay, localNode, now: Date.now, collectNames: false });
+  const { server, node, store, underlay, localNode, onDemand, log, counted, random = Math.random } = options;
+  const intake = new Intake({ store, underlay, localNode, now: Date.now, collectNames: onDemand });
+  const demands = onDemand ? createDemands((keys) => current?.demand(keys), isUnknown) : null;
+  // What is subscribed to by name comes when it is asked for.
+  const awaited = onDemand ? ([AUTHORIZATION] as const) : TYPES;
   const types = [intake.addresses, intake.authorizations];
   const backoff = createBackoff({ firstMs: FIRST_DELAY_MS, maxMs: MAX_DELAY_MS, jitter: JITTER, random });
   const synced = Promise.withResolvers<void>();
@@ -83,6 +91,13 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
   let state: XdsStatus['connection'] = 'connecting';
   let since = Date.now();
 
+  function isUnknown(key: string): boolean {
+    const slash = key.lastIndexOf('/');
+    const [network, ip] = [key.slice(0, slash), key.slice(slash + 1)];
+    if (store.workload(key) !== null || store.service(key) !== null) return false;
+    return store.workloadByAddress(network, ip) === null && store.serviceByVip(network, ip, '') === null;
+  }
+
   function enter(next: XdsStatus['connection']): void {
     state = next;
     since = Date.now();
@@ -94,6 +109,7 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
       server,
       node,
       intake,
+      demands,
       opened() {
         enter('connected');
         log.debug('xds', 'connected to the control plane', { address: server.address });
@@ -103,8 +119,9 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
         backoff.reset();
         troubles.over();
         counted.message(response.typeUrl, response.push.bytes);
+        if (response.named !== null) demands?.answered(response.named);
         report(response);
-        if (isSynced || !intake.isSynced(TYPES)) return;
+        if (isSynced || !intake.isSynced(awaited)) return;
         isSynced = true;
         log.info('xds', 'mesh state received', {
           address: server.address,
@@ -149,6 +166,7 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
     synced: synced.promise,
     hasAddress: (name) => intake.addresses.has(name),
     hasPolicy: (name) => intake.authorizations.has(name),
+    demand: demands?.ask ?? null,
     isConnected: () => state === 'connected',
     types: () => types,
     status: () => ({
@@ -173,12 +191,15 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
       closed = true;
       clearTimeout(retry);
       current?.close();
+      demands?.close();
       intake.close();
     },
   };
 }
 
 interface Attempt {
+  /** Asks for resources by key. */
+  demand(keys: readonly string[]): void;
   close(): void;
 }
 
@@ -186,6 +207,8 @@ interface AttemptOptions {
   readonly server: ControlPlaneServer;
   readonly node: Node;
   readonly intake: Intake;
+  /** Null to have all workloads and services. */
+  readonly demands: Demands | null;
   opened(): void;
   responded(response: TakenIn): void;
   /** The attempt is over. `token` is what was sent, to explain an answer with. */
@@ -193,10 +216,11 @@ interface AttemptOptions {
 }
 
 /** One connection with one stream, from reading the roots to its end. */
-function startAttempt({ server, node, intake, opened, responded, ended }: AttemptOptions): Attempt {
+function startAttempt({ server, node, intake, demands, opened, responded, ended }: AttemptOptions): Attempt {
   let stream: GrpcStream | null = null;
   let token: string | null = null;
   let closed = false;
+  let subscribed = false;
   const pieces: Piece[] = [];
   let waiting = 0;
   let paused = false;
@@ -228,7 +252,9 @@ function startAttempt({ server, node, intake, opened, responded, ended }: Attemp
   async function subscribe(): Promise<void> {
     for (const typeUrl of TYPES) {
       const known = intake.known(typeUrl)!;
-      const request = encodeRequest({ typeUrl, node });
+      // To subscribe to everything and to nothing of it is to subscribe to nothing (spec §9.2).
+      const everything = typeUrl === ADDRESS && demands !== null ? ['*'] : [];
+      const request = encodeRequest({ typeUrl, node, subscribe: everything, unsubscribe: everything });
       let room = MAX_REQUEST - request.length;
       const versions = known.report((name, version) => {
         room -= VERSION_OVERHEAD + Buffer.byteLength(name) + version.length;
@@ -242,6 +268,12 @@ function startAttempt({ server, node, intake, opened, responded, ended }: Attemp
       }
       stream?.send(parts);
     }
+    subscribed = true;
+    demand(demands?.pending() ?? []);
+  }
+
+  function demand(keys: readonly string[]): void {
+    if (subscribed && keys.length > 0) stream?.send([encodeRequest({ typeUrl: ADDRESS, subscribe: keys })]);
   }
 
   function queue(piece: Piece): void {
@@ -325,7 +357,7 @@ function startAttempt({ server, node, intake, opened, responded, ended }: Attemp
   }
 
   open().catch((error: Error) => finish({ kind: 'connection', error }));
-  return { close };
+  return { demand, close };
 }
 
 type Piece = MessagePiece | { readonly kind: 'ended'; readonly end: StreamEnd };

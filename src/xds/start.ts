@@ -35,6 +35,7 @@ export function startXds(options: {
     store,
     underlay,
     localNode: config.localNode ?? '',
+    onDemand: config.xdsOnDemand,
     log,
     counted: {
       terminated: (reason) => terminations.add(1, reason),

@@ -1,5 +1,5 @@
 import type { Setting } from '../setting.ts';
-import { filePath, fixed, httpsAddress, rootSource, text } from '../values.ts';
+import { boolean, filePath, httpsAddress, rootSource, text } from '../values.ts';
 
 export const controlPlaneSettings = {
   localXdsPath: {
@@ -47,10 +47,11 @@ export const controlPlaneSettings = {
   },
   xdsOnDemand: {
     env: 'XDS_ON_DEMAND',
-    type: fixed('false', false, 'the whole mesh state is always held'),
+    type: boolean,
     default: 'false',
-    meaning: 'Ask for workloads only when they are needed.',
-    why: 'Refused rather than ignored.',
+    meaning:
+      'Ask the control plane for workloads and services only when a connection needs them, instead of holding the whole mesh.',
+    why: 'The first connection to each destination waits for an answer of the control plane, up to 2 s when there is none.',
   },
   caAddressGiven: {
     env: 'CA_ADDRESS',

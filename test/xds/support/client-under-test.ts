@@ -69,6 +69,7 @@ export function startClient(
     store,
     underlay: local,
     localNode,
+    onDemand: false,
     log: createLogger({ format: 'plain', level: 'info', write: (line) => void lines.push(line) }),
     counted: {
       terminated: (reason) => void terminations.push(reason),
