@@ -1,7 +1,7 @@
 /**
  * The benchmarks: stock load generators, ratios within one run, one table.
  *
- *     npm run bench -- [relay] [pods] [fairness] [memory] [policy] [identity] [--quick] [--workers=N]
+ *     npm run bench -- [relay] [tunnels] [pods] [fairness] [memory] [policy] [identity] [--quick] [--workers=N]
  */
 
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -16,8 +16,17 @@ import { memory } from './memory.ts';
 import { pods } from './pods.ts';
 import { policy } from './policy.ts';
 import { relay } from './relay.ts';
+import { tunnels } from './tunnels.ts';
 
-const benches: Readonly<Record<string, Bench>> = { relay, pods, fairness, memory, policy, identity: identityBench };
+const benches: Readonly<Record<string, Bench>> = {
+  relay,
+  tunnels,
+  pods,
+  fairness,
+  memory,
+  policy,
+  identity: identityBench,
+};
 
 /** What a node of two processors gets by default (spec §15.1). */
 const DEFAULT_WORKERS = '2';

@@ -6,69 +6,32 @@
  * near: plain TCP → stream of a pooled HBONE tunnel. far: HBONE stream → plain TCP.
  */
 
-import { readFileSync } from 'node:fs';
-import {
-  type Accepted,
-  type ChannelError,
-  type ChannelHandler,
-  type ChannelId,
-  ChannelLoop,
-} from '../native/channel.ts';
+import type { Accepted, ChannelError, ChannelHandler, ChannelId } from '../native/channel.ts';
 import { listenTcp, OWN_NETNS } from '../native/netns.ts';
 import { CulvertError } from '../src/errors.ts';
-import { connectRequestHeaders, responseHeaders } from '../src/hbone/connect-headers.ts';
-import type { Http2Connection, Http2Events, Http2Options } from '../src/hbone/connection.ts';
-import type { HeaderField } from '../src/hbone/hpack.ts';
+import type { Http2Connection, Http2Events } from '../src/hbone/connection.ts';
 import { ErrorCode } from '../src/hbone/http-error.ts';
 import { type TunnelKey, TunnelPool, type TunnelRequest } from '../src/hbone/pool.ts';
 import type { Http2Stream, StreamHandler } from '../src/hbone/stream.ts';
 import { tunnelOnChannel } from '../src/hbone/tunnel.ts';
-import { WindowBudget } from '../src/hbone/window-budget.ts';
 import type { RelayOwner } from '../src/relay/byte-counter.ts';
 import { TunnelRelay } from '../src/relay/tunnel-relay.ts';
+import {
+  ACCEPTED,
+  createLoop,
+  http2,
+  LISTENER,
+  LOOPBACK,
+  REQUEST,
+  readContext,
+  TLS_GROUPS,
+  TRUST_DOMAIN,
+} from './harness/data-path.ts';
 
 const [role, listen, to, key = '', chain = '', roots = '', ownIdentity = '', peerIdentity = ''] = process.argv.slice(2);
-const LOOPBACK = '127.0.0.1';
-const TRUST_DOMAIN = 'cluster.local';
 
-const loop = new ChannelLoop((error) => {
-  console.error(error);
-  process.exit(1);
-});
-loop.setStreamOptions({ mark: 0, keepalive: { time: 180, interval: 180, retries: 9 }, userTimeoutMs: 0 });
-const context = loop.newTlsContext({
-  chainPem: readFileSync(chain, 'utf8'),
-  keyPem: readFileSync(key, 'utf8'),
-  rootsPem: readFileSync(roots, 'utf8'),
-  groups: '*X25519MLKEM768:*X25519:P-256',
-  keyLogPath: '',
-  tls12: false,
-});
-
-/** The agent's own values (src/config). */
-const http2: Omit<Http2Options, 'role'> = {
-  initialWindow: 256 * 1024,
-  maxWindow: 4 * 1024 * 1024,
-  connectionWindow: 16 * 1024 * 1024,
-  maxFrameSize: 1024 * 1024,
-  maxHeaderListSize: 64 * 1024,
-  maxConcurrentStreams: 0xffffffff,
-  assumedPeerStreams: 100,
-  budget: new WindowBudget(256 * 1024 * 1024),
-  breached() {},
-  now: () => performance.now(),
-};
-
-/** As long as the real ones, because every stream sends them. */
-const request: HeaderField[] = connectRequestHeaders({
-  authority: '10.244.0.12:8080',
-  baggage:
-    'k8s.namespace.name=bench,k8s.deployment.name=near,service.name=near,service.version=v1,cloud.region=r1,cloud.availability_zone=z1',
-  forwarded: 'for=10.244.0.11',
-  traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
-  forwardedNetwork: null,
-});
-const accept = responseHeaders(200, null);
+const loop = createLoop();
+const context = readContext(loop, key, chain, roots, TLS_GROUPS);
 
 const noChannelEvents = { connected() {}, secured() {}, ended() {}, drained() {}, closed() {} };
 const noStreamEvents = { streamResponse() {}, streamData() {}, streamEnded() {}, streamWritable() {} };
@@ -133,7 +96,7 @@ class Outgoing implements ChannelHandler, StreamHandler, TunnelRequest {
   }
 
   tunnel(connection: Http2Connection): void {
-    this.#stream = connection.open(request, this);
+    this.#stream = connection.open(REQUEST, this);
   }
 
   noTunnel(error: CulvertError): void {
@@ -180,7 +143,7 @@ const incoming: Http2Events = {
       ...noChannelEvents,
       data: () => 0,
       connected() {
-        stream.respond(accept, false);
+        stream.respond(ACCEPTED, false);
         new TunnelRelay(loop, channel, stream, 'server', countNothing).start();
       },
       failed() {
@@ -208,15 +171,7 @@ function acceptTunnel(channel: ChannelId): void {
   loop.startTls(channel, context, 'server', [], TRUST_DOMAIN);
 }
 
-const listener = listenTcp(OWN_NETNS, LOOPBACK, Number(listen), {
-  mark: 0,
-  keepalive: { time: 180, interval: 180, retries: 9 },
-  userTimeoutMs: 0,
-  reusePort: false,
-  transparent: 'no',
-  backlog: 4096,
-  dualStack: false,
-});
+const listener = listenTcp(OWN_NETNS, LOOPBACK, Number(listen), LISTENER);
 loop.listen(listener.fd, false, {
   accepted({ channel }: Accepted) {
     if (role === 'near') new Outgoing(channel);
