@@ -78,7 +78,7 @@ export interface PlaneSettings {
   readonly streamWindow: number;
   readonly connectionWindow: number;
   readonly frameSize: number;
-  /** Bytes that the receive windows of this thread may grow into. */
+  /** Bytes that the receive windows of all threads may promise together. */
   readonly windowBudget: number;
   readonly tlsGroups: string;
   readonly tls12: boolean;

@@ -21,7 +21,7 @@ import {
   Http2Error,
 } from './http-error.ts';
 import type { Http2Events, Http2Options, Http2Transport } from './http2.ts';
-import { PING_PAYLOADS, PingPurpose } from './ping.ts';
+import { PingPurpose } from './ping.ts';
 import { ReceiveWindows } from './receive-windows.ts';
 import { SendScheduler } from './send-scheduler.ts';
 import { defaultSettings } from './settings.ts';
@@ -70,7 +70,7 @@ export class Http2Connection {
     this.#guard = new FloodGuard(this.#lastActivity);
     this.#sender = new FrameSender(transport, peer, () => this.#answersUnread());
     this.#scheduler = new SendScheduler(this.#sender);
-    this.#windows = new ReceiveWindows(options, this.#sender);
+    this.#windows = new ReceiveWindows(options, this.#sender, () => this.#streams.all());
     this.#streams = new StreamTable(options, peer, this.#sender, this.#scheduler, this.#windows, this.#guard, () =>
       this.#streamGone(),
     );
@@ -143,12 +143,13 @@ export class Http2Connection {
   open(fields: readonly HeaderField[], handler: StreamHandler): Http2Stream | null {
     if (this.room === 0) return null;
     const length = this.#sender.encode(fields);
-    const stream = this.#streams.add(this.#streams.nextId, handler);
+    const id = this.#streams.nextId;
     this.#streams.nextId += 2;
     // The peer's answer and a reset of its own may cross ours.
     this.#guard.earn(2);
-    this.#sender.headers(stream.id, length, false);
-    return stream;
+    this.#sender.headers(id, length, false);
+    // Sending can be what shows that the peer does not read.
+    return this.#closed ? null : this.#streams.add(id, handler);
   }
 
   /**
@@ -195,7 +196,7 @@ export class Http2Connection {
     }
     this.#goingAway = { kind: 'announced', at: this.#options.now() };
     this.#sender.goAway(MAX_STREAM_ID, ErrorCode.NO_ERROR, '');
-    this.#sender.ping(false, PING_PAYLOADS[PingPurpose.LAST_STREAM]!, 0);
+    this.#sender.ping(PingPurpose.LAST_STREAM);
   }
 
   /** Ends everything now, with a GOAWAY of that code. `breach` is what the peer has done to deserve it, if anything. */
@@ -214,6 +215,7 @@ export class Http2Connection {
    */
   keepAlive(idle: number, timeout: number): void {
     if (this.#closed) return;
+    this.#windows.adapt();
     const now = this.#options.now();
     const goingAway = this.#goingAway;
     if (goingAway.kind === 'announced' && now - goingAway.at >= ANNOUNCEMENT_PATIENCE) {
@@ -225,17 +227,17 @@ export class Http2Connection {
         this.abort(ErrorCode.NO_ERROR, 'the peer did not answer a keep-alive PING');
     } else if (now - this.#lastActivity >= idle) {
       this.#pingSentAt = now;
-      this.#sender.ping(false, PING_PAYLOADS[PingPurpose.KEEP_ALIVE]!, 0);
+      this.#sender.ping(PingPurpose.KEEP_ALIVE);
     }
   }
 
   #sendPreface(isServer: boolean): void {
-    const { initialWindow, maxFrameSize, maxHeaderListSize, maxConcurrentStreams, connectionWindow } = this.#options;
+    const { maxFrameSize, maxHeaderListSize, maxConcurrentStreams, connectionWindow } = this.#options;
     this.#sender.preface(
       !isServer,
       [
         isServer ? [SettingId.MAX_CONCURRENT_STREAMS, maxConcurrentStreams] : [SettingId.ENABLE_PUSH, 0],
-        [SettingId.INITIAL_WINDOW_SIZE, initialWindow],
+        [SettingId.INITIAL_WINDOW_SIZE, this.#windows.announcedWindow],
         [SettingId.MAX_FRAME_SIZE, maxFrameSize],
         [SettingId.MAX_HEADER_LIST_SIZE, maxHeaderListSize],
       ],
@@ -265,6 +267,7 @@ export class Http2Connection {
   }
 
   #pingAnswered(purpose: PingPurpose): void {
+    if (purpose === PingPurpose.ROUND_TRIP) this.#windows.pingAnswered(this.#lastActivity);
     if (purpose === PingPurpose.LAST_STREAM && this.#goingAway.kind === 'announced') this.#drainFinally();
   }
 

@@ -233,7 +233,7 @@ export class FrameHandler implements FrameSink {
     if ((flags & FrameFlag.ACK) !== 0) {
       if (length !== 0) throw connectionError('FRAME_SIZE_ERROR', 'SETTINGS acknowledgement with a payload');
       this.#useless('settings-flood', 'SETTINGS acknowledgement');
-      this.#streams.windows.settingsAcknowledged(this.#streams.all());
+      this.#streams.windows.settingsAcknowledged();
       return;
     }
     if (length % 6 !== 0) throw connectionError('FRAME_SIZE_ERROR', `SETTINGS of ${length} octets`);
@@ -302,7 +302,7 @@ export class FrameHandler implements FrameSink {
     if (length !== 8) throw connectionError('FRAME_SIZE_ERROR', `PING of ${length} octets`);
     this.#useless('ping-flood', 'PING');
     if ((flags & FrameFlag.ACK) === 0) {
-      this.#sender.ping(true, bytes, at);
+      this.#sender.pingAck(bytes, at);
       return;
     }
     const purpose = pingPurpose(bytes, at);

@@ -4,7 +4,7 @@ import {
   FRAME_HEADER_SIZE,
   FrameFlag,
   headersSize,
-  type SettingId,
+  SettingId,
   writeGoAway,
   writeHeaders,
   writePing,
@@ -16,6 +16,7 @@ import {
 import { type HeaderField, HpackEncoder, maxEncodedSize } from './hpack.ts';
 import { connectionError } from './http-error.ts';
 import type { Http2Transport } from './http2.ts';
+import { PING_PAYLOADS, type PingPurpose } from './ping.ts';
 import type { Settings } from './settings.ts';
 
 /** Bytes that may wait altogether. Only a peer that makes us answer and does not read the answers gets there. */
@@ -64,8 +65,17 @@ export class FrameSender {
     this.#encoder.setMaxTableSize(size);
   }
 
-  ping(ack: boolean, opaque: Uint8Array, opaqueOffset: number): void {
-    this.#write(writePing(this.#memory, 0, ack, opaque, opaqueOffset));
+  /** SETTINGS that change the window of every stream. */
+  initialWindow(size: number): void {
+    this.#write(writeSettings(this.#memory, 0, [[SettingId.INITIAL_WINDOW_SIZE, size]]));
+  }
+
+  ping(purpose: PingPurpose): void {
+    this.#write(writePing(this.#memory, 0, false, PING_PAYLOADS[purpose]!, 0));
+  }
+
+  pingAck(opaque: Uint8Array, opaqueOffset: number): void {
+    this.#write(writePing(this.#memory, 0, true, opaque, opaqueOffset));
   }
 
   /** `streamId` 0 is the connection. */

@@ -3,29 +3,78 @@ import type { FrameSender } from './frame-sender.ts';
 import { DEFAULT_WINDOW_SIZE } from './frames.ts';
 import { connectionError } from './http-error.ts';
 import type { Http2Options } from './http2.ts';
+import { PingPurpose } from './ping.ts';
 import type { Http2Stream } from './stream.ts';
 
-/** A stream that uses up a whole window within this time (ms) wants a larger one: covers any sensible round trip. */
-const FAST_WINDOW = 200;
+/**
+ * A stream that uses up a whole window in less than four round trips and this time (ms) wants a larger one. Four, because
+ * credit is returned in quarters; the time is what a busy node may keep a thread from its turn.
+ */
+const ROUND_TRIPS = 4;
+const SCHEDULING = 10;
+
+/** Round trip (ms) until one is measured, how long a measurement holds, and from where on peers are far. */
+const ASSUMED_ROUND_TRIP = 50;
+const MEASURED_FOR = 10_000;
+const FAR = 5;
+
+/**
+ * A window grows to a size when the reader has taken so many times that size. A reader that has stopped cannot be told
+ * from a fast one before the buffers of its kernel are full, which are some megabytes; between far peers there are many
+ * round trips to gain, and no such readers by the hundred.
+ */
+const PROOF = 8;
+const PROOF_FAR = 2;
+
+/** How much smaller (as a shift) windows start when that share of the budget is in use. */
+const PRESSURE: ReadonlyArray<readonly [share: number, shift: number]> = [
+  [3 / 4, 6],
+  [1 / 2, 4],
+  [1 / 4, 2],
+];
+const MIN_WINDOW = 4096;
 
 /**
  * What the peer may send (RFC 9113 §6.9). Credit of the connection is returned on receipt, that of a stream when its
- * reader has taken the bytes: what a stream holds back never stops its siblings.
+ * reader has taken the bytes: what a stream holds back never stops its siblings. Windows of streams start small and grow
+ * with measured demand; when the budget is tight all windows of the connection start smaller, and those that are open and
+ * not in use shrink with them.
  */
 export class ReceiveWindows {
   readonly #options: Http2Options;
   readonly #sender: FrameSender;
+  readonly #streams: () => Iterable<Http2Stream>;
   #window: number;
   #uncredited = 0;
+  /** What the last SETTINGS said, and whether they are acknowledged. */
+  #announced: number;
   #acknowledged = false;
+  /**
+   * What a new stream starts with. A larger window holds from when it is announced, a smaller one from when it is
+   * acknowledged: until then the peer may go by the old one (RFC 9113 §6.9.2, §6.5.3).
+   */
+  initialWindow: number;
   /** When something was last received. */
   #now: number;
+  /** The shortest that was measured, in ms. */
+  #roundTrip = Number.POSITIVE_INFINITY;
+  #measuredAt = Number.NEGATIVE_INFINITY;
+  #measuring = false;
 
-  constructor(options: Http2Options, sender: FrameSender) {
+  /** The preface must announce `announcedWindow`. `streams` are those that are open. */
+  constructor(options: Http2Options, sender: FrameSender, streams: () => Iterable<Http2Stream>) {
     this.#options = options;
     this.#sender = sender;
+    this.#streams = streams;
     this.#window = options.connectionWindow;
     this.#now = options.now();
+    this.#announced = this.#fitting(1);
+    this.initialWindow = Math.max(this.#announced, DEFAULT_WINDOW_SIZE);
+  }
+
+  /** SETTINGS_INITIAL_WINDOW_SIZE as it was last announced. */
+  get announcedWindow(): number {
+    return this.#announced;
   }
 
   /** The time at which what comes now was received. */
@@ -33,19 +82,35 @@ export class ReceiveWindows {
     this.#now = now;
   }
 
-  /** First window of a stream: until SETTINGS are acknowledged a peer may go by the default (RFC 9113 §6.9.2). */
-  get initialWindow(): number {
-    return this.#options.initialWindow;
-  }
-
   opened(stream: Http2Stream): void {
-    stream.receiveWindow += this.#assumed();
+    stream.windowStart = this.#now;
+    this.#options.budget.reserve(stream.windowSize);
+    if (this.#acknowledged && this.#fitting(1) < this.#announced) this.#announce(this.#fitting(1));
   }
 
-  settingsAcknowledged(streams: Iterable<Http2Stream>): void {
-    const excess = this.#assumed();
+  closed(stream: Http2Stream): void {
+    this.#options.budget.giveBack(stream.windowSize);
+    stream.windowSize = 0;
+  }
+
+  settingsAcknowledged(): void {
+    if (this.#acknowledged) return;
     this.#acknowledged = true;
-    if (excess > 0) for (const stream of streams) stream.receiveWindow -= excess;
+    this.#apply(this.#announced);
+  }
+
+  /** Called every second or so: windows start larger again when there is room for it, twice over. */
+  adapt(): void {
+    if (!this.#acknowledged) return;
+    const fitting = this.#fitting(2);
+    if (fitting > this.#announced) this.#announce(fitting);
+  }
+
+  /** The peer has answered the PING that measures a round trip. */
+  pingAnswered(now: number): void {
+    if (!this.#measuring) return;
+    this.#measuring = false;
+    this.#roundTrip = Math.min(this.#roundTrip, now - this.#measuredAt);
   }
 
   /** A DATA frame came, for a stream that is gone perhaps. */
@@ -65,12 +130,9 @@ export class ReceiveWindows {
     if (stream.closed || stream.remoteEnded) return;
     stream.uncredited -= bytes;
     stream.credited += bytes;
-    let increment = bytes;
-    if (stream.credited >= stream.windowSize) {
-      if (this.#now - stream.windowStart < FAST_WINDOW) increment += this.#grow(stream);
-      stream.credited = 0;
-      stream.windowStart = this.#now;
-    }
+    const increment = stream.credited < stream.windowSize ? bytes : bytes + this.#resize(stream, bytes);
+    // A smaller initial window can have left it in debt.
+    if (increment <= 0) return;
     stream.receiveWindow += increment;
     this.#sender.windowUpdate(stream.id, increment);
   }
@@ -84,20 +146,65 @@ export class ReceiveWindows {
     stream.padding = 0;
   }
 
-  closed(stream: Http2Stream): void {
-    this.#options.budget.giveBack(stream.windowSize - this.#options.initialWindow);
-    stream.windowSize = this.#options.initialWindow;
-  }
-
-  #assumed(): number {
-    return this.#acknowledged ? 0 : Math.max(0, DEFAULT_WINDOW_SIZE - this.#options.initialWindow);
-  }
-
-  #grow(stream: Http2Stream): number {
+  /** A whole window has been used and taken. Returns by how much it grows; below 0 when it shrinks, -`credit` at most. */
+  #resize(stream: Http2Stream, credit: number): number {
+    this.#measure();
+    const elapsed = this.#now - stream.windowStart;
+    const roundTrip = this.#roundTrip === Number.POSITIVE_INFINITY ? ASSUMED_ROUND_TRIP : this.#roundTrip;
+    stream.taken += stream.credited;
+    stream.credited = 0;
+    stream.windowStart = this.#now;
     const { maxWindow, budget } = this.#options;
-    const growth = Math.min(stream.windowSize, maxWindow - stream.windowSize);
-    if (growth <= 0 || !budget.take(growth)) return 0;
-    stream.windowSize += growth;
-    return growth;
+    if (elapsed < SCHEDULING + ROUND_TRIPS * roundTrip) {
+      const growth = Math.min(stream.windowSize, maxWindow - stream.windowSize);
+      const proof = (roundTrip > FAR ? PROOF_FAR : PROOF) * (stream.windowSize + growth);
+      if (growth <= 0 || stream.taken < proof || !budget.take(growth)) return 0;
+      stream.windowSize += growth;
+      return growth;
+    }
+    // Not in need of what it has once grown to, while others are.
+    const excess = Math.min(stream.windowSize - this.initialWindow, credit);
+    if (excess <= 0 || pressure(budget.total / budget.limit) === 0) return 0;
+    stream.windowSize -= excess;
+    budget.giveBack(excess);
+    return -excess;
   }
+
+  #measure(): void {
+    if (this.#now - this.#measuredAt < MEASURED_FOR) return;
+    this.#measuring = true;
+    this.#measuredAt = this.#options.now();
+    this.#sender.ping(PingPurpose.ROUND_TRIP);
+  }
+
+  #announce(window: number): void {
+    this.#announced = window;
+    this.#acknowledged = false;
+    this.#sender.initialWindow(window);
+    if (window > this.initialWindow) this.#apply(window);
+  }
+
+  /** RFC 9113 §6.9.2: the change applies to every open stream. */
+  #apply(window: number): void {
+    const change = window - this.initialWindow;
+    if (change === 0) return;
+    this.initialWindow = window;
+    for (const stream of this.#streams()) {
+      stream.receiveWindow += change;
+      stream.windowSize += change;
+      this.#options.budget.reserve(change);
+    }
+  }
+
+  /** What new streams should start with if `factor` times as much of the budget were in use. */
+  #fitting(factor: number): number {
+    const { initialWindow, budget } = this.#options;
+    const shift = pressure((factor * budget.total) / budget.limit);
+    return Math.max(initialWindow >> shift, Math.min(initialWindow, MIN_WINDOW));
+  }
+}
+
+function pressure(share: number): number {
+  for (const [least, shift] of PRESSURE) if (share >= least) return shift;
+  return 0;
 }

@@ -9,6 +9,16 @@ import type { Http2Stream } from './stream.ts';
 const HIGH_WATER = 512 * 1024;
 const LOW_WATER = 128 * 1024;
 
+/**
+ * The most that a stream should have ready in its turn: a read of the largest size when there is room for everybody, the stream's
+ * share of what may wait when there is not, but no less than a TLS record holds.
+ */
+const MAX_TURN = 256 * 1024;
+const MIN_TURN = 16 * 1024;
+
+/** After so many bytes without congestion, turns have their full length again. */
+const AT_EASE = 4 * HIGH_WATER;
+
 /** Which stream may send how much: the peer's windows, what the transport takes, and turns. */
 export class SendScheduler {
   readonly #sender: FrameSender;
@@ -17,6 +27,8 @@ export class SendScheduler {
   /** The transport has more than it can send: no stream may add to it. */
   congested = false;
   #waiting: Http2Stream[] = [];
+  #turn = MAX_TURN;
+  #sentInShortTurns = 0;
 
   constructor(sender: FrameSender) {
     this.#sender = sender;
@@ -27,12 +39,20 @@ export class SendScheduler {
     return this.congested ? 0 : Math.max(0, Math.min(stream.sendWindow, this.window));
   }
 
+  /** Bytes that the stream should get ready to send at a time. 0 only when it may send nothing. */
+  turn(stream: Http2Stream): number {
+    return Math.min(this.sendable(stream), this.#turn);
+  }
+
   /** Sends at most `sendable` bytes; the 9 bytes in front of them are overwritten. */
   send(stream: Http2Stream, offset: number, length: number): void {
     stream.sendWindow -= length;
     this.window -= length;
     const queued = this.#sender.data(stream.id, offset, length);
     if (queued > HIGH_WATER && !this.congested) this.congested = this.#sender.flush() > LOW_WATER;
+    if (this.#turn === MAX_TURN) return;
+    this.#sentInShortTurns += length;
+    if (this.#sentInShortTurns > AT_EASE) this.#turn = MAX_TURN;
   }
 
   /** The stream has more to send than it may. It is told when that changes. */
@@ -57,7 +77,7 @@ export class SendScheduler {
     this.wake();
   }
 
-  /** The stream's own window has grown. */
+  /** WINDOW_UPDATE of a stream. */
   streamOpened(stream: Http2Stream): void {
     if (!stream.waiting || this.sendable(stream) === 0) return;
     this.stopWaiting(stream);
@@ -71,10 +91,15 @@ export class SendScheduler {
     this.wake();
   }
 
-  /** Every waiting stream that can send gets its turn; those that could not stay in front of those that had one. */
+  /**
+   * Every waiting stream that can send gets its turn; those that could not stay in front of those that had one. Turns are
+   * so long that all of them together are about what may wait.
+   */
   wake(): void {
     if (this.#waiting.length === 0 || this.congested) return;
     const waiting = this.#waiting;
+    this.#turn = Math.min(MAX_TURN, Math.max(MIN_TURN, Math.floor(HIGH_WATER / waiting.length)));
+    this.#sentInShortTurns = 0;
     const passedOver: Http2Stream[] = [];
     this.#waiting = [];
     for (const stream of waiting) {

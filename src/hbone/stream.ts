@@ -42,7 +42,8 @@ export class Http2Stream {
   uncredited = 0;
   /** Padding received and not returned as credit yet. */
   padding = 0;
-  /** Credit returned since `windowStart`, which tells how fast the window is used. */
+  /** Credit returned before and since `windowStart`, which tells how fast the window is used. */
+  taken = 0;
   credited = 0;
   windowStart = 0;
   localEnded = false;
@@ -66,6 +67,11 @@ export class Http2Stream {
   /** Bytes that may be sent now: the windows of stream and connection, and whether the tunnel keeps up. */
   sendable(): number {
     return this.#table.scheduler.sendable(this);
+  }
+
+  /** How much of `sendable` to read from the application at a time, so that streams of a congested tunnel share it. */
+  turn(): number {
+    return this.#table.scheduler.turn(this);
   }
 
   /** Asks for `streamWritable` when `sendable` is 0. */

@@ -184,8 +184,8 @@ export class TunnelRelay implements ChannelHandler, StreamHandler {
 
   /** What the next read may bring; 0 and a place in the queue when nothing may be sent. */
   #limit(): number {
-    const sendable = this.#backlog === null ? this.#stream.sendable() : 0;
-    if (sendable > 0) return Math.min(sendable, NO_LIMIT);
+    const turn = this.#backlog === null ? this.#stream.turn() : 0;
+    if (turn > 0) return Math.min(turn, NO_LIMIT);
     this.#stream.waitForWindow();
     return 0;
   }

@@ -49,6 +49,8 @@ export interface DataPlaneOptions {
   readonly metrics: ThreadMetrics;
   readonly askPlan: AskControl;
   readonly askCertificate: (identity: string) => void;
+  /** Shared with the other threads; one of its own when left out. */
+  readonly budget?: WindowBudget;
   /** The other threads of the process; left out when there are none. */
   readonly siblings?: Siblings;
   /** Where a pod's traffic arrives; the standard ports unless a test wants others. */
@@ -146,7 +148,7 @@ export class DataPlane implements Plane {
       settings: new Deadlines(settings.settingsTimeout, this.now),
       response: new Deadlines(settings.responseTimeout, this.now),
     };
-    this.#budget = new WindowBudget(settings.windowBudget);
+    this.#budget = options.budget ?? new WindowBudget(settings.windowBudget);
     const breached = (role: string) => (breach: Breach) => metrics.add(metrics.slot(HTTP2_BREACHES, role, breach), 1);
     this.#breached = { client: breached('client'), server: breached('server') };
     this.plans = new PlanCache(options.askPlan);

@@ -19,6 +19,8 @@ export interface WorkerData {
   readonly index: number;
   /** See TunnelAffinity. */
   readonly affinity: SharedArrayBuffer;
+  /** See WindowBudget. */
+  readonly budget: SharedArrayBuffer;
   readonly settings: PlaneSettings;
   /** Revocation lists in force, as `ChannelLoop.setRevocations` takes them; null when there are to be none. */
   readonly revocations: Uint8Array | null;

@@ -3,6 +3,7 @@ import { closeFd } from '../../native/netns.ts';
 import { CulvertError, messageOf } from '../errors.ts';
 import type { LiveConnection } from '../explain/connection.ts';
 import type { PlaneSettings } from '../filters/plane.ts';
+import { sharedBudget } from '../hbone/window-budget.ts';
 import type { WorkloadCertificate } from '../identity/certificate.ts';
 import type { LogFormat } from '../log/line.ts';
 import type { Logger } from '../log/logger.ts';
@@ -52,11 +53,13 @@ export class Supervisor implements PodManager {
   readonly #plans = new PlanRegistry<WorkerSlot>();
   readonly #affinity = newAffinityTable();
   #revocations: Uint8Array | null;
+  readonly #budget: SharedArrayBuffer;
   #stopped = false;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
     this.#revocations = options.revocations;
+    this.#budget = sharedBudget(options.threads);
     this.#slots = Array.from({ length: options.threads }, (_, index) => new WorkerSlot(index + 1));
   }
 
@@ -201,6 +204,7 @@ export class Supervisor implements PodManager {
       name: slot.nextName(),
       index: slot.index,
       affinity: this.#affinity,
+      budget: this.#budget,
       settings,
       revocations: this.#revocations,
       logLevel: log.level(),

@@ -1,6 +1,7 @@
 /** Entry of a data-plane thread: carries out what the control thread says. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { messageOf } from '../errors.ts';
+import { WindowBudget } from '../hbone/window-budget.ts';
 import { createLineWriter } from '../log/line-writer.ts';
 import { createLogger } from '../log/logger.ts';
 import { createThreadMetrics, transferListOf } from '../metrics/thread-metrics.ts';
@@ -9,7 +10,7 @@ import type { FromWorker, ToWorker, WorkerData } from './messages.ts';
 import type { AskControl } from './plan-cache.ts';
 import { TunnelAffinity } from './tunnel-affinity.ts';
 
-const { name, index, affinity, settings, revocations, logLevel, logFormat } = workerData as WorkerData;
+const { name, index, affinity, budget, settings, revocations, logLevel, logFormat } = workerData as WorkerData;
 const port = parentPort!;
 const writer = createLineWriter();
 const log = createLogger({ format: logFormat, level: logLevel, write: writer.write });
@@ -20,6 +21,7 @@ let nextQuestion = 1;
 const plane = new DataPlane({
   thread: index,
   settings,
+  budget: new WindowBudget(settings.windowBudget, budget, index - 1),
   log,
   metrics,
   askPlan(query, done) {

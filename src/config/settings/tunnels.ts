@@ -87,7 +87,7 @@ export const tunnelsSettings = {
     type: byteSize('1Mi', '1024Gi'),
     default: '256Mi',
     meaning:
-      'What the receive windows of all streams may promise together. Windows start small, grow with demand, and stop growing here.',
+      'What the receive windows of all streams of all threads may promise together. Windows grow with demand up to here, and start smaller the less is left.',
     why: 'Stalled readers must not decide how much memory the agent takes.',
   },
   responseBaggage: {

@@ -68,7 +68,8 @@ export class ModelPeer {
   /** Settings that were sent and not acknowledged yet, and those that hold. */
   readonly #unacknowledged: [id: number, value: number][][] = [];
   readonly #own = { initialWindow: DEFAULT_WINDOW_SIZE, maxFrameSize: 16_384 };
-  #settingsToAcknowledge: number | null = null;
+  /** INITIAL_WINDOW_SIZE of SETTINGS that are not acknowledged. */
+  readonly #settingsToAcknowledge: number[] = [];
   readonly #pings: string[] = [];
   #nextId = 1;
   #lastTheirId = 0;
@@ -121,16 +122,16 @@ export class ModelPeer {
 
   /** Until then the other side may take more than the model is sure of. */
   get hasAcknowledged(): boolean {
-    return this.#settingsToAcknowledge === null;
+    return this.#settingsToAcknowledge.length === 0;
   }
 
   acknowledgeSettings(): void {
-    if (this.#settingsToAcknowledge === null) return;
-    this.send(frame(SETTINGS, ACK, 0));
-    const change = this.#settingsToAcknowledge - DEFAULT_WINDOW_SIZE;
-    for (const stream of this.streams.values()) stream.sendWindow += change;
-    this.theirs.initialWindow = this.#settingsToAcknowledge;
-    this.#settingsToAcknowledge = null;
+    for (const window of this.#settingsToAcknowledge.splice(0)) {
+      this.send(frame(SETTINGS, ACK, 0));
+      const change = window - this.theirs.initialWindow;
+      for (const stream of this.streams.values()) stream.sendWindow += change;
+      this.theirs.initialWindow = window;
+    }
   }
 
   ping(): void {
@@ -335,15 +336,16 @@ export class ModelPeer {
   }
 
   #theirSettings(payload: Buffer): void {
-    assert.equal(this.#settingsToAcknowledge, null, 'SETTINGS twice');
-    this.#settingsToAcknowledge = DEFAULT_WINDOW_SIZE;
+    assert.ok(this.hasAcknowledged, 'SETTINGS before those of before were acknowledged');
+    let window = this.theirs.initialWindow;
     for (let at = 0; at < payload.length; at += 6) {
       const value = readUint32(payload, at + 2);
       const id = readUint16(payload, at);
-      if (id === SettingId.INITIAL_WINDOW_SIZE) this.#settingsToAcknowledge = value;
+      if (id === SettingId.INITIAL_WINDOW_SIZE) window = value;
       if (id === SettingId.MAX_FRAME_SIZE) this.theirs.maxFrameSize = value;
       if (id === SettingId.MAX_CONCURRENT_STREAMS) this.theirs.maxStreams = value;
     }
+    this.#settingsToAcknowledge.push(window);
   }
 
   /** The other side has applied the oldest of the own SETTINGS. */

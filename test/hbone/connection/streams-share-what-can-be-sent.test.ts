@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { FrameType } from '../../../src/hbone/frames.ts';
+import { ConnectionUnderTest, frame, words } from './support/connection-under-test.ts';
+
+const KB = 1024;
+const MB = 1024 * KB;
+
+/** A client that may send a lot on each of its streams. */
+function client(streams: number) {
+  const under = new ConnectionUnderTest('client', { assumedPeerStreams: streams }).established([[4, 10 * MB]]);
+  under.receive(frame(FrameType.WINDOW_UPDATE, 0, 0, words(1000 * MB)));
+  return { under, streams: Array.from({ length: streams }, () => under.open()) };
+}
+
+test('streams of a congested tunnel take turns of the same length, however much each has to send', () => {
+  const { under, streams } = client(50);
+  const sent = new Map(streams.map(({ stream }) => [stream.id, 0]));
+  under.transport.room = 0;
+  for (const { stream, recorder } of streams) {
+    // As a relay does: one read for each turn, as large as it may be.
+    recorder.onWritable = () => {
+      const part = under.send(stream, stream.turn());
+      sent.set(stream.id, sent.get(stream.id)! + part);
+      stream.waitForWindow();
+    };
+    recorder.onWritable();
+  }
+  for (let i = 0; i < 400; i++) {
+    under.transport.makeRoom(128 * KB);
+    assert.ok(under.transport.queued < 1 * MB, `${under.transport.queued} bytes wait`);
+  }
+  const amounts = [...sent.values()];
+  const [least, most] = [Math.min(...amounts), Math.max(...amounts)];
+  assert.ok(least > 0.7 * most, `${least} to ${most}`);
+});
+
+test('what woken streams may read before they notice that the tunnel is congested again is bounded', () => {
+  const { under, streams } = client(100);
+  under.transport.room = 0;
+  under.send(streams[0]!.stream, 5 * MB);
+  let granted = 0;
+  for (const { stream, recorder } of streams) {
+    stream.waitForWindow();
+    recorder.onWritable = () => {
+      granted += stream.turn();
+    };
+  }
+  under.transport.makeRoom(under.transport.queued);
+  assert.ok(granted >= 100 * 16 * KB && granted <= 2 * MB, `${granted} bytes`);
+});
+
+test('turns have their full length again after the congestion', () => {
+  const { under, streams } = client(100);
+  under.transport.room = 0;
+  under.send(streams[0]!.stream, 5 * MB);
+  for (const { stream } of streams) stream.waitForWindow();
+  under.transport.makeRoom(Number.POSITIVE_INFINITY);
+  assert.equal(streams[1]!.stream.turn(), 16 * KB);
+  under.send(streams[1]!.stream, 3 * MB);
+  assert.equal(streams[1]!.stream.turn(), 256 * KB);
+});
