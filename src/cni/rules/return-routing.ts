@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { CulvertError } from '../../errors.ts';
+import { CulvertError, messageOf } from '../../errors.ts';
 import { runChecked, runCommand } from '../../netns/run.ts';
 import { MARK_MASK, RETURN_MARK, RETURN_RULE_PRIORITY, RETURN_TABLE } from './pod-rules.ts';
 
@@ -9,9 +9,15 @@ import { MARK_MASK, RETURN_MARK, RETURN_RULE_PRIORITY, RETURN_TABLE } from './po
  * the connection, sends it to a table in which every address is local.
  */
 export async function addReturnRouting(netns: number, ipv6: boolean): Promise<void> {
-  for (const family of families(ipv6)) {
-    const rule = (await returnRules(netns, family)) > 0 ? [] : [`rule add ${RULE}`];
-    await ip(netns, family, [`route replace ${ROUTE[family]}`, ...rule]);
+  await Promise.all(families(ipv6).map((family) => addFamily(netns, family)));
+}
+
+/** The rule last: that it is there already is how the kernel answers when there is nothing to do. */
+async function addFamily(netns: number, family: Family): Promise<void> {
+  try {
+    await ip(netns, family, [`route replace ${ROUTE[family]}`, `rule add ${RULE}`]);
+  } catch (error) {
+    if (!/File exists\s+Command failed -:2\b/.test(messageOf(error))) throw error;
   }
 }
 
