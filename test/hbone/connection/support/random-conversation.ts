@@ -34,6 +34,7 @@ export class RandomConversation {
   readonly #random: Random;
   readonly #budget: WindowBudget;
   readonly #isServer: boolean;
+  readonly #connectionWindow: number;
   readonly #uses: Use[] = [];
   #inFlight: Buffer = Buffer.alloc(0);
 
@@ -41,10 +42,11 @@ export class RandomConversation {
     this.#random = random;
     this.#isServer = role === 'server';
     this.#budget = new WindowBudget(random.pick([0, 1 << 20, 1 << 26]));
+    this.#connectionWindow = random.pick([65_535, 1 << 24]);
     this.under = new ConnectionUnderTest(role, {
       initialWindow: random.pick([1000, 65_535, 262_144]),
       maxWindow: 4 << 20,
-      connectionWindow: random.pick([65_535, 1 << 24]),
+      connectionWindow: this.#connectionWindow,
       maxFrameSize: random.pick([16_384, 1 << 20]),
       maxConcurrentStreams: random.pick([2, 5, 200]),
       budget: this.#budget,
@@ -79,6 +81,10 @@ export class RandomConversation {
     for (const stream of model.streams.values()) model.windowUpdate(stream, 1 << 23);
     for (const use of this.#uses) this.#credit(use, Number.POSITIVE_INFINITY);
     this.exchangeAll();
+    // Again, because SETTINGS may have come meanwhile.
+    model.acknowledgeSettings();
+    this.exchangeAll();
+    this.#assertCredited();
     for (const use of this.#live()) {
       if (!use.answered) this.#answer(use, false);
       this.#sendOn(use);
@@ -265,6 +271,15 @@ export class RandomConversation {
 
   #listen(): void {
     this.model.receive(this.under.frames());
+  }
+
+  /** What was taken may be sent again, but for what is held back until it is worth a frame. */
+  #assertCredited(): void {
+    const { model } = this;
+    assert.ok(model.sendWindow >= this.#connectionWindow >> 1, `a window of ${model.sendWindow} for the connection`);
+    for (const { id, sendWindow } of model.sendable()) {
+      assert.ok(sendWindow >= model.theirs.initialWindow >> 1, `a window of ${sendWindow} for stream ${id}`);
+    }
   }
 
   #assertWhole(use: Use): void {
