@@ -108,7 +108,7 @@ export const podsSettings = {
     default: '65536',
     unit: 'connections',
     meaning:
-      'Proxied connections that one pod may have at a time in each direction; further ones are refused. 0 is no limit.',
+      'Proxied connections that one pod may have at a time in each direction, in all threads together; further ones are refused. 0 is no limit.',
     why: 'One pod must not take the descriptors and the memory of the node; the default is more than one client address can open to one port.',
   },
 } as const satisfies Record<string, Setting>;
