@@ -123,5 +123,8 @@ function matchHolds(words: Int32Array, match: number): boolean {
 function keyOf(words: Int32Array, text: Uint16Array, policy: number): string {
   const at = words[Header.POLICIES]! + 2 * policy;
   const start = words[at]!;
-  return String.fromCharCode(...text.subarray(start, start + words[at + 1]!));
+  const end = start + words[at + 1]!;
+  let key = '';
+  for (let index = start; index < end; index++) key += String.fromCharCode(text[index]!);
+  return key;
 }

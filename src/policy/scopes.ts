@@ -33,6 +33,7 @@ export class PolicyScopes {
   /** Policies that are listed but not known, and the wait for each; null when it is over. */
   readonly #missing = new Map<PolicyKey, NodeJS.Timeout | null>();
   #isCompiling = false;
+  #replacedBytes = 0;
 
   constructor({ mesh, onChange, awaitedMs = AWAITED, run = runInSlices }: PolicyScopesOptions) {
     this.#mesh = mesh;
@@ -62,8 +63,19 @@ export class PolicyScopes {
   /** Forgets the scopes that none of these workloads has. */
   retain(workloads: Iterable<Workload>): void {
     const used = new Set([...workloads].flatMap((workload) => this.#scopesOf(workload)));
-    for (const [name, scope] of this.#scopes) if (!used.has(scope)) this.#scopes.delete(name);
+    for (const [name, scope] of this.#scopes) {
+      if (used.has(scope)) continue;
+      this.#scopes.delete(name);
+      this.#replacedBytes += sizeOf(scope.compiled);
+    }
     this.#trackMissing();
+  }
+
+  /** Bytes of tables that are not in force any more, since this was last asked. */
+  takeReplacedBytes(): number {
+    const bytes = this.#replacedBytes;
+    this.#replacedBytes = 0;
+    return bytes;
   }
 
   /** Every policy that applies to a workload in question and cannot be enforced, by key. */
@@ -84,18 +96,14 @@ export class PolicyScopes {
   }
 
   #scopesOf({ namespace, authorizationPolicies }: Workload): Scope[] {
-    const { global, inNamespace } = this.#names;
     const listed = [...new Set(authorizationPolicies)].sort();
     const scopes = [
-      this.#scope(global, () => this.#mesh.globalPolicies()),
-      this.#scope(`${inNamespace}${namespace}`, () => this.#mesh.namespacePolicies(namespace)),
+      this.#scope('mesh', () => this.#mesh.globalPolicies()),
+      this.#scope(`namespace ${namespace}`, () => this.#mesh.namespacePolicies(namespace)),
     ];
-    if (listed.length > 0) scopes.push(this.#scope(listed.join('\n'), () => listed));
+    if (listed.length > 0) scopes.push(this.#scope(JSON.stringify(listed), () => listed));
     return scopes;
   }
-
-  /** No key of a policy starts with a line feed. */
-  readonly #names = { global: '\n', inNamespace: '\n\n' };
 
   #scope(name: string, keys: () => Iterable<PolicyKey>): Scope {
     let scope = this.#scopes.get(name);
@@ -117,7 +125,10 @@ export class PolicyScopes {
     }
     this.#run(compileAll(stale), (compiled, isLater) => {
       this.#isCompiling = false;
-      for (const [index, scope] of stale.entries()) scope.compiled = compiled[index]!;
+      for (const [index, scope] of stale.entries()) {
+        this.#replacedBytes += sizeOf(scope.compiled);
+        scope.compiled = compiled[index]!;
+      }
       this.#trackMissing();
       if (isLater) this.#onChange();
       // What changed meanwhile.
@@ -161,6 +172,12 @@ const BEING_COMPILED: Refusal = {
   policy: '',
   reason: 'the policies of this workload are being prepared',
 };
+
+function sizeOf(scope: CompiledScope | null): number {
+  if (scope === null) return 0;
+  const tables = [scope.dryRunDeny, scope.deny, scope.dryRunAllow, scope.allow];
+  return tables.reduce((sum, table) => sum + (table === null ? 0 : table.words.byteLength + table.text.byteLength), 0);
+}
 
 function concerns(scope: Scope, changed: ReadonlySet<PolicyKey>): boolean {
   for (const [key] of scope.entries) if (changed.has(key)) return true;

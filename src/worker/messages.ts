@@ -58,6 +58,7 @@ export type ToWorker =
   /** Asks for one live connection by the number it has in the thread. */
   | { readonly kind: 'connection'; readonly id: number; readonly number: number }
   | { readonly kind: 'log-level'; readonly spec: string }
+  | { readonly kind: 'collect-young' }
   /** Take no new connections; end when the last one has, at the latest after `deadlineMs`. */
   | { readonly kind: 'drain'; readonly deadlineMs: number };
 

@@ -8,6 +8,9 @@ import { isSameState, type PodMeshState, podMeshState } from './pod-mesh-state.t
 import type { PolicyReport } from './policy-report.ts';
 import type { Supervisor } from './supervisor.ts';
 
+/** So much memory of policies that are not in force any more may wait to be collected. */
+const REPLACED_BYTES = 16 * 1024 * 1024;
+
 /**
  * Keeps the data plane in step with the mesh state: which identity a pod has, which policies judge its connections, and
  * which plans are out of date.
@@ -20,6 +23,7 @@ export class PodDirector {
   readonly #report: PolicyReport;
   readonly #known = new Map<string, PodMeshState>();
   readonly #unsubscribe: () => void;
+  #replacedBytes = 0;
 
   constructor(
     mesh: MeshStore,
@@ -59,6 +63,7 @@ export class PodDirector {
     const identity = this.#known.get(pod.uid)?.identity ?? null;
     this.#known.delete(pod.uid);
     this.#forgetUnused(identity);
+    this.#tidyPolicies();
   }
 
   close(): void {
@@ -66,10 +71,19 @@ export class PodDirector {
   }
 
   #tellThose(concerned: (pod: PodInfo) => boolean): void {
-    const pods = this.#supervisor.pods();
-    for (const pod of pods) if (concerned(pod)) this.#tell(pod);
-    this.#policies.retain(pods.map((pod) => this.#mesh.localWorkload(pod)).filter((workload) => workload !== null));
+    for (const pod of this.#supervisor.pods()) if (concerned(pod)) this.#tell(pod);
+    this.#tidyPolicies();
+  }
+
+  /** Lets go of policies that apply to no pod any more. */
+  #tidyPolicies(): void {
+    const workloads = this.#supervisor.pods().map((pod) => this.#mesh.localWorkload(pod));
+    this.#policies.retain(workloads.filter((workload) => workload !== null));
     this.#report.update();
+    this.#replacedBytes += this.#policies.takeReplacedBytes();
+    if (this.#replacedBytes < REPLACED_BYTES) return;
+    this.#replacedBytes = 0;
+    this.#supervisor.collectYoung();
   }
 
   #tell(pod: PodInfo): void {

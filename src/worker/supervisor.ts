@@ -146,6 +146,11 @@ export class Supervisor implements PodManager {
     this.#broadcast({ kind: 'revocations', lists });
   }
 
+  /** What the threads were told has been replaced many times: see `collectYoung`. */
+  collectYoung(): void {
+    this.#broadcast({ kind: 'collect-young' });
+  }
+
   setLogLevel(spec: string): void {
     this.#broadcast({ kind: 'log-level', spec });
   }

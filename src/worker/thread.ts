@@ -6,6 +6,7 @@ import { createLineWriter } from '../log/line-writer.ts';
 import { createLogger } from '../log/logger.ts';
 import { createThreadMetrics, transferListOf } from '../metrics/thread-metrics.ts';
 import { DataPlane } from './data-plane.ts';
+import { collectYoung } from './memory-release.ts';
 import type { FromWorker, ToWorker, WorkerData } from './messages.ts';
 import type { AskControl } from './plan-cache.ts';
 import { TunnelAffinity } from './tunnel-affinity.ts';
@@ -84,6 +85,9 @@ port.on('message', (message: ToWorker) => {
       break;
     case 'connection':
       send({ kind: 'connection', id: message.id, connection: plane.liveConnection(message.number) });
+      break;
+    case 'collect-young':
+      collectYoung();
       break;
     case 'log-level':
       log.setLevel(message.spec);

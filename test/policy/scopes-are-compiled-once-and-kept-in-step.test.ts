@@ -75,6 +75,17 @@ test('every change shows: edited, added, removed, moved to another scope, attach
   assert.deepEqual([verdict('a'), verdict('b'), verdict('c')], ['allow', 'allow', 'allow']);
 });
 
+test('a list is not mistaken for another, whatever its keys look like', (t) => {
+  const { mesh, verdict } = underTest(t, []);
+  mesh.apply({ policies: [policy('x', { rules: no }), policy('y', { rules: no })] });
+  for (const listed of [['default/x\ndefault/y'], ['mesh'], ['namespace default'], ['["default/x"]']]) {
+    mesh.apply({ workloads: [workload('a', { authorizationPolicies: ['default/x', 'default/y'] })] });
+    assert.equal(verdict('a'), 'allow');
+    mesh.apply({ workloads: [workload('a', { authorizationPolicies: listed })] });
+    assert.equal(verdict('a'), 'wait', String(listed));
+  }
+});
+
 test('connections wait for a listed policy that is not known, and are denied when it does not come', async (t) => {
   const { scopes, verdict, changed } = underTest(t, [], { awaitedMs: 20 });
   assert.equal(verdict('b'), 'wait');
@@ -128,7 +139,10 @@ test('scopes that no workload has are forgotten', (t) => {
   const before = of('a').deny[0];
   scopes.retain([mesh.workload('Kubernetes//Pod/default/a')!]);
   assert.equal(of('a').deny[0], before);
+  scopes.takeReplacedBytes();
   scopes.retain([]);
+  assert.equal(scopes.takeReplacedBytes(), before!.words.byteLength + before!.text.byteLength);
+  assert.equal(scopes.takeReplacedBytes(), 0);
   assert.notEqual(of('a').deny[0], before);
 });
 
