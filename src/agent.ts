@@ -13,7 +13,7 @@ import type { CertificateAuthorityClient } from './identity/certificate.ts';
 import { dumpCertificates } from './identity/dump.ts';
 import { openEmbeddedCa } from './identity/embedded-ca.ts';
 import { openIstioCa } from './identity/istio-ca.ts';
-import { createCertificateManager } from './identity/manager.ts';
+import { type CertificateManager, createCertificateManager } from './identity/manager.ts';
 import { followRevocationLists } from './identity/revocation-lists.ts';
 import { createLineWriter } from './log/line-writer.ts';
 import { createLogger, type Logger } from './log/logger.ts';
@@ -100,8 +100,8 @@ async function start(
   if (config.allowDumps) log.warn('app', 'core files and debuggers are permitted: they show the keys of every pod');
   else denyDumps();
   requireCapabilities(config.packetMark);
-  const authority = await openAuthority(config, log);
-  const certificates = createCertificateManager({ authority, log });
+  const authority = await openAuthority(config, log, () => certificates.renewAll());
+  const certificates: CertificateManager = createCertificateManager({ authority, log });
   end.push(() => {
     certificates.close();
     authority.close();
@@ -288,8 +288,21 @@ async function startXds(
 }
 
 /** Who signs certificates: the embedded CA when its folder is given, else the control plane's. */
-async function openAuthority(config: Config, log: Logger): Promise<CertificateAuthorityClient> {
-  if (config.caDir !== null) return openEmbeddedCa({ dir: config.caDir, ttl: config.secretTtl, now: Date.now });
+async function openAuthority(config: Config, log: Logger, renewAll: () => void): Promise<CertificateAuthorityClient> {
+  const { caDir: dir, secretTtl: ttl } = config;
+  if (dir !== null) {
+    const changed = (error: Error | null) => {
+      if (error === null) {
+        log.info('identity::ca', 'the folder of the CA has changed, all certificates are renewed', { folder: dir });
+        renewAll();
+      } else {
+        log.warn('identity::ca', 'the folder of the CA cannot be used as it is now, the CA of before stays', {
+          error: error.message,
+        });
+      }
+    };
+    return openEmbeddedCa({ dir, ttl, now: Date.now, changed });
+  }
   const authority = openIstioCa({
     server: {
       prefix: 'CA',

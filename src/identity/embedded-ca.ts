@@ -1,4 +1,7 @@
 import { createHash, X509Certificate } from 'node:crypto';
+import { access } from 'node:fs/promises';
+import { isDeepStrictEqual } from 'node:util';
+import { messageOf } from '../errors.ts';
 import { type CaFiles, openCaFolder } from './ca-folder.ts';
 import { checkValidity, readCaMaterial } from './ca-material.ts';
 import { type CertificateAuthorityClient, workloadCertificate } from './certificate.ts';
@@ -14,40 +17,74 @@ export interface EmbeddedCaOptions {
   readonly ttl: number;
   /** Time in ms since 1970. */
   readonly now: () => number;
+  /** Told when the folder holds another CA that can be used, and when it holds one that cannot: that of before stays. */
+  readonly changed?: (error: Error | null) => void;
+  /** How often the folder is looked at, in ms. */
+  readonly interval?: number;
 }
 
 /**
- * The CA of agents without a control plane. Agents that are given the same folder trust each other.
+ * The CA of agents without a control plane. Agents that are given the same folder trust each other. A folder that changes
+ * is followed: a new root takes its place while the old one is still among the roots.
  * @throws CulvertError CA_FOLDER_UNUSABLE, CA_FOLDER_INCOMPLETE, CA_INVALID, CA_EXPIRED or CA_NOT_YET_VALID; `sign`
  * rejects with the last two as well, and with IDENTITY_INVALID
  */
-export async function openEmbeddedCa({ dir, ttl, now }: EmbeddedCaOptions): Promise<CertificateAuthorityClient> {
-  const material = readCaMaterial(await openCaFolder(dir, () => createRoot(now())), dir);
+export async function openEmbeddedCa(options: EmbeddedCaOptions): Promise<CertificateAuthorityClient> {
+  const { dir, ttl, now, changed = () => {}, interval = LOOK_EVERY_MS } = options;
+  let files = await openCaFolder(dir, () => createRoot(now()));
+  let material = readCaMaterial(files, dir);
   checkValidity(material, now(), dir);
+  let complaint = '';
+
+  /** Files are replaced one after the other: between two of them the CA may be none, and is looked at again. */
+  async function look(): Promise<void> {
+    try {
+      await access(dir); // nothing is made anew where an operator has taken it away
+      const found = await openCaFolder(dir, () => Promise.reject(new Error('it is empty')));
+      if (!isDeepStrictEqual(found, files)) {
+        const next = readCaMaterial(found, dir);
+        checkValidity(next, now(), dir);
+        files = found;
+        material = next;
+        changed(null);
+      }
+      complaint = '';
+    } catch (error) {
+      if (messageOf(error) !== complaint) changed(error as Error);
+      complaint = messageOf(error);
+    }
+  }
+  const timer = setInterval(() => void look(), interval);
+  timer.unref();
+
   return {
     name: `embedded CA in ${dir}`,
     async sign(identity) {
       parseSpiffeId(identity);
       const at = now();
+      // One and the same to the end: another may take its place meanwhile.
+      const { issuer, validity, intermediatesPem, rootsPem } = material;
       checkValidity(material, at, dir);
-      const notBefore = toSeconds(Math.max(at - BACKDATED_MS, material.validity.notBefore));
-      const notAfter = toSeconds(Math.min(at + ttl, material.validity.notAfter));
+      const notBefore = toSeconds(Math.max(at - BACKDATED_MS, validity.notBefore));
+      const notAfter = toSeconds(Math.min(at + ttl, validity.notAfter));
       const { publicKey, privateKey } = await generateWorkloadKey();
-      const der = await signWorkloadCertificate(material.issuer, identity, publicKey, { notBefore, notAfter });
+      const der = await signWorkloadCertificate(issuer, identity, publicKey, { notBefore, notAfter });
       const leaf = new X509Certificate(der);
       return workloadCertificate({
         identity,
         privateKeyPem: privateKeyPem(privateKey),
-        chainPem: certificateToPem(der) + material.intermediatesPem,
-        rootsPem: material.rootsPem,
+        chainPem: certificateToPem(der) + intermediatesPem,
+        rootsPem,
         notBefore,
         notAfter,
         serial: BigInt(`0x${leaf.serialNumber}`).toString(),
       });
     },
-    close() {},
+    close: () => clearInterval(timer),
   };
 }
+
+const LOOK_EVERY_MS = 5000;
 
 // A peer whose clock is a little behind must accept a certificate made just now; istio's CA allows the same.
 const BACKDATED_MS = 2 * 60_000;

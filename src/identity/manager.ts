@@ -31,6 +31,8 @@ export interface CertificateManager {
   prefetch(identity: string): void;
   /** Calls the listener for every change from now on; returns what ends that. */
   watch(listener: CertificateListener): () => void;
+  /** The CA is another: certificates are replaced soon, not all at once. Until then those of before stay in use. */
+  renewAll(): void;
   /** Drops the certificate unless it is wanted again within the grace period: pods of one identity come and go. */
   forget(identity: string): void;
   /** Every identity, sorted. */
@@ -64,6 +66,8 @@ export interface ManagerLog {
 export const CONCURRENT_REQUESTS = 8;
 /** A request that a CA has not answered by then counts as failed, so that connections do not wait for ever. */
 export const ATTEMPT_TIMEOUT_MS = 10_000;
+/** Spreads the renewals when the CA has changed. */
+export const RENEW_ALL_WITHIN_MS = 30_000;
 /** Long enough for a rollout to bring the same identity back. */
 export const FORGET_GRACE_MS = 5 * 60_000;
 
@@ -198,6 +202,13 @@ export function createCertificateManager({
     watch(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
+    },
+    renewAll() {
+      const now = clock.now();
+      for (const { attempt } of entries.values()) {
+        if (attempt.kind === 'scheduled') attempt.at = Math.min(attempt.at, now + random() * RENEW_ALL_WITHIN_MS);
+      }
+      turn();
     },
     forget(identity) {
       const entry = entries.get(identity);

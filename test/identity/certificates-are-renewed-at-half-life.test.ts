@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { WorkloadCertificate } from '../../src/identity/certificate.ts';
+import { RENEW_ALL_WITHIN_MS } from '../../src/identity/manager.ts';
 import { createRenewalPolicy } from '../../src/identity/renewal.ts';
 import { createBench, HOUR, identity, MINUTE, SECOND } from './manager-under-test.ts';
 
@@ -23,6 +24,20 @@ test('a certificate is renewed at half its life, and the new one is used and ann
   ]);
   await clock.advance(12 * HOUR);
   assert.equal(requests.length, 1, 'and so on');
+});
+
+test('when the CA has changed every certificate is renewed soon, and those of before are used meanwhile', async (t) => {
+  const { manager, requests, clock } = createBench(t);
+  const names = ['a', 'b', 'c'].map(identity);
+  for (const name of names) manager.prefetch(name);
+  const first = await Promise.all(requests.splice(0).map((request) => request.issue(24 * HOUR)));
+  manager.renewAll();
+  assert.equal(requests.length, 0);
+  assert.equal(await manager.get(names[0]!), first[0]);
+  await clock.advance(RENEW_ALL_WITHIN_MS);
+  assert.deepEqual(requests.map((request) => request.identity).sort(), names);
+  const [second] = await Promise.all(requests.splice(0).map((request) => request.issue(24 * HOUR)));
+  assert.equal(await manager.get(second!.identity), second);
 });
 
 test('a listener that has gone is told no more', async (t) => {
