@@ -1,7 +1,7 @@
 /**
  * The benchmarks: stock load generators, ratios within one run, one table.
  *
- *     npm run bench -- [relay] [tunnels] [pods] [fairness] [memory] [policy] [identity] [--quick] [--workers=N]
+ *     npm run bench -- [relay] [tunnels] [pods] [fairness] [memory] [policy] [identity] [xds] [--quick] [--workers=N]
  */
 
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -17,6 +17,7 @@ import { pods } from './pods.ts';
 import { policy } from './policy.ts';
 import { relay } from './relay.ts';
 import { tunnels } from './tunnels.ts';
+import { xds } from './xds.ts';
 
 const benches: Readonly<Record<string, Bench>> = {
   relay,
@@ -26,6 +27,7 @@ const benches: Readonly<Record<string, Bench>> = {
   memory,
   policy,
   identity: identityBench,
+  xds,
 };
 
 /** What a node of two processors gets by default (spec §15.1). */

@@ -23,6 +23,8 @@ export interface MeshOptions {
   readonly plain: readonly string[];
   /** Data-plane threads of the agent. */
   readonly workers: number;
+  /** Starts a control plane in the namespace of the node; returns what the agent is to be set to. */
+  readonly controlPlane?: (netns: number) => Promise<Readonly<Record<string, string>>>;
 }
 
 const repository = fileURLToPath(new URL('../..', import.meta.url));
@@ -40,7 +42,7 @@ function makeImage(folder: string): string {
 const silent = { info() {}, warn() {} };
 
 /** Starts the bundled agent in the node's namespace and enrols the pods; everything is removed by `stop`. */
-export async function startMesh({ enrolled, plain, workers }: MeshOptions): Promise<Mesh> {
+export async function startMesh({ enrolled, plain, workers, controlPlane }: MeshOptions): Promise<Mesh> {
   const network = await createPodNetwork();
   const stops: (() => Promise<void> | void)[] = [() => network.close()];
   const stop = async () => {
@@ -58,6 +60,7 @@ export async function startMesh({ enrolled, plain, workers }: MeshOptions): Prom
     const zds = startZdsServer({ path: socket, log: silent });
     stops.push(() => zds.close());
     const rules = await chooseRulesBackend();
+    const more = (await controlPlane?.(network.node.fd)) ?? {};
     const agent = await startProcess([makeImage(network.folder), 'agent'], {
       netns: network.node.fd,
       env: {
@@ -69,6 +72,7 @@ export async function startMesh({ enrolled, plain, workers }: MeshOptions): Prom
         NODE_NAME: 'bench',
         ZTUNNEL_WORKER_THREADS: String(workers),
         RUST_LOG: 'warn',
+        ...more,
       },
       ready: { port: READINESS_PORT },
     });

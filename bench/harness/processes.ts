@@ -13,6 +13,8 @@ export interface StartOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** What tells that the program serves: a TCP port that it listens on, or a line that it prints. */
   readonly ready: { port: number } | { line: RegExp };
+  /** How long that may take, in ms. */
+  readonly timeout?: number;
 }
 
 export interface Running {
@@ -40,7 +42,11 @@ export async function startProcess(argv: readonly string[], options: StartOption
   child.once('close', (code, signal) =>
     fail(new Error(`${command} ended (${code ?? signal}) before it served\n${output}`)),
   );
-  const timer = setTimeout(() => fail(new Error(`${command} did not serve within 15 s\n${output}`)), START_TIMEOUT_MS);
+  const { timeout = START_TIMEOUT_MS } = options;
+  const timer = setTimeout(
+    () => fail(new Error(`${command} did not serve within ${timeout / 1000} s\n${output}`)),
+    timeout,
+  );
   const { ready } = options;
   const poll = 'port' in ready ? setInterval(() => isListening(child.pid, ready.port) && serve(), 20) : undefined;
   try {

@@ -4,9 +4,9 @@
  *
  *     control-plane.ts <workloads> <port> <folder> <changes per second>
  *
- * Reads `more.json`, further addresses by name, from the folder when there is one; writes `root.pem` and `status.json`.
+ * Writes `root.pem` and `status.json`.
  */
-import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ADDRESS, startIstiod } from '../../test/support/istiod.ts';
 import { changed, snapshot } from './generated-mesh.ts';
@@ -16,10 +16,7 @@ const DEBOUNCE = 100;
 
 const [workloads, port, folder, rate] = process.argv.slice(2) as [string, string, string, string];
 const file = (name: string) => join(folder, name);
-const revive = (_: string, value: { type?: string; data?: number[] }) =>
-  value?.type === 'Buffer' ? Buffer.from(value.data!) : value;
-const more = existsSync(file('more.json')) ? JSON.parse(readFileSync(file('more.json'), 'utf8'), revive) : {};
-const message = snapshot(Number(workloads), more);
+const message = snapshot(Number(workloads));
 
 const istiod = await startIstiod({ port: Number(port) });
 istiod.answers.addresses = false;
@@ -38,6 +35,7 @@ process.on('SIGUSR2', () => {
   if (pushing !== undefined) {
     clearInterval(pushing);
     pushing = undefined;
+    tell();
     return;
   }
   pushing = setInterval(() => {

@@ -7,13 +7,12 @@ const NODES = 1000;
 const NAMESPACES = 200;
 const PODS_PER_SERVICE = 20;
 
-/** One response with so many workloads, their services, and what else is given by name. */
-export function snapshot(workloads: number, more: Readonly<Record<string, Json>> = {}): Buffer {
+/** One response with so many workloads and their services. */
+export function snapshot(workloads: number): Buffer {
   const parts: Buffer[] = [];
   for (let index = 0; index < workloads; index++) parts.push(resource(uid(index), workload(index)));
   for (let index = 0; index < workloads / PODS_PER_SERVICE; index++)
     parts.push(resource(serviceKey(index), service(index)));
-  for (const [name, address] of Object.entries(more)) parts.push(resource(name, address));
   return Buffer.concat([...parts, encode('DeltaDiscoveryResponse', { typeUrl: ADDRESS, nonce: 'snapshot' })]);
 }
 

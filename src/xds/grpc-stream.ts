@@ -93,6 +93,10 @@ export function openGrpcStream({ server, path, headers, handlers }: GrpcStreamOp
     session.on('error', (error) => {
       lost ??= error;
     });
+    // It will close the connection soon; who comes again now loses nothing.
+    session.on('goaway', (code) => {
+      if (code === 0) end({ kind: 'status', code: STATUS.UNAVAILABLE, message: 'received prior goaway' });
+    });
     session.on('close', () => end(status ?? { kind: 'connection', error: lost ?? connectionLost() }));
     keepAlive = keepSessionAlive(session, (error) => {
       lost ??= error;

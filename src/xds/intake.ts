@@ -26,7 +26,7 @@ import type { Reader } from './wire.ts';
 export interface TakenIn {
   readonly typeUrl: string;
   readonly nonce: string;
-  /** What was not accepted: name and reason. */
+  /** What was not accepted, name and reason; the first of it when that is a lot. */
   readonly rejected: ReadonlyMap<string, string>;
   /** Names, further names and removed names; null when nobody asked for any. */
   readonly named: ReadonlySet<string> | null;
@@ -211,6 +211,7 @@ export class ResponseIntake {
   readonly #rejected = new Map<string, string>();
   readonly #removed: string[] = [];
   readonly #named: Set<string> | null;
+  #rejections = 0;
   #unreadable = 0;
   #typeUrl = '';
   #nonce = '';
@@ -257,7 +258,7 @@ export class ResponseIntake {
       at: this.#now(),
       resources: this.#resources,
       removed: this.#removed.length,
-      rejected: this.#rejected.size,
+      rejected: this.#rejections,
       bytes: this.#bytes,
     };
     if (known !== null) this.#intake.delivered(known, push, this.#unreadable);
@@ -286,6 +287,7 @@ export class ResponseIntake {
   }
 
   #reject(name: string, reason: string): void {
+    this.#rejections++;
     if (this.#rejected.size < MAX_REJECTED) this.#rejected.set(name, reason);
   }
 }

@@ -52,6 +52,8 @@ export interface TestIstiod {
   sendRaw(response: Json | Buffer): void;
   /** Ends every stream, as istiod does after half an hour or when it stops. */
   endStreams(end?: Partial<StatusObject>): void;
+  /** Tells every connection to go away, as istiod does to one of half an hour. */
+  goAway(): void;
   /** Refuses new streams with this; null admits them again. */
   refuse(end: Partial<StatusObject> | null): void;
   /** Whether requests are answered at all, and policies. */
@@ -287,6 +289,7 @@ export async function startIstiod(options: TestIstiodOptions = {}): Promise<Test
       for (const { call } of open) finish(call, end);
       open.clear();
     },
+    goAway: () => server.drain(`127.0.0.1:${port}`, PATIENCE_MS),
     refuse(end) {
       refusal = end;
     },

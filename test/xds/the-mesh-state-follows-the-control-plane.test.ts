@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Secret } from '../../src/config/secret.ts';
-import { ADDRESS, AUTHORIZATION, versionOf } from '../support/istiod.ts';
+import { ADDRESS, AUTHORIZATION, type TestIstiod, versionOf } from '../support/istiod.ts';
 import { encode } from '../support/xds-schema.ts';
 import {
   folder,
@@ -103,7 +103,7 @@ test('a bad resource is rejected by its name, the good ones count, and the older
   // Once they are good, nothing is left of it.
   server.push({ addresses: { [uid('a')]: workload('a', { canonicalName: 'better' }), [uid('c')]: null } });
   await until('accepted', () => store.workload(uid('a'))?.canonicalName === 'better');
-  assert.deepEqual(client.status().types.Address!.rejected, {});
+  await until('forgotten', () => Object.keys(client.status().types.Address!.rejected).length === 0);
 });
 
 test('a policy that is not understood denies, unless an older version of it is there', async (t) => {
@@ -148,6 +148,25 @@ test('a reconnect reports versions: what is unchanged is not sent again, what we
   assert.equal(messages.length, before + 2);
   assert.deepEqual(terminations, ['Reconnect']);
 });
+
+for (const [how, end] of [
+  ['a stream that ends in order', (server: TestIstiod) => server.endStreams({ code: 0 })],
+  ['a connection that is told to go away', (server: TestIstiod) => server.goAway()],
+  ['a stream whose transport closes', (server: TestIstiod) => server.endStreams()],
+] as const) {
+  test(`${how} is followed by another one, without a word`, async (t) => {
+    const server = await istiod(t);
+    server.change({ addresses: { [uid('a')]: workload('a') } });
+    const { client, store, until, lines } = startClient(t, server);
+    await client.synced;
+    const said = lines.length;
+    end(server);
+    await until('connected again', () => server.headers.length === 2 && client.isConnected());
+    server.push({ addresses: { [uid('b')]: workload('b') } });
+    await until('in step', () => holds(store, [uid('a'), uid('b')], []));
+    assert.deepEqual(lines.slice(said), []);
+  });
+}
 
 test('the token is read anew for every stream', async (t) => {
   const server = await istiod(t, { token: 'one' });
