@@ -58,7 +58,9 @@ class StreamCarrier implements Carrier, StreamHandler {
       return;
     }
     stream.end();
-    if (!stream.remoteEnded) this.#closing = setTimeout(() => stream.reset(ErrorCode.CANCEL), CLOSE_PATIENCE);
+    if (stream.remoteEnded) return;
+    this.#closing = setTimeout(() => stream.reset(ErrorCode.CANCEL), CLOSE_PATIENCE);
+    this.#closing.unref();
   }
 
   // The stream's side.

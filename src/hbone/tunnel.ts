@@ -37,7 +37,7 @@ export function handshakeMessage(error: ChannelError): string {
   return error.message.startsWith('tls ') ? error.message : `tls handshake error: ${error.message}`;
 }
 
-/** How long a peer may take to read what is queued when its tunnel closes, in ms. */
+/** How long a peer may take to read what is queued when its tunnel closes, and to close it too, in ms. */
 const CLOSE_PATIENCE = 10_000;
 
 class TunnelChannel implements Http2Transport, ChannelHandler {
@@ -70,6 +70,8 @@ class TunnelChannel implements Http2Transport, ChannelHandler {
   close(): void {
     if (this.#loop.close(this.#channel)) return;
     this.#closing = setTimeout(() => this.#loop.reset(this.#channel), CLOSE_PATIENCE);
+    // A thread that is done does not wait for it.
+    this.#closing.unref();
   }
 
   closed(): void {
