@@ -69,7 +69,7 @@ export class Http2Connection {
     this.#lastActivity = options.now();
     this.#guard = new FloodGuard(this.#lastActivity);
     this.#sender = new FrameSender(transport, peer, () => this.#answersUnread());
-    this.#scheduler = new SendScheduler(this.#sender);
+    this.#scheduler = new SendScheduler(this.#sender, this.#lastActivity);
     this.#windows = new ReceiveWindows(options, this.#sender, () => this.#streams.all());
     this.#streams = new StreamTable(options, peer, this.#sender, this.#scheduler, this.#windows, this.#guard, () =>
       this.#streamGone(),
@@ -217,6 +217,8 @@ export class Http2Connection {
     if (this.#closed) return;
     this.#windows.adapt();
     const now = this.#options.now();
+    for (let stalled = this.#scheduler.countStalled(now); stalled > 0; stalled--)
+      this.#options.breached('window-stall');
     const goingAway = this.#goingAway;
     if (goingAway.kind === 'announced' && now - goingAway.at >= ANNOUNCEMENT_PATIENCE) {
       this.#drainFinally();

@@ -259,6 +259,7 @@ export class FrameHandler implements FrameSink {
     if (length !== 4) throw connectionError('FRAME_SIZE_ERROR', `WINDOW_UPDATE of ${length} octets`);
     const increment = readUint31(bytes, at);
     const streams = this.#streams;
+    streams.scheduler.checkUpdate(increment, this.#options.now());
     if (streamId === 0) {
       if (increment === 0) throw connectionError('PROTOCOL_ERROR', 'WINDOW_UPDATE of 0');
       streams.scheduler.windowOpened(increment);

@@ -41,6 +41,8 @@ export type Breach =
   | 'ping-flood'
   | 'useless-frames'
   | 'window-trickle'
+  /** A stream waits for window, for a minute so far: nothing is read for it, but it holds its connection. */
+  | 'window-stall'
   | 'slow-preface'
   | 'unread-answers'
   /** This agent’s own fault. */

@@ -1,5 +1,6 @@
 // Hot path (bench/: relay, pods): asked per read of an application and per DATA frame.
 
+import { FloodGuard } from './flood-guard.ts';
 import type { FrameSender } from './frame-sender.ts';
 import { DEFAULT_WINDOW_SIZE, MAX_WINDOW_SIZE } from './frames.ts';
 import { connectionError } from './http-error.ts';
@@ -19,6 +20,16 @@ const MIN_TURN = 16 * 1024;
 /** After so many bytes without congestion, turns have their full length again. */
 const AT_EASE = 4 * HIGH_WATER;
 
+/**
+ * WINDOW_UPDATE below this many bytes makes us send frames that are hardly more than their headers. A peer earns such
+ * updates by DATA that its windows had not cut short.
+ */
+const SMALL_UPDATE = 256;
+const AMPLE_WINDOW = 1024;
+
+/** A stream that waits this long (ms) for its window counts as stalled. */
+const STALLED = 60_000;
+
 /** Which stream may send how much: the peer's windows, what the transport takes, and turns. */
 export class SendScheduler {
   readonly #sender: FrameSender;
@@ -29,9 +40,11 @@ export class SendScheduler {
   #waiting: Http2Stream[] = [];
   #turn = MAX_TURN;
   #sentInShortTurns = 0;
+  readonly #smallUpdates: FloodGuard;
 
-  constructor(sender: FrameSender) {
+  constructor(sender: FrameSender, now: number) {
     this.#sender = sender;
+    this.#smallUpdates = new FloodGuard(now);
   }
 
   /** Bytes that the stream may send now. */
@@ -48,6 +61,7 @@ export class SendScheduler {
   send(stream: Http2Stream, offset: number, length: number): void {
     stream.sendWindow -= length;
     this.window -= length;
+    if (stream.sendWindow >= AMPLE_WINDOW && this.window >= AMPLE_WINDOW) this.#smallUpdates.earn(2);
     const queued = this.#sender.data(stream.id, offset, length);
     if (queued > HIGH_WATER && !this.congested) this.congested = this.#sender.flush() > LOW_WATER;
     if (this.#turn === MAX_TURN) return;
@@ -59,6 +73,7 @@ export class SendScheduler {
   wait(stream: Http2Stream): void {
     if (stream.waiting || stream.closed) return;
     stream.waiting = true;
+    stream.waitingSince = 0;
     this.#waiting.push(stream);
   }
 
@@ -67,6 +82,25 @@ export class SendScheduler {
     stream.waiting = false;
     const at = this.#waiting.indexOf(stream);
     if (at >= 0) this.#waiting.splice(at, 1);
+  }
+
+  /** Bounds updates that are too small to be of use. Throws ENHANCE_YOUR_CALM. */
+  checkUpdate(increment: number, now: number): void {
+    if (increment < SMALL_UPDATE) this.#smallUpdates.count(now, 'window-trickle', `WINDOW_UPDATE of ${increment}`);
+  }
+
+  /** How many more streams have stalled. Called every second or so. */
+  countStalled(now: number): number {
+    let stalled = 0;
+    for (const stream of this.#waiting) {
+      if (stream.sendWindow > 0) continue;
+      if (stream.waitingSince === 0) stream.waitingSince = now;
+      else if (now - stream.waitingSince >= STALLED) {
+        stream.waitingSince = Number.POSITIVE_INFINITY;
+        stalled++;
+      }
+    }
+    return stalled;
   }
 
   /** WINDOW_UPDATE of the connection. */

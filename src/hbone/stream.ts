@@ -52,6 +52,8 @@ export class Http2Stream {
   closed = false;
   /** In the scheduler's list of streams that wait for window. */
   waiting = false;
+  /** From when on the scheduler has seen it wait for its own window; 0 when it has not. */
+  waitingSince = 0;
   /** The request (server role) or the final response (client role) has come: what follows is content. */
   headReceived = false;
 

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Deadlines } from '../../../src/deadlines.ts';
 import { FrameFlag, FrameType } from '../../../src/hbone/frames.ts';
-import { ErrorCode } from '../../../src/hbone/http-error.ts';
+import { type Breach, ErrorCode } from '../../../src/hbone/http-error.ts';
+import { expectSettings } from '../../../src/hbone/tunnel.ts';
 import {
   block,
   ConnectionUnderTest,
@@ -12,29 +14,49 @@ import {
   words,
 } from './support/connection-under-test.ts';
 
-const { DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION } = FrameType;
+const { DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION } = FrameType;
 const { ACK, END_HEADERS, PADDED } = FrameFlag;
 
 /** Enough for any of them within one second. */
 const MANY = 20_000;
 
-const FLOODS: Readonly<Record<string, (n: number) => Buffer[]>> = {
-  PING: () => [frame(PING, 0, 0, Buffer.alloc(8))],
-  'PING acknowledgements': () => [frame(PING, ACK, 0, Buffer.alloc(8))],
-  SETTINGS: () => [settingsFrame([])],
-  'SETTINGS acknowledgements': () => [frame(SETTINGS, ACK, 0)],
-  PRIORITY: () => [frame(PRIORITY, 0, 1, Buffer.alloc(5))],
-  'unknown frames': () => [frame(0x77, 0, 0)],
-  'empty DATA': () => [frame(DATA, 0, 1)],
-  'DATA of padding only': () => [frame(DATA, PADDED, 1, Buffer.from([0]))],
-  GOAWAY: () => [frame(GOAWAY, 0, 0, words(0, 0))],
-  'rapid reset (CVE-2023-44487)': (n) => [connectFrame(3 + 2 * n), frame(RST_STREAM, 0, 3 + 2 * n, words(8))],
-  'resets of a stream that is gone': () => [frame(RST_STREAM, 0, 1, words(8))],
-  'malformed requests': (n) => [frame(HEADERS, END_HEADERS, 3 + 2 * n, block([['x', 'y']]))],
-  'requests beyond the limit of streams': (n) => [connectFrame(3 + 2 * n)],
-};
+/** A header list of 70 000 octets in some thousand: an entry of the dynamic table, and references to it. */
+const BOMB = Buffer.concat([
+  Buffer.from('\x3f\xe1\x1f\x02\x07CONNECT', 'latin1'),
+  Buffer.concat([Buffer.from([0x40, 1, 0x78, 0x7f, 0xa1, 0x1e]), Buffer.alloc(4000, 0x79)]),
+  Buffer.alloc(20, 0xbe),
+]);
 
-for (const [what, flood] of Object.entries(FLOODS)) {
+/** What is sent over and over, and as what the end of it is counted. */
+const FLOODS: ReadonlyArray<readonly [what: string, breach: Breach, flood: (n: number) => Buffer[]]> = [
+  ['PING', 'ping-flood', () => [frame(PING, 0, 0, Buffer.alloc(8))]],
+  ['PING acknowledgements', 'ping-flood', () => [frame(PING, ACK, 0, Buffer.alloc(8))]],
+  ['SETTINGS', 'settings-flood', () => [settingsFrame([])]],
+  ['SETTINGS acknowledgements', 'settings-flood', () => [frame(SETTINGS, ACK, 0)]],
+  ['PRIORITY', 'useless-frames', () => [frame(PRIORITY, 0, 1, Buffer.alloc(5))]],
+  ['unknown frames', 'useless-frames', () => [frame(0x77, 0, 0)]],
+  ['empty DATA', 'empty-frames', () => [frame(DATA, 0, 1)]],
+  ['DATA of padding only', 'empty-frames', () => [frame(DATA, PADDED, 1, Buffer.from([0]))]],
+  ['GOAWAY', 'useless-frames', () => [frame(GOAWAY, 0, 0, words(0, 0))]],
+  [
+    'rapid reset (CVE-2023-44487)',
+    'rapid-reset',
+    (n) => [connectFrame(3 + 2 * n), frame(RST_STREAM, 0, 3 + 2 * n, words(8))],
+  ],
+  ['resets of a stream that is gone', 'rapid-reset', () => [frame(RST_STREAM, 0, 1, words(8))]],
+  ['malformed requests', 'stream-errors', (n) => [frame(HEADERS, END_HEADERS, 3 + 2 * n, block([['x', 'y']]))]],
+  ['requests beyond the limit of streams', 'rapid-reset', (n) => [connectFrame(3 + 2 * n)]],
+  ['WINDOW_UPDATE of single bytes', 'window-trickle', () => [frame(WINDOW_UPDATE, 0, 1, words(1))]],
+  ['WINDOW_UPDATE of single bytes for the connection', 'window-trickle', () => [frame(WINDOW_UPDATE, 0, 0, words(1))]],
+  [
+    'DATA on a stream that is closed',
+    'stream-errors',
+    (n) => (n === 0 ? [frame(RST_STREAM, 0, 1, words(8))] : [frame(DATA, 0, 1, Buffer.alloc(1))]),
+  ],
+  ['header lists that are too large', 'header-list', (n) => [frame(HEADERS, END_HEADERS, 3 + 2 * n, BOMB)]],
+];
+
+for (const [what, breach, flood] of FLOODS) {
   test(`a flood of ${what} ends the connection with ENHANCE_YOUR_CALM`, () => {
     const server = new ConnectionUnderTest('server').established();
     server.receive(connectFrame(1));
@@ -47,6 +69,7 @@ for (const [what, flood] of Object.entries(FLOODS)) {
     }
     assert.ok(n < MANY, 'it goes on');
     assert.match(server.said().at(-1)!, /^GOAWAY ENHANCE_YOUR_CALM/);
+    assert.equal(server.breaches.at(-1), breach);
     assert.ok(server.connection.streamCount === 0);
   });
 }
@@ -65,6 +88,7 @@ test('CVE-2024-27316: a header block without end is not collected', () => {
       n++;
     }
     assert.ok(n <= most, `${what}: ${n}`);
+    assert.deepEqual(server.breaches, ['continuation-flood']);
     assert.match(server.said().at(-1)!, /^GOAWAY ENHANCE_YOUR_CALM/);
   }
 });
@@ -131,4 +155,87 @@ test('a peer that makes the connection answer and does not read is cut off, what
   assert.ok(server.transport.queued < 3 * 1024 * 1024, `${server.transport.queued} bytes wait`);
   assert.equal(server.closed?.code, 'HTTP2_ENHANCE_YOUR_CALM');
   assert.equal(recorder.outcome, 'ENHANCE_YOUR_CALM');
+  assert.deepEqual(server.breaches, ['unread-answers']);
+});
+
+test('RFC 7541 §7.3: a header list that is small on the wire and large when read ends its stream, and memory does not grow', () => {
+  const server = new ConnectionUnderTest('server').established();
+  server.receive(frame(HEADERS, END_HEADERS, 1, BOMB));
+  assert.deepEqual(server.said(), ['RST_STREAM 1 ENHANCE_YOUR_CALM']);
+  assert.deepEqual([server.breaches, server.requests.length, server.closed], [['header-list'], 0, undefined]);
+});
+
+test('RFC 7541 §5.1, §5.2: blocks that are no HPACK are counted', () => {
+  for (const bytes of [[0xff, 0xff, 0xff, 0xff, 0xff, 0xff], [0x80], [0x41, 0x84, 0xff, 0xff, 0xff, 0xff]]) {
+    const server = new ConnectionUnderTest('server').established();
+    server.receive(frame(HEADERS, END_HEADERS, 1, Buffer.from(bytes)));
+    assert.deepEqual(server.said(), ['GOAWAY COMPRESSION_ERROR (last 0)']);
+    assert.deepEqual(server.breaches, ['hpack']);
+  }
+});
+
+test('SETTINGS with more entries than anybody needs end the connection', () => {
+  const entries = (count: number) => settingsFrame(Array.from({ length: count }, (_, i) => [4, i] as const));
+  const server = new ConnectionUnderTest('server').established();
+  server.receive(entries(32));
+  assert.deepEqual(server.said(), ['SETTINGS ACK']);
+  server.receive(entries(33));
+  assert.deepEqual([server.closed?.code, server.breaches], ['HTTP2_ENHANCE_YOUR_CALM', ['settings-flood']]);
+});
+
+test('small updates are no flood for a peer that returns credit for every message', () => {
+  const client = new ConnectionUnderTest('client').established();
+  const { stream } = client.open();
+  for (let i = 0; i < 2 * MANY; i++) {
+    client.send(stream, 55);
+    client.receive(frame(WINDOW_UPDATE, 0, 0, words(55)), frame(WINDOW_UPDATE, 0, 1, words(55)));
+    client.transport.take();
+  }
+  assert.equal(client.closed, undefined);
+});
+
+test('a peer that opens its window byte by byte makes us send a bounded number of frames', () => {
+  const client = new ConnectionUnderTest('client').established([[4, 0]]);
+  const { stream, recorder } = client.open();
+  let frames = 0;
+  recorder.onWritable = () => {
+    frames += client.send(stream, 1000) > 0 ? 1 : 0;
+    stream.waitForWindow();
+  };
+  stream.waitForWindow();
+  for (let i = 0; i < MANY && client.closed === undefined; i++) {
+    client.receive(frame(WINDOW_UPDATE, 0, 1, words(1)));
+    client.transport.take();
+  }
+  assert.equal(client.closed?.breach, 'window-trickle');
+  assert.ok(frames < MANY);
+});
+
+test('a stream whose window stays shut is counted once, and is read from no more', () => {
+  const client = new ConnectionUnderTest('client').established([[4, 0]]);
+  const { stream } = client.open();
+  assert.equal(stream.turn(), 0);
+  stream.waitForWindow();
+  for (let second = 0; second < 200; second++) {
+    client.now += 1000;
+    client.receive(frame(PING, ACK, 0, Buffer.alloc(8)));
+    client.connection.keepAlive(10_000, 20_000);
+    assert.deepEqual(client.breaches, second < 60 ? [] : ['window-stall']);
+  }
+});
+
+test('a peer that does not send its preface in time is given up', () => {
+  for (const role of ['client', 'server'] as const) {
+    const under = new ConnectionUnderTest(role);
+    const deadlines = new Deadlines(10_000, () => under.now);
+    expectSettings(under.connection, deadlines);
+    under.frames();
+    under.now += 9_999;
+    deadlines.tick();
+    assert.deepEqual(under.said(), []);
+    under.now += 1;
+    deadlines.tick();
+    assert.deepEqual(under.said(), ['GOAWAY SETTINGS_TIMEOUT (last 0)']);
+    assert.deepEqual(under.breaches, ['slow-preface']);
+  }
 });
