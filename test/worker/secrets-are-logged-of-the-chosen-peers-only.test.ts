@@ -1,0 +1,30 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { application, dial, patiently, planeUnderTest, startPod } from './support/plane-under-test.ts';
+
+for (const [addresses, logged] of [
+  [null, true],
+  [['127.0.0.0/8', 'fd00::/8'], true],
+  [['10.0.0.7', 'fd00::1'], false],
+] as const) {
+  test(`with peers ${addresses?.join(', ') ?? 'not given'} a tunnel on loopback is ${logged ? '' : 'not '}logged`, async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'culvert-keylog-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const keyLogPath = join(folder, 'keys.log');
+    const plane = await planeUnderTest(t, { keyLogPath, keyLogAddresses: addresses });
+    const app = await application(t);
+    plane.app = app.port;
+    startPod(plane);
+    const client = await dial(t, plane.ports.outbound);
+    client.socket.write('hello');
+    const [bytes] = await patiently('no bytes', once(await app.next(), 'data'));
+    assert.equal(bytes.toString(), 'hello');
+    client.socket.destroy();
+    const text = existsSync(keyLogPath) ? readFileSync(keyLogPath, 'latin1') : '';
+    assert.equal(text.includes('CLIENT_TRAFFIC_SECRET_0'), logged);
+  });
+}
