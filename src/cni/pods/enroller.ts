@@ -13,7 +13,8 @@ import { createWorkQueue } from './work-queue.ts';
  * is and does what is missing, each step harmless when repeated. An entry stays until the pod is wholly out.
  *
  * Into the mesh: the node's probe rule, the agent's sockets in the pod, the pod's rules, the annotation; in this order no
- * connection meets a redirection without a listener, and no probe is judged as traffic. Out of it: the other way round.
+ * connection of a running pod meets a redirection without a listener, and no probe is judged as traffic. Out of it: the
+ * other way round.
  */
 export interface Enroller {
   /** Looks at a pod again, because something about it has changed. */
@@ -115,7 +116,7 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     const goal = leaving ? outOf(uid) : desired(uid);
     const step = goal.kind === 'enrolled' ? 'enrol' : 'remove';
     try {
-      const did = await reach(uid, goal);
+      const did = await reach(uid, goal, waiters.length > 0);
       if (did) onStep(step, 'ok', performance.now() - started);
       for (const { resolve } of waiters) resolve();
     } catch (error) {
@@ -126,9 +127,13 @@ export function createEnroller(options: EnrollerOptions): Enroller {
   }
 
   /** Returns whether there was anything to do. */
-  async function reach(uid: string, goal: Desired): Promise<boolean> {
+  async function reach(uid: string, goal: Desired, mustDecide: boolean): Promise<boolean> {
     const entry = entries.get(uid);
-    if (goal.kind === 'unknown') return false;
+    if (goal.kind === 'unknown') {
+      if (!mustDecide) return false;
+      // A pod that waits to start must not start undecided.
+      throw new CulvertError('POD_UNDECIDED', 'it is not known yet whether the pod belongs into the mesh');
+    }
     if (goal.kind === 'gone') return entry !== undefined && (await forget(uid, entry));
     if (goal.kind === 'enrolled') return await enrol(goal.pod, goal.rules);
     const marked = goal.pod.annotations[REDIRECTION] !== undefined;
@@ -154,26 +159,13 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     const wanted = `${netns.key} ${JSON.stringify(rules)}`;
     const marked = pod.annotations[REDIRECTION] === 'enabled';
     if (entry.state === 'enabled' && entry.rulesAre === wanted && marked && entry.hasIps()) return false;
-    await host.set(pod.uid, entry.ips);
-    if (entry.announcedIn !== netns.key) {
-      try {
-        await zds.add(entry.pod, netns.duplicate());
-      } catch (error) {
-        if (!entry.starting) await markPending(pod);
-        throw error;
-      }
-      entry.announcedIn = netns.key;
-      entry.state = 'announced';
-    }
-    if (entry.rulesAre !== wanted) {
-      await backend.apply(netns.fd, rules);
-      // Ours first, so that there is no moment without rules.
-      if (entry.resumed) await backend.removeForeign(netns.fd);
-      entry.resumed = false;
-      entry.rulesAre = wanted;
-      entry.state = 'captured';
-      log.info('pods', 'pod captured', { pod: nameOf(pod), netns: netns.key });
-    }
+    const steps = [
+      () => host.set(pod.uid, entry.ips),
+      () => announce(netns, entry, pod),
+      () => capture(netns, entry, pod, rules, wanted),
+    ];
+    if (entry.starting) await allOf(steps);
+    else for (const step of steps) await step();
     entry.markHostIps();
     if (entry.starting) {
       // The pod need not wait for the API server; the annotation follows by itself.
@@ -184,6 +176,35 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     if (!marked) await annotate(entry.pod, 'enabled');
     entry.state = 'enabled';
     return true;
+  }
+
+  async function announce(netns: NetnsHandle, entry: Entry, pod: PodObject): Promise<void> {
+    if (entry.announcedIn === netns.key) return;
+    try {
+      await zds.add(entry.pod, netns.duplicate());
+    } catch (error) {
+      if (!entry.starting) await markPending(pod);
+      throw error;
+    }
+    entry.announcedIn = netns.key;
+    if (entry.state !== 'captured') entry.state = 'announced';
+  }
+
+  async function capture(
+    netns: NetnsHandle,
+    entry: Entry,
+    pod: PodObject,
+    rules: PodRules,
+    wanted: string,
+  ): Promise<void> {
+    if (entry.rulesAre === wanted) return;
+    await backend.apply(netns.fd, rules);
+    // Ours first, so that there is no moment without rules.
+    if (entry.resumed) await backend.removeForeign(netns.fd);
+    entry.resumed = false;
+    entry.rulesAre = wanted;
+    entry.state = 'captured';
+    log.info('pods', 'pod captured', { pod: nameOf(pod), netns: netns.key });
   }
 
   /** The agents let go of a sandbox that has ended; the pod may get another. */
@@ -417,6 +438,12 @@ class Entry {
   hasIps(): boolean {
     return this.#hostIps !== null && sameIps(this.#hostIps, this.ips);
   }
+}
+
+/** Side by side: no program of a pod that is about to start could notice the order. Waits for all, then fails with the first. */
+async function allOf(steps: readonly (() => Promise<void>)[]): Promise<void> {
+  const outcomes = await Promise.allSettled(steps.map((step) => step()));
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
 }
 
 function infoOf({ uid, name, namespace, serviceAccount }: PodObject): PodInfo {
