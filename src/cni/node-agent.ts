@@ -102,7 +102,14 @@ async function start(
   end.push(() => hostNetns?.close());
   const kubeletUid = findKubeletUser(config.hostProc);
   if (kubeletUid === null) log.warn('host', 'no kubelet found among the processes: taking root for its user');
-  const host = createHostRules({ ...config, backend, netns: hostNetns?.fd ?? null, kubeletUid: kubeletUid ?? 0 });
+  const host = createHostRules({
+    backend,
+    netns: hostNetns?.fd ?? null,
+    probeIpv4: config.probeIpv4,
+    probeIpv6: config.probeIpv6,
+    ipv6: config.ipv6 && kernelHasIpv6(),
+    kubeletUid: kubeletUid ?? 0,
+  });
 
   const snapshotBuilt = Promise.withResolvers<void>();
   const zds = startZdsServer({
@@ -154,6 +161,8 @@ async function start(
   await mesh.synced;
   updateState();
   await resumePods({ config, mesh, enroller, discover, log });
+  // Each pod tries again by itself.
+  await host.sync().catch((error) => log.error('host', messageOf(error)));
   snapshotBuilt.resolve();
   // What was heard of them before everything was known could not be judged.
   for (const { uid } of mesh.pods()) enroller.changed(uid);

@@ -58,7 +58,7 @@ function setting(t: TestContext) {
       seed: (_, handle) => handle?.close(),
       remove: () => step('del'),
     },
-    host: { set: (_, ips) => step(`host ${ips.join()}`), remove: () => step('unhost') },
+    host: { seed() {}, set: (_, ips) => step(`host ${ips.join()}`), remove: () => step('unhost') },
     discover: async () => state.found?.duplicate() ?? null,
     annotate: (_, value) => step(`annotate ${value}`),
     log: { info() {}, warn() {}, debug() {} },

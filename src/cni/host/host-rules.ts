@@ -10,6 +10,10 @@ import { kernelHasIpv6 } from '../rules/return-routing.ts';
  * cannot drift, and an address that has moved to another pod is that pod's.
  */
 export interface HostRules {
+  /** Notes what an earlier node agent has set, so that the next write, whatever it is for, keeps it. */
+  seed(uid: string, ips: readonly string[]): void;
+  /** Writes what is kept here, so that nothing else of ours is left on the node. @throws CulvertError 'HOST_RULES_FAILED' */
+  sync(): Promise<void>;
   /** Resolves when the addresses of a pod, and no others of it, are in the rules. @throws CulvertError 'HOST_RULES_FAILED' */
   set(uid: string, ips: readonly string[]): Promise<void>;
   /** Takes out what is still that pod's. @throws CulvertError 'HOST_RULES_FAILED' */
@@ -34,6 +38,8 @@ export function createHostRules(options: HostRulesOptions): HostRules {
   const write = options.backend.name === 'nftables' ? writeNft : writeIptables;
   let flushing: Promise<void> = Promise.resolve();
   let next: Promise<void> | null = null;
+  /** What is kept here is not known to be on the node. */
+  let dirty = false;
 
   /** Changes that come while one is being written are written together afterwards. */
   function flush(): Promise<void> {
@@ -41,23 +47,34 @@ export function createHostRules(options: HostRulesOptions): HostRules {
       .catch(() => {})
       .then(() => {
         next = null;
+        dirty = false;
         flushing = explained(() => write(options, owners));
         return flushing;
+      })
+      .catch((error) => {
+        dirty = true;
+        throw error;
       });
     return next;
   }
 
   return {
+    seed(uid, ips) {
+      for (const ip of wantedOf(ips)) owners.set(ip, uid);
+      dirty = true;
+    },
+    sync: flush,
     async set(uid, ips) {
       const before = ipsOf(uid);
-      const wanted = options.ipv6 ? ips : ips.filter(isIpv4);
-      if (before.length === wanted.length && before.every((ip) => wanted.includes(ip))) {
-        // It may be there only because an earlier attempt to write it failed.
-        return next ?? flushing.catch(() => flush());
+      const wanted = wantedOf(ips);
+      if (before.length !== wanted.length || !before.every((ip) => wanted.includes(ip))) {
+        for (const ip of before) owners.delete(ip);
+        for (const ip of wanted) owners.set(ip, uid);
+        dirty = true;
       }
-      for (const ip of before) owners.delete(ip);
-      for (const ip of wanted) owners.set(ip, uid);
-      await flush();
+      if (dirty) await flush();
+      // The write that has it may be under way.
+      else await flushing;
     },
     async remove(uid) {
       const before = ipsOf(uid);
@@ -70,6 +87,10 @@ export function createHostRules(options: HostRulesOptions): HostRules {
       await flush();
     },
   };
+
+  function wantedOf(ips: readonly string[]): readonly string[] {
+    return options.ipv6 ? ips : ips.filter(isIpv4);
+  }
 
   function ipsOf(uid: string): string[] {
     return [...owners].flatMap(([ip, owner]) => (owner === uid ? [ip] : []));

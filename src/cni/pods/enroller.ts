@@ -70,7 +70,7 @@ export interface EnrollerOptions {
     seed(pod: PodInfo, netns: NetnsHandle | null): void;
     remove(uid: string): Promise<void>;
   };
-  readonly host: Pick<HostRules, 'set' | 'remove'>;
+  readonly host: Pick<HostRules, 'seed' | 'set' | 'remove'>;
   /** Finds namespaces of running pods. Requests that come together are answered by one search. */
   discover(uid: string, ips: readonly string[]): Promise<NetnsHandle | null>;
   /** Writes the status annotation; null removes it. A pod that is gone is no error. */
@@ -136,7 +136,7 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     }
     if (goal.kind === 'gone') return entry !== undefined && (await forget(uid, entry));
     if (goal.kind === 'enrolled') return await enrol(goal.pod, goal.rules);
-    const marked = goal.pod.annotations[REDIRECTION] !== undefined;
+    const marked = goal.pod.annotations[REDIRECTION] !== undefined || entry?.marked === true;
     return entry === undefined && !marked ? false : await takeOut(goal.pod, marked);
   }
 
@@ -173,7 +173,11 @@ export function createEnroller(options: EnrollerOptions): Enroller {
       queue.add(pod.uid);
       return true;
     }
-    if (!marked) await annotate(entry.pod, 'enabled');
+    if (!marked) {
+      // Before it is known to be: a watch that lags must not hide from its removal what was written.
+      entry.marked = true;
+      await annotate(entry.pod, 'enabled');
+    }
     entry.state = 'enabled';
     return true;
   }
@@ -183,7 +187,7 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     try {
       await zds.add(entry.pod, netns.duplicate());
     } catch (error) {
-      if (!entry.starting) await markPending(pod);
+      if (!entry.starting) await markPending(entry, pod);
       throw error;
     }
     entry.announcedIn = netns.key;
@@ -236,8 +240,9 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     return true;
   }
 
-  async function markPending(pod: PodObject): Promise<void> {
+  async function markPending(entry: Entry, pod: PodObject): Promise<void> {
     if (pod.annotations[REDIRECTION] === 'pending') return;
+    entry.marked = true;
     try {
       await annotate(infoOf(pod), 'pending');
     } catch (error) {
@@ -316,6 +321,7 @@ export function createEnroller(options: EnrollerOptions): Enroller {
           if (goal.kind === 'enrolled') entry.rulesAre = `${netns.key} ${JSON.stringify(goal.rules)}`;
         }
       }
+      host.seed(pod.uid, pod.ips);
       zds.seed(entry.pod, netns?.duplicate() ?? null);
       queue.add(pod.uid);
     },
@@ -368,6 +374,8 @@ class Entry {
   fromRuntime = false;
   /** It was enrolled by an earlier node agent, which may have used other means. */
   resumed = false;
+  /** The annotation was written. */
+  marked = false;
   /** A plugin waits for the pod. */
   starting = false;
   /** Its last sandbox has ended; there is nothing to look for until there is a new one. */
