@@ -60,7 +60,7 @@ export function endpointsOf(plan: Extract<OutboundPlan, { kind: 'forward' }>): E
 }
 
 function make(group: EndpointGroup, at: number): PlannedEndpoint {
-  const { authority, port, protocol, weight, expectedIdentities, inner, destination } = group;
+  const { authority, port, protocol, weight, expectedIdentities, inner, hostname, destination } = group;
   const [uid, name, ip] = [group.uids[at]!, group.names[at]!, group.ips[at]!];
   const own = authority?.kind === 'own' ? formatSocketAddress({ ip, port: authority.port }) : null;
   return {
@@ -71,6 +71,7 @@ function make(group: EndpointGroup, at: number): PlannedEndpoint {
     authority: own ?? (authority?.kind === 'fixed' ? authority.text : ''),
     expectedIdentities,
     inner,
+    hostname,
     destination: destination && { ...destination, uid, name },
     healthKey: healthKeyOf(group, ip, own),
   };

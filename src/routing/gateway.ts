@@ -1,11 +1,11 @@
 import type { RouteState } from '../state/recorded-reads.ts';
 import { type GatewayAddress, identityOf, type Service, serviceKey, type Workload } from '../state/types.ts';
-import { loadBalance, type PortRule, type Upstream } from './load-balance.ts';
+import { type PortRule, type UpstreamGroup, upstreamsOf } from './load-balance.ts';
 
 /** Where tunnels to a waypoint or a network gateway can go. */
 export interface ResolvedGateway {
   /** May be empty: then nothing behind the reference can take the tunnel. */
-  readonly upstreams: readonly Upstream[];
+  readonly upstreams: readonly UpstreamGroup[];
   /** The address whose family decides which of a workload's addresses is dialled. */
   readonly familyTarget: string;
 }
@@ -26,8 +26,8 @@ export function resolveGateway(
   const port = gateway.hboneMtlsPort;
   const upstreams =
     found.kind === 'workload'
-      ? [{ workload: found.workload, port, service: null, weight: 1 }]
-      : loadBalance(mesh, source, found.service, port, portRule);
+      ? [upstreamOf(found.workload, port)]
+      : upstreamsOf(mesh, source, found.service, port, portRule);
   const { destination } = gateway;
   return { upstreams, familyTarget: destination.kind === 'address' ? destination.ip : target };
 }
@@ -39,13 +39,15 @@ export function resolveGateway(
 export function isFromWaypoint(mesh: RouteState, source: Workload, waypoint: GatewayAddress, peerIp: string): boolean {
   const found = findGateway(mesh, waypoint, source.namespace);
   if (found === null) return false;
-  const isSource = (workload: Workload) =>
-    workload.workloadIps.includes(peerIp) && identityOf(workload) === identityOf(source);
-  if (found.kind === 'workload') return isSource(found.workload);
-  return [...found.service.endpoints.keys()].some((uid) => {
-    const workload = mesh.workload(uid);
-    return workload !== null && isSource(workload);
+  const identity = identityOf(source);
+  if (found.kind === 'workload') {
+    return identityOf(found.workload) === identity && found.workload.workloadIps.includes(peerIp);
+  }
+  let isFound = false;
+  mesh.forEachEndpoint(found.service, ({ profile, workloadIps }) => {
+    isFound ||= identityOf(profile) === identity && workloadIps.includes(peerIp);
   });
+  return isFound;
 }
 
 /** True when the reference leads to the workload that holds `localIp`. */
@@ -64,6 +66,11 @@ export function waypointsOf(service: Service): { readonly waypoint: GatewayAddre
     .map(({ destination, weight }) => ({ waypoint: destination, weight }));
   if (weighted.length > 0) return weighted;
   return service.waypoint === null ? [] : [{ waypoint: service.waypoint, weight: 1 }];
+}
+
+/** A workload by itself. */
+export function upstreamOf(workload: Workload, port: number): UpstreamGroup {
+  return { profile: workload, port, service: null, weight: 1, members: [workload] };
 }
 
 /** How messages name a gateway. */

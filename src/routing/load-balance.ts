@@ -1,15 +1,27 @@
+import type { Member } from '../state/mesh-state.ts';
 import type { RouteState } from '../state/recorded-reads.ts';
-import type { Endpoint, LoadBalancer, RoutingScope, Service, Workload } from '../state/types.ts';
+import type { LoadBalancer, PortMap, RoutingScope, Service, Workload } from '../state/types.ts';
+import type { WorkloadProfile } from '../state/workload-profile.ts';
 
-/** A workload that can take the connection. */
-export interface Upstream {
-  readonly workload: Workload;
+/** Workloads that can take the connection and differ in what is their own only. */
+export interface UpstreamGroup {
+  /** What they have in common. */
+  readonly profile: Omit<WorkloadProfile, 'ports'>;
   /** The port on the workload. */
   readonly port: number;
-  /** The service whose endpoint it is; null when the workload itself was addressed. */
+  /** The service whose endpoints they are; null when the workload itself was addressed. */
   readonly service: Service | null;
-  /** > 0 */
+  /** Of each; > 0 */
   readonly weight: number;
+  /** At least one. */
+  readonly members: readonly UpstreamMember[];
+}
+
+export type UpstreamMember = Pick<Workload, 'uid' | 'name' | 'workloadIps'>;
+
+/** A workload that can take the connection. */
+export interface Upstream extends Pick<UpstreamGroup, 'port' | 'service' | 'weight'> {
+  readonly workload: Workload;
 }
 
 /**
@@ -18,11 +30,7 @@ export interface Upstream {
  */
 export type PortRule = 'standard' | 'waypoint';
 
-/**
- * The endpoints of a service that may take a connection from `source` to `port`, with their weights (spec §3.4, §3.5).
- * Unlike the incumbent, endpoints that could not be used anyway (weight 0, no such port) are left out before localities
- * are compared, so that they cannot shadow a usable endpoint farther away.
- */
+/** The endpoints that upstreamsOf finds, one by one. */
 export function loadBalance(
   mesh: RouteState,
   source: Workload,
@@ -30,53 +38,122 @@ export function loadBalance(
   port: number,
   portRule: PortRule,
 ): Upstream[] {
-  const standard = portRule === 'standard';
-  if (standard && service.ports[port] === undefined) return [];
-  const candidates: Upstream[] = [];
-  for (const endpoint of service.endpoints.values()) {
-    const workload = mesh.workload(endpoint.workloadUid);
-    if (workload === null || workload.capacity === 0 || !isDialable(workload, source)) continue;
-    const targetPort = mapPort(service, endpoint, port) ?? (standard ? null : tunnelledPort(workload, port));
-    if (targetPort === null) continue;
-    candidates.push({ workload, port: targetPort, service, weight: workload.capacity });
-  }
-  return preferLocal(candidates, source, service.loadBalancer);
+  return upstreamsOf(mesh, source, service, port, portRule).flatMap(({ members, ...group }) =>
+    members.flatMap(({ uid }) => {
+      const workload = mesh.workload(uid);
+      return workload === null ? [] : [{ workload, port: group.port, service: group.service, weight: group.weight }];
+    }),
+  );
+}
+
+/**
+ * The endpoints of a service that may take a connection from `source` to `port`, with their weights (spec §3.4, §3.5).
+ * Unlike the incumbent, endpoints that could not be used anyway (weight 0, no such port) are left out before localities
+ * are compared, so that they cannot shadow a usable endpoint farther away.
+ *
+ * What is decided is decided once for all workloads of a profile: a service may have ten thousand endpoints.
+ */
+export function upstreamsOf(
+  mesh: RouteState,
+  source: Workload,
+  service: Service,
+  port: number,
+  portRule: PortRule,
+): UpstreamGroup[] {
+  if (portRule === 'standard' && service.ports[port] === undefined) return [];
+  const balancer = service.loadBalancer;
+  const isRanked = balancer?.mode === 'Strict' || balancer?.mode === 'Failover';
+  const nodesDiffer = isRanked && balancer.routingPreferences.includes('Node');
+  const key = `${service.namespace}/${service.hostname}`;
+  const groups = new Map<WorkloadProfile | string, Candidates | null>();
+  const keysByProfile = new Map<WorkloadProfile, string>();
+  mesh.forEachEndpoint(service, (member) => {
+    const { profile } = member;
+    let groupKey: WorkloadProfile | string = profile;
+    if (nodesDiffer) {
+      let prefix = keysByProfile.get(profile);
+      if (prefix === undefined) {
+        prefix = `${keysByProfile.size} `;
+        keysByProfile.set(profile, prefix);
+      }
+      groupKey = prefix + member.node;
+    }
+    let group = groups.get(groupKey);
+    if (group === undefined) {
+      group = candidatesOf(source, service, profile.ports[key] ?? {}, port, portRule, member);
+      groups.set(groupKey, group);
+    }
+    if (group === null) return;
+    const { uid, name, workloadIps } = member;
+    if (workloadIps.length > 0 || group.needsNoAddress) group.members.push({ uid, name, workloadIps });
+  });
+  const candidates = [...groups.values()].filter((group) => group !== null && group.members.length > 0) as Candidates[];
+  return preferLocal(candidates, source, balancer).map(({ needsNoAddress, place, ...group }) => group);
+}
+
+interface Candidates extends UpstreamGroup {
+  readonly members: UpstreamMember[];
+  /** It can be resolved by name, or reached through the gateway of its network. */
+  readonly needsNoAddress: boolean;
+  readonly place: Place;
+}
+
+/** null when workloads of the profile cannot take the connection, whichever it is. */
+function candidatesOf(
+  source: Workload,
+  service: Service,
+  endpointPorts: PortMap,
+  port: number,
+  portRule: PortRule,
+  { profile, node }: Member,
+): Candidates | null {
+  const targetPort =
+    mapPort(service, endpointPorts, port) ?? (portRule === 'standard' ? null : tunnelledPort(profile, port));
+  if (targetPort === null || profile.capacity === 0) return null;
+  const isBeyondGateway = profile.network !== source.network && profile.networkGateway !== null;
+  return {
+    profile,
+    port: targetPort,
+    service,
+    weight: profile.capacity,
+    members: [],
+    needsNoAddress: profile.hostname !== '' || isBeyondGateway,
+    place: { ...profile, node },
+  };
 }
 
 /** The endpoint's mapping, else the service's. Null when the port is unlisted, or named and the endpoint lacks the name. */
-function mapPort(service: Service, endpoint: Endpoint, port: number): number | null {
-  return endpoint.port[port] || service.ports[port] || null;
+function mapPort(service: Service, endpointPorts: PortMap, port: number): number | null {
+  return endpointPorts[port] || service.ports[port] || null;
 }
 
 /** A workload whose application tunnel has its own port is reached on the port asked for, whatever that is. */
-function tunnelledPort(workload: Workload, port: number): number | null {
-  return workload.applicationTunnel?.port ? port : null;
+function tunnelledPort({ applicationTunnel }: WorkloadProfile, port: number): number | null {
+  return applicationTunnel?.port ? port : null;
 }
 
-function isDialable(workload: Workload, source: Workload): boolean {
-  if (workload.workloadIps.length > 0 || workload.hostname !== '') return true;
-  return workload.network !== source.network && workload.networkGateway !== null;
-}
-
-function preferLocal(candidates: Upstream[], source: Workload, balancer: LoadBalancer | null): Upstream[] {
+function preferLocal(candidates: Candidates[], source: Workload, balancer: LoadBalancer | null): Candidates[] {
   if (balancer?.mode !== 'Strict' && balancer?.mode !== 'Failover') return candidates;
   const { mode, routingPreferences } = balancer;
   if (mode === 'Strict') {
-    return candidates.filter(({ workload }) =>
-      routingPreferences.every((scope) => scopeOf[scope](workload) === scopeOf[scope](source)),
+    return candidates.filter(({ place }) =>
+      routingPreferences.every((scope) => scopeOf[scope](place) === scopeOf[scope](source)),
     );
   }
-  const ranks = candidates.map(({ workload }) => localityRank(workload, source, routingPreferences));
+  const ranks = candidates.map(({ place }) => localityRank(place, source, routingPreferences));
   const highest = ranks.reduce((most, rank) => Math.max(most, rank), 0);
   return candidates.filter((_, index) => ranks[index] === highest);
 }
+
+/** What localities are compared by. */
+type Place = Pick<Workload, 'locality' | 'node' | 'clusterId' | 'network'>;
 
 /**
  * How many leading scopes the workload shares with the source. When the network comes first, sharing it counts as much
  * as all the others together, and not sharing it does not end the count: a near endpoint beyond a gateway still beats a
  * far one beyond it, but never one on this network.
  */
-export function localityRank(workload: Workload, source: Workload, scopes: readonly RoutingScope[]): number {
+export function localityRank(workload: Place, source: Place, scopes: readonly RoutingScope[]): number {
   let rank = 0;
   for (const [index, scope] of scopes.entries()) {
     const networkFirst = index === 0 && scope === 'Network';
@@ -86,7 +163,7 @@ export function localityRank(workload: Workload, source: Workload, scopes: reado
   return rank;
 }
 
-const scopeOf: Readonly<Record<RoutingScope, (workload: Workload) => string>> = {
+const scopeOf: Readonly<Record<RoutingScope, (workload: Place) => string>> = {
   Region: ({ locality }) => locality.region,
   Zone: ({ locality }) => locality.zone,
   Subzone: ({ locality }) => locality.subzone,

@@ -1,10 +1,11 @@
-import { formatSocketAddress, type SocketAddress } from '../netns/address.ts';
+import { formatSocketAddress, isIpv4, type SocketAddress } from '../netns/address.ts';
 import type { RouteState } from '../state/recorded-reads.ts';
 import { type GatewayAddress, identityOf, type Service, type Workload } from '../state/types.ts';
 import type { PodInfo } from '../zds/types.ts';
-import { gatewayName, isFromWaypoint, resolveGateway, waypointsOf } from './gateway.ts';
-import { serviceLabels, workloadLabels } from './labels.ts';
-import { loadBalance, type Upstream } from './load-balance.ts';
+import { gatewayName, isFromWaypoint, resolveGateway, upstreamOf, waypointsOf } from './gateway.ts';
+import { profileLabels, serviceLabels, workloadLabels } from './labels.ts';
+import { type UpstreamGroup, upstreamsOf } from './load-balance.ts';
+import { NO_NAMES, type ResolvedNames } from './names.ts';
 import type { EndpointGroup, OutboundPlan, OutboundRejection } from './plan.ts';
 import { unknownLocalWorkload } from './unknown-local-workload.ts';
 import { chooseAddress } from './workload-ip.ts';
@@ -19,6 +20,7 @@ import { chooseAddress } from './workload-ip.ts';
  * @param target original destination, canonical
  * @param network name of this agent's network
  * @param peerIp canonical source address of the connection, which tells a waypoint's own connections
+ * @param names what is known of workloads that have a name instead of addresses
  */
 export function planOutbound(
   mesh: RouteState,
@@ -26,10 +28,11 @@ export function planOutbound(
   target: SocketAddress,
   network: string,
   peerIp: string,
+  names: ResolvedNames = NO_NAMES,
 ): OutboundPlan {
   const source = mesh.localWorkload(pod);
   if (source === null) return reject(unknownLocalWorkload(pod));
-  const query: Query = { mesh, source, target, peerIp, network };
+  const query: Query = { mesh, names, source, target, peerIp, network };
 
   // Here a workload's address wins over a VIP; in findUpstreams it is the other way round (spec §3.2 A and B).
   const isWorkload = mesh.workloadByAddress(network, target.ip) !== null;
@@ -59,6 +62,7 @@ const HBONE_PORT = 15008;
 
 interface Query {
   readonly mesh: RouteState;
+  readonly names: ResolvedNames;
   readonly source: Workload;
   readonly target: SocketAddress;
   readonly peerIp: string;
@@ -66,54 +70,39 @@ interface Query {
   readonly network: string;
 }
 
-interface Candidate extends Omit<EndpointGroup, 'uids' | 'names' | 'ips' | 'destination'> {
-  readonly workload: Workload;
-  readonly ip: string;
-}
-
-/** What became of one candidate. */
-type Outcome = Candidate | OutboundRejection;
+/** What became of candidates. */
+type Outcome = EndpointGroup | OutboundRejection;
 
 /** A service first, then a workload. Null: nothing of the mesh, or a service that asks to be left alone. */
-function findUpstreams({ mesh, source, target }: Query): readonly Upstream[] | null {
+function findUpstreams({ mesh, source, target }: Query): readonly UpstreamGroup[] | null {
   const service = mesh.serviceByVip(source.network, target.ip, source.namespace);
   if (service?.loadBalancer?.mode === 'Passthrough') return null;
   const workload = mesh.workloadByAddress(source.network, target.ip);
-  const itself: Upstream[] = workload === null ? [] : [{ workload, port: target.port, service: null, weight: 1 }];
+  const itself = workload === null ? [] : [upstreamOf(workload, target.port)];
   if (service === null) return workload === null ? null : itself;
-  const endpoints = loadBalance(mesh, source, service, target.port, 'standard');
+  const endpoints = upstreamsOf(mesh, source, service, target.port, 'standard');
   return endpoints.length > 0 ? endpoints : itself;
 }
 
-function toUpstream(query: Query, upstream: Upstream, service: Service | null): Outcome[] {
+function toUpstream(query: Query, upstream: UpstreamGroup, service: Service | null): Outcome[] {
   const { mesh, source, target, peerIp } = query;
-  const { workload } = upstream;
-  if (workload.network !== source.network) {
+  const { network, waypoint } = upstream.profile;
+  if (network !== source.network) {
     // A tunnel through a gateway names the service addressed, so there has to be one.
-    return service === null ? [noServiceForTarget(target)] : throughGateway(query, upstream, service, upstream.weight);
+    return service === null ? [noServiceForTarget(target)] : throughGateway(query, upstream, service);
   }
-  const { waypoint } = workload;
   if (service === null && waypoint !== null && !isFromWaypoint(mesh, source, waypoint, peerIp)) {
     return toWaypoint(query, waypoint, upstream.weight, null);
   }
-  return [toWorkload(upstream, target.ip)];
-}
-
-function toWorkload(upstream: Upstream, familyTarget: string): Outcome {
-  const { workload, port } = upstream;
-  const ip = addressOf(upstream, familyTarget);
-  if (typeof ip !== 'string') return ip;
-  const tunnelled = workload.protocol === 'HBONE';
-  return {
-    workload,
-    ip,
-    port: tunnelled ? HBONE_PORT : port,
-    weight: upstream.weight,
-    protocol: tunnelled ? 'hbone' : 'tcp',
-    authority: tunnelled ? { kind: 'own', port } : null,
-    expectedIdentities: tunnelled ? identitiesOf(upstream) : [],
-    inner: null,
-  };
+  const { port } = upstream;
+  return upstream.profile.protocol === 'HBONE'
+    ? toMembers(query, upstream, target.ip, {
+        protocol: 'hbone',
+        port: HBONE_PORT,
+        authority: { kind: 'own', port },
+        expectedIdentities: identitiesOf(upstream),
+      })
+    : toMembers(query, upstream, target.ip, { protocol: 'tcp', port, authority: null, expectedIdentities: [] });
 }
 
 /**
@@ -126,74 +115,115 @@ function toWaypoint(query: Query, waypoint: GatewayAddress, share: number, servi
   const resolved = resolveGateway(mesh, source, waypoint, target.ip, 'waypoint');
   if (resolved === null || resolved.upstreams.length === 0) return [unknownWaypoint(waypoint, resolved !== null)];
   const outcomes = resolved.upstreams.flatMap((upstream): Outcome[] => {
-    const { workload, port, weight } = upstream;
-    if (workload.network !== source.network) {
-      return service === null ? [noServiceForTarget(target)] : throughGateway(query, upstream, service, weight);
+    if (upstream.profile.network !== source.network) {
+      return service === null ? [noServiceForTarget(target)] : throughGateway(query, upstream, service);
     }
-    const ip = addressOf(upstream, resolved.familyTarget);
-    if (typeof ip !== 'string') return [ip];
-    return [
-      {
-        workload,
-        ip,
-        port,
-        weight,
-        protocol: 'hbone',
-        authority: { kind: 'fixed', text: formatSocketAddress(target) },
-        expectedIdentities: identitiesOf(upstream),
-        inner: null,
-      },
-    ];
+    return toMembers(query, upstream, resolved.familyTarget, {
+      protocol: 'hbone',
+      port: upstream.port,
+      authority: { kind: 'fixed', text: formatSocketAddress(target) },
+      expectedIdentities: identitiesOf(upstream),
+    });
   });
   return shared(outcomes, share);
 }
 
 /**
  * Double HBONE (spec §3.6): both tunnels name the service by its hostname, because its addresses mean something else on
- * the other network. `share` is spread over the gateway's endpoints.
+ * the other network. The weight of the upstream is spread over the gateway's endpoints.
  */
-function throughGateway(query: Query, upstream: Upstream, service: Service, share: number): Outcome[] {
+function throughGateway(query: Query, upstream: UpstreamGroup, service: Service): Outcome[] {
   const { mesh, source, target } = query;
-  const { workload } = upstream;
-  const gateway = workload.networkGateway;
-  if (gateway === null) return [noValidDestination(workload)];
+  const { profile, members } = upstream;
+  const gateway = profile.networkGateway;
+  if (gateway === null) return [noValidDestination(members[0]!)];
   const resolved = resolveGateway(mesh, source, gateway, target.ip, 'standard');
   if (resolved === null || resolved.upstreams.length === 0) return [unknownGateway(gateway, resolved !== null)];
   const inner = { expectedIdentities: innerIdentities(upstream), forwardedNetwork: query.network };
-  const outcomes = resolved.upstreams.map((hop): Outcome => {
-    const ip = addressOf(hop, resolved.familyTarget);
-    if (typeof ip !== 'string') return ip;
-    return {
-      workload,
-      ip,
-      port: hop.port,
-      weight: hop.weight,
+  const outcomes = resolved.upstreams.flatMap((hop): Outcome[] =>
+    toMembers(query, hop, resolved.familyTarget, {
       protocol: 'hbone',
+      port: hop.port,
       authority: { kind: 'fixed', text: `${service.hostname}:${target.port}` },
       expectedIdentities: identitiesOf(hop),
       inner,
-    };
-  });
-  return shared(outcomes, share);
+    }).flatMap((outcome): Outcome[] =>
+      'tag' in outcome
+        ? [outcome]
+        : outcome.ips.map((ip) => ({
+            ...outcome,
+            destination: profileLabels(profile),
+            uids: members.map(({ uid }) => uid),
+            names: members.map(({ name }) => name),
+            ips: members.map(() => ip),
+          })),
+    ),
+  );
+  return shared(outcomes, upstream.weight * members.length);
 }
 
 /** Divides a share among those that can be used, by their weights. */
 function shared(outcomes: readonly Outcome[], share: number): Outcome[] {
-  const total = outcomes.reduce((sum, outcome) => sum + ('tag' in outcome ? 0 : outcome.weight), 0);
+  const total = outcomes.reduce(
+    (sum, outcome) => sum + ('tag' in outcome ? 0 : outcome.weight * outcome.ips.length),
+    0,
+  );
   return outcomes.map((outcome) =>
     'tag' in outcome ? outcome : { ...outcome, weight: (share * outcome.weight) / total },
   );
 }
 
-function addressOf({ workload, service }: Upstream, familyTarget: string): string | OutboundRejection {
-  const address = chooseAddress(workload, familyTarget, service?.ipFamilies ?? null);
-  if (address.kind === 'ip') return address.ip;
-  if (address.kind === 'hostname') return needsDnsResolution(workload);
-  return noValidDestination(workload);
+/** How to get to the members of an upstream; those that have no address give the reason instead. */
+function toMembers(
+  { names }: Query,
+  { profile, members, service, weight }: UpstreamGroup,
+  familyTarget: string,
+  way: Pick<EndpointGroup, 'protocol' | 'port' | 'authority' | 'expectedIdentities'> & Partial<EndpointGroup>,
+): Outcome[] {
+  const { hostname, networkGateway } = profile;
+  const uids: string[] = [];
+  const podNames: string[] = [];
+  const ips: string[] = [];
+  const others: Outcome[] = [];
+  const group = (of: Pick<EndpointGroup, 'uids' | 'names' | 'ips' | 'weight' | 'hostname'>): EndpointGroup => ({
+    inner: null,
+    ...way,
+    destination: profileLabels(profile),
+    ...of,
+  });
+  for (const { uid, name, workloadIps } of members) {
+    const address = chooseAddress({ workloadIps, hostname, networkGateway }, familyTarget, service?.ipFamilies ?? null);
+    if (address.kind === 'ip') {
+      uids.push(uid);
+      podNames.push(name);
+      ips.push(address.ip);
+    } else if (address.kind === 'hostname') {
+      const resolved = names.addresses(hostname);
+      if (resolved === null || resolved.ips.length === 0) {
+        others.push(unresolved(uid, hostname, resolved?.failure ?? ''));
+        continue;
+      }
+      const sameFamily = resolved.ips.filter((ip) => isIpv4(ip) === isIpv4(familyTarget));
+      const usable = sameFamily.length > 0 ? sameFamily : resolved.ips;
+      others.push(
+        group({
+          weight: weight / usable.length,
+          hostname,
+          uids: usable.map(() => uid),
+          names: usable.map(() => name),
+          ips: usable,
+        }),
+      );
+    } else {
+      others.push(noValidDestination({ name }));
+    }
+  }
+  if (ips.length > 0) others.unshift(group({ weight, hostname: '', uids, names: podNames, ips }));
+  return others;
 }
 
-function identitiesOf({ workload, service }: Upstream): string[] {
-  const own = identityOf(workload);
+function identitiesOf({ profile, service }: UpstreamGroup): string[] {
+  const own = identityOf(profile);
   if (service === null || service.subjectAltNames.length === 0) return [own];
   return [...new Set([own, ...service.subjectAltNames])].sort();
 }
@@ -203,45 +233,21 @@ function identitiesOf({ workload, service }: Upstream): string[] {
  * service count. Unlike the incumbent, which never reaches a service without names, the entry's own identity does when
  * there are none.
  */
-function innerIdentities({ workload, service }: Upstream): string[] {
+function innerIdentities({ profile, service }: UpstreamGroup): string[] {
   const names = service?.subjectAltNames ?? [];
-  return names.length === 0 ? [identityOf(workload)] : [...new Set(names)].sort();
+  return names.length === 0 ? [identityOf(profile)] : [...new Set(names)].sort();
 }
 
 function forward({ source }: Query, service: Service | null, outcomes: readonly Outcome[]): OutboundPlan {
-  const usable = outcomes.filter((outcome): outcome is Candidate => !('tag' in outcome));
-  if (usable.length === 0) return reject(outcomes.find((outcome) => 'tag' in outcome) as OutboundRejection);
+  const groups = outcomes.filter((outcome): outcome is EndpointGroup => !('tag' in outcome));
+  if (groups.length === 0) return reject(outcomes.find((outcome) => 'tag' in outcome) as OutboundRejection);
   return {
     kind: 'forward',
     service: service && serviceLabels(service),
     source: workloadLabels(source),
-    groups: groupsOf(usable),
+    groups,
   };
 }
-
-/** Puts those together that differ in their workload and its address only, in the order they came. */
-function groupsOf(candidates: readonly Candidate[]): EndpointGroup[] {
-  const groups = new Map<string, Mutable<EndpointGroup>>();
-  for (const { workload, ip, ...shape } of candidates) {
-    const { uid, name, ...destination } = workloadLabels(workload);
-    const key = JSON.stringify([shape, destination]);
-    let group = groups.get(key);
-    if (group === undefined) {
-      group = { ...shape, destination, uids: [], names: [], ips: [] };
-      groups.set(key, group);
-    }
-    group.uids.push(uid);
-    group.names.push(name);
-    group.ips.push(ip);
-  }
-  return [...groups.values()];
-}
-
-type Mutable<Group extends EndpointGroup> = Omit<Group, 'uids' | 'names' | 'ips'> & {
-  readonly uids: string[];
-  readonly names: string[];
-  readonly ips: string[];
-};
 
 /** Plain TCP to where the client wanted to go; the mesh knows nothing of the destination. */
 function passthrough({ source, target }: Query): OutboundPlan {
@@ -252,6 +258,7 @@ function passthrough({ source, target }: Query): OutboundPlan {
     weight: 1,
     expectedIdentities: [],
     inner: null,
+    hostname: '',
     destination: null,
     uids: [''],
     names: [''],
@@ -277,8 +284,8 @@ function noServiceForTarget(target: SocketAddress): OutboundRejection {
   return { tag: 'no-service-for-target', message: `no service for target address: ${formatSocketAddress(target)}` };
 }
 
-function noValidDestination(workload: Workload): OutboundRejection {
-  return { tag: 'no-valid-destination', message: `no valid routing destination for workload: ${workload.name}` };
+function noValidDestination({ name }: { readonly name: string }): OutboundRejection {
+  return { tag: 'no-valid-destination', message: `no valid routing destination for workload: ${name}` };
 }
 
 function unknownGateway(gateway: GatewayAddress, hasService: boolean): OutboundRejection {
@@ -286,11 +293,7 @@ function unknownGateway(gateway: GatewayAddress, hasService: boolean): OutboundR
   return { tag: 'unknown-gateway', message: `network gateway ${gatewayName(gateway)} not found${why}` };
 }
 
-function needsDnsResolution(workload: Workload): OutboundRejection {
-  return {
-    tag: 'needs-dns-resolution',
-    message:
-      `no ip addresses were resolved for workload: ${workload.uid} ` +
-      `(it is known only by the name ${workload.hostname}, which this version does not resolve)`,
-  };
+function unresolved(uid: string, hostname: string, failure: string): OutboundRejection {
+  const why = failure === '' ? '' : ` (${hostname}: ${failure})`;
+  return { tag: 'unresolved-hostname', message: `no ip addresses were resolved for workload: ${uid}${why}` };
 }

@@ -45,6 +45,8 @@ export interface PlannedEndpoint {
   readonly inner: InnerTunnel | null;
   /** null for passthrough */
   readonly destination: WorkloadLabels | null;
+  /** The name that the address was resolved from; '' when the mesh state gives the address */
+  readonly hostname: string;
   /** Which endpoint it is for health and load: endpoints that share it live and die together. */
   readonly healthKey: string;
 }
@@ -66,6 +68,8 @@ export interface EndpointGroup {
   readonly weight: number;
   readonly expectedIdentities: readonly string[];
   readonly inner: InnerTunnel | null;
+  /** The name whose addresses they are; '' when the mesh state gives the addresses */
+  readonly hostname: string;
   readonly destination: Omit<WorkloadLabels, 'uid' | 'name'> | null;
   readonly uids: readonly string[];
   readonly names: readonly string[];
@@ -110,8 +114,8 @@ export type OutboundRejectionTag =
   | 'no-valid-destination'
   /** The gateway of the other network is not known, or has no endpoint. */
   | 'unknown-gateway'
-  /** Only reachable by a name that would have to be resolved by DNS. */
-  | 'needs-dns-resolution'
+  /** Only known by a name, for which DNS has no address. */
+  | 'unresolved-hostname'
   /** Planning failed: an error in the agent. */
   | 'not-planned';
 

@@ -17,11 +17,20 @@ export type DialAddress =
  * @param target the address whose family decides, canonical
  * @param families of the service that led here; null allows any
  */
-export function chooseAddress(workload: Workload, target: string, families: Service['ipFamilies']): DialAddress {
-  if (workload.workloadIps.includes(target)) return { kind: 'ip', ip: target };
-  const allowed = workload.workloadIps.filter((ip) => isAllowed(ip, families));
-  const ip = allowed.find((candidate) => isIpv4(candidate) === isIpv4(target)) ?? allowed[0];
-  if (ip !== undefined) return { kind: 'ip', ip };
+export function chooseAddress(
+  workload: Pick<Workload, 'workloadIps' | 'hostname' | 'networkGateway'>,
+  target: string,
+  families: Service['ipFamilies'],
+): DialAddress {
+  const { workloadIps } = workload;
+  if (workloadIps.includes(target)) return { kind: 'ip', ip: target };
+  let allowed: string | null = null;
+  for (const ip of workloadIps) {
+    if (!isAllowed(ip, families)) continue;
+    if (isIpv4(ip) === isIpv4(target)) return { kind: 'ip', ip };
+    allowed ??= ip;
+  }
+  if (allowed !== null) return { kind: 'ip', ip: allowed };
   if (workload.hostname !== '') return { kind: 'hostname' };
   return { kind: workload.networkGateway === null ? 'none' : 'gateway' };
 }

@@ -13,6 +13,7 @@ function group(weight: number, ...uids: string[]): EndpointGroup {
     weight,
     expectedIdentities: [],
     inner: null,
+    hostname: '',
     destination: null,
     uids,
     names: uids,

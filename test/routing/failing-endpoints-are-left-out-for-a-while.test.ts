@@ -17,6 +17,7 @@ function endpoints(count: number, weight = 1, first = 0): EndpointGroup {
     weight,
     expectedIdentities: [],
     inner: null,
+    hostname: '',
     destination: null,
     uids: numbers,
     names: numbers,

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseSocketAddress } from '../../src/netns/address.ts';
 import { EndpointSet } from '../../src/routing/endpoint-set.ts';
+import type { ResolvedNames } from '../../src/routing/names.ts';
 import { planOutbound } from '../../src/routing/outbound.ts';
 import type { OutboundPlan } from '../../src/routing/plan.ts';
 import type { MeshUpdate } from '../../src/state/mesh-state.ts';
@@ -254,18 +255,6 @@ const services: readonly Row[] = [
 
 const unreachable: readonly Row[] = [
   {
-    what: 'an endpoint that is only a name is refused as needing DNS',
-    mesh: {
-      services: [web()],
-      workloads: [member('a', '', { workloadIps: [], hostname: 'a.example.com', uid: 'u' })],
-    },
-    target: '10.96.0.1:80',
-    plan: [
-      'needs-dns-resolution: no ip addresses were resolved for workload: u ' +
-        '(it is known only by the name a.example.com, which this version does not resolve)',
-    ],
-  },
-  {
     what: 'an endpoint without any address is no candidate',
     mesh: { services: [web()], workloads: [member('a', '', { workloadIps: [] })] },
     target: '10.96.0.1:80',
@@ -516,6 +505,69 @@ const waypoints: readonly Row[] = [
   },
 ];
 
+/** What DNS knows in the rows below. */
+const resolved: ResolvedNames = {
+  addresses: (name) =>
+    ({
+      'v4.example.com': { ips: ['192.0.2.1'], failure: '' },
+      'both.example.com': { ips: ['192.0.2.1', '192.0.2.2', '2001:db8:1::1'], failure: '' },
+      'gone.example.com': { ips: [], failure: 'ENOTFOUND' },
+    })[name] ?? null,
+};
+const named = (hostname: string, fields: Parameters<typeof workload>[1] = {}) =>
+  member('a', '', { workloadIps: [], hostname, uid: 'u', ...fields });
+
+const names: readonly Row[] = [
+  {
+    what: 'an endpoint that is only a name is dialled at its address',
+    mesh: { services: [web()], workloads: [named('v4.example.com', { protocol: 'TCP' })] },
+    target: '10.96.0.1:80',
+    plan: ['tcp 192.0.2.1 8080 to a of web'],
+  },
+  {
+    what: 'a name with several addresses is dialled at those of the family of the client, which share its weight',
+    mesh: { services: [web()], workloads: [named('both.example.com', { capacity: 4 })] },
+    target: '10.96.0.1:80',
+    plan: [
+      'hbone 192.0.2.1 15008 for 192.0.2.1:8080 @a ×2 to a of web',
+      'hbone 192.0.2.2 15008 for 192.0.2.2:8080 @a ×2 to a of web',
+    ],
+  },
+  {
+    what: 'the other family is better than none',
+    mesh: { services: [web({ vips: ['/2001:db8:96::1'] })], workloads: [named('v4.example.com', { protocol: 'TCP' })] },
+    target: '[2001:db8:96::1]:80',
+    plan: ['tcp 192.0.2.1 8080 to a of web'],
+  },
+  {
+    what: 'addresses of the mesh state are preferred to the name',
+    mesh: { services: [web()], workloads: [named('v4.example.com', { workloadIps: ['10.0.0.2'], protocol: 'TCP' })] },
+    target: '10.96.0.1:80',
+    plan: ['tcp 10.0.0.2 8080 to a of web'],
+  },
+  {
+    what: 'a waypoint that is only a name is dialled at its address',
+    mesh: {
+      services: [web({ waypoint: byHostname('v4.example.com') })],
+      workloads: [workload('wp', { hostname: 'v4.example.com' })],
+    },
+    target: '10.96.0.1:80',
+    plan: ['hbone 192.0.2.1 15008 for 10.96.0.1:80 @wp to wp of web'],
+  },
+  {
+    what: 'a name that is not resolved yet is refused',
+    mesh: { services: [web()], workloads: [named('later.example.com')] },
+    target: '10.96.0.1:80',
+    plan: ['unresolved-hostname: no ip addresses were resolved for workload: u'],
+  },
+  {
+    what: 'a name without addresses is refused with the reason',
+    mesh: { services: [web()], workloads: [named('gone.example.com')] },
+    target: '10.96.0.1:80',
+    plan: ['unresolved-hostname: no ip addresses were resolved for workload: u (gone.example.com: ENOTFOUND)'],
+  },
+];
+
 /** Network n2 lies behind a gateway: a workload with a service of its own, which also accepts another name. */
 const gatewayService = service('gw', {
   vips: ['/10.96.0.15'],
@@ -673,11 +725,11 @@ const fromWaypoint: readonly Row[] = [
   },
 ];
 
-for (const [area, rows] of Object.entries({ direct, services, unreachable, waypoints, fromWaypoint })) {
+for (const [area, rows] of Object.entries({ direct, services, unreachable, names, waypoints, fromWaypoint })) {
   for (const { what, mesh, target, plan, peerIp } of rows) {
     test(`${area}: ${what}`, () => {
       const state = meshOf({ workloads: [client] }, mesh);
-      const made = planOutbound(state, pod('client'), parseSocketAddress(target)!, '', peerIp ?? CLIENT_IP);
+      const made = planOutbound(state, pod('client'), parseSocketAddress(target)!, '', peerIp ?? CLIENT_IP, resolved);
       assert.deepEqual(summary(made), plan);
       assert.deepEqual(structuredClone(made), made);
     });

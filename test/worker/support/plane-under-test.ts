@@ -252,6 +252,7 @@ export function tunnelTo(ports: Ports, app: number): OutboundPlan {
         weight: 1,
         expectedIdentities: [IDENTITY],
         inner: null,
+        hostname: '',
         destination: LABELS,
         uids: [POD.uid],
         names: [POD.name],
