@@ -26,9 +26,12 @@ import { dumpMesh } from './state/dump.ts';
 import { loadLocal } from './state/local-file.ts';
 import { createLocalLayer, type LocalLayer } from './state/local-layer.ts';
 import type { MeshStore } from './state/mesh-state.ts';
+import { readKeys } from './state/read-keys.ts';
 import { createMeshState } from './state/store.ts';
 import { watchLocalFile } from './state/watch-local-file.ts';
 import { VERSION } from './version.ts';
+import { lookUpHostname } from './worker/dns-lookup.ts';
+import { Hostnames } from './worker/hostnames.ts';
 import { createPlanner } from './worker/planner.ts';
 import { PodDirector } from './worker/pod-director.ts';
 import { podMeshState } from './worker/pod-mesh-state.ts';
@@ -120,13 +123,21 @@ async function start(
   stopped.add(0);
   let director: PodDirector | null = null;
   const policies = new PolicyScopes({ mesh, onChange: () => director?.tellAll() });
+  const hostnames = new Hostnames({
+    lookup: (hostname) => lookUpHostname(hostname, config.ipv6Enabled),
+    now: () => performance.now(),
+    isUsed: (hostname) => supervisor.isRead(readKeys.resolvedName(hostname)),
+    onChange: (hostname) =>
+      supervisor.invalidate({ touched: new Set([readKeys.resolvedName(hostname)]), touchedBlocks: [] }),
+  });
+  end.push(() => hostnames.close());
   const supervisor: Supervisor = new Supervisor({
     threads: config.workerThreads,
     settings: planeSettings(config),
     revocations: config.crlPath === null ? null : new Uint8Array(),
     log,
     logFormat: config.logFormat,
-    plan: createPlanner(mesh, config.network, (uid) => supervisor.podOf(uid), xds?.demand ?? null),
+    plan: createPlanner(mesh, config.network, (uid) => supervisor.podOf(uid), xds?.demand ?? null, hostnames),
     certificate: (identity) => certificates.get(identity),
     meshState: (pod) => podMeshState(mesh, policies, pod),
     onPods({ kind, pod }) {

@@ -93,6 +93,23 @@ export const EARLY_DENIES = counter(
   ['reporter', 'reason'],
 );
 
+/** Incremented per connection, whether or not the name had to be looked up (spec §12.3) */
+export const ON_DEMAND_DNS = counter(
+  'istio_on_demand_dns',
+  'The total number of requests that used on-demand DNS (unstable).',
+  [
+    'source_workload',
+    'source_canonical_service',
+    'source_canonical_revision',
+    'source_workload_namespace',
+    'source_principal',
+    'source_app',
+    'source_version',
+    'source_cluster',
+    'hostname',
+  ],
+);
+
 /** `result`: ejected, spared (too many of its service are left out already) */
 export const ENDPOINT_FAILURES = counter(
   'culvert_endpoint_failures',

@@ -10,6 +10,8 @@ export const readKeys = {
   pod: (name: string) => `p ${name}`,
   /** A service with its endpoints. */
   service: (key: ServiceKey) => `s ${key}`,
+  /** The addresses that DNS gives for a name. */
+  resolvedName: (hostname: string) => `d ${hostname}`,
   serviceHostname: (hostname: string) => `n ${hostname}`,
 } as const;
 

@@ -56,6 +56,11 @@ export class PlanRegistry<Thread> {
     return displaced;
   }
 
+  /** Whether a plan was derived from the look-up. */
+  isRead(key: string): boolean {
+    return this.#readers.has(key);
+  }
+
   /** Forgets the plans that read something the change touched. Returns their numbers, by thread. */
   takeTouched(change: Pick<MeshChange, 'touched' | 'touchedBlocks'>): Map<Thread, number[]> {
     const touched = new Map<Thread, number[]>();

@@ -1,11 +1,14 @@
 import { ILLEGAL_PORTS } from '../config/ports.ts';
 import { planInboundHbone, planInboundPlaintext } from '../routing/inbound.ts';
+import type { ResolvedNames } from '../routing/names.ts';
 import { planOutbound } from '../routing/outbound.ts';
 import type { InboundPlan, OutboundPlan } from '../routing/plan.ts';
 import type { MeshState } from '../state/mesh-state.ts';
+import { readKeys } from '../state/read-keys.ts';
 import { type Misses, recordMisses } from '../state/recorded-misses.ts';
 import { type RouteState, recordReads } from '../state/recorded-reads.ts';
 import type { PodInfo } from '../zds/types.ts';
+import type { Hostnames } from './hostnames.ts';
 import type { PlanQuery } from './messages.ts';
 
 /** A plan, and the look-ups it was derived from (recorded-reads.ts). */
@@ -26,36 +29,54 @@ const illegalPorts = new Set(ILLEGAL_PORTS);
 export type Demand = (keys: readonly string[]) => Promise<void>;
 
 /**
- * A pod that the mesh state does not know yet is waited for, as the node agent is often faster than the control plane.
+ * A pod that the mesh state does not know yet is waited for, as the node agent is often faster than the control plane; and
+ * names that are not known yet are looked up.
+ *
  * @param demand where to ask for what the mesh state lacks; null when it holds the whole mesh
  */
 export function createPlanner(
   mesh: MeshState,
   network: string,
   podOf: (uid: string) => PodInfo | null,
-  demand: Demand | null = null,
+  demand: Demand | null,
+  hostnames: Pick<Hostnames, 'addresses' | 'resolve'>,
 ): Planner {
-  function plan(state: RouteState, pod: PodInfo, query: PlanQuery): OutboundPlan | InboundPlan {
-    if (query.kind === 'outbound') return planOutbound(state, pod, query.target, network, query.peerIp);
+  function derive(pod: PodInfo, query: PlanQuery) {
+    const reads = new Set<string>();
+    const unknownNames = new Set<string>();
+    const names: ResolvedNames = {
+      addresses(hostname) {
+        reads.add(readKeys.resolvedName(hostname));
+        const resolved = hostnames.addresses(hostname);
+        if (resolved === null) unknownNames.add(hostname);
+        return resolved;
+      },
+    };
+    const { state, misses } = recordMisses(recordReads(mesh, reads));
+    return { plan: plan(state, pod, query, names), reads, misses, unknownNames };
+  }
+
+  function plan(state: RouteState, pod: PodInfo, query: PlanQuery, names: ResolvedNames): OutboundPlan | InboundPlan {
+    if (query.kind === 'outbound') return planOutbound(state, pod, query.target, network, query.peerIp, names);
     return query.query.kind === 'hbone'
       ? planInboundHbone(state, pod, query.query, network, illegalPorts)
       : planInboundPlaintext(state, pod, query.query, network, illegalPorts);
   }
+
   return async (query, answer) => {
     const pod = podOf(query.uid) ?? UNKNOWN_POD;
     if (mesh.localWorkload(pod) === null && pod !== UNKNOWN_POD) await mesh.waitForLocalWorkload(pod);
     const tried = new Set<string>();
     for (;;) {
-      const reads = new Set<string>();
-      const { state, misses } = recordMisses(recordReads(mesh, reads));
-      const derived = { plan: plan(state, pod, query), reads };
+      const { plan, reads, misses, unknownNames } = derive(pod, query);
       const keys = demand === null ? [] : demandedBy(query, misses, demand).filter((key) => !tried.has(key));
-      if (demand === null || keys.length === 0) {
-        answer(derived);
+      const hosts = [...unknownNames].filter((hostname) => !tried.has(hostname));
+      if (keys.length === 0 && hosts.length === 0) {
+        answer({ plan, reads });
         return;
       }
-      for (const key of keys) tried.add(key);
-      await demand(keys);
+      for (const each of [...keys, ...hosts]) tried.add(each);
+      await Promise.all([keys.length === 0 || demand?.(keys), ...hosts.map((hostname) => hostnames.resolve(hostname))]);
     }
   };
 }

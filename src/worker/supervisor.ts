@@ -120,8 +120,13 @@ export class Supervisor implements PodManager {
   }
 
   /** The mesh state changed: plans that were derived from what did are dropped. */
-  invalidate(change: MeshChange): void {
+  invalidate(change: Pick<MeshChange, 'touched' | 'touchedBlocks'>): void {
     for (const [slot, plans] of this.#plans.takeTouched(change)) slot.send({ kind: 'invalidate', plans });
+  }
+
+  /** Whether a plan that is in use was derived from the look-up. */
+  isRead(readKey: string): boolean {
+    return this.#plans.isRead(readKey);
   }
 
   /** Whether a change can concern anything here. */

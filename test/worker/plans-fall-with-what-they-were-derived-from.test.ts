@@ -10,13 +10,14 @@ import { createPlanner } from '../../src/worker/planner.ts';
 import { byAddress, byHostname, meshOf, pod, service, workload } from '../state/mesh-builder.ts';
 
 const NETWORK = '';
+const NO_DNS = { addresses: () => null, resolve: async () => assert.fail('nothing has to be resolved') };
 const client = workload('client', { workloadIps: ['10.0.0.1'] });
 
 /** Keeps plans as a thread does, told by a registry what falls. */
 function threadUnderTest(mesh: MeshStore) {
   const registry = new PlanRegistry<string>();
   const held = new Map<number, { query: PlanQuery; plan: OutboundPlan | InboundPlan }>();
-  const planner = createPlanner(mesh, NETWORK, () => pod('client'));
+  const planner = createPlanner(mesh, NETWORK, () => pod('client'), null, NO_DNS);
   let nextId = 1;
   const drop = (ids: readonly number[]) => {
     for (const id of ids) assert.ok(held.delete(id), `plan ${id} falls twice`);
@@ -300,7 +301,7 @@ test('after any edits the plans that are still held equal those made anew', asyn
       async (steps) => {
         const mesh = meshOf({ workloads: [client] });
         const { ask, held } = threadUnderTest(mesh);
-        const plan = createPlanner(mesh, NETWORK, () => pod('client'));
+        const plan = createPlanner(mesh, NETWORK, () => pod('client'), null, NO_DNS);
         for (const [update, queries] of steps) {
           mesh.apply(update);
           // The client has to be there, or planning waits for it.

@@ -18,7 +18,10 @@ const client = { uid: 'u', name: 'client', namespace: 'demo', serviceAccount: 'c
 /** Plans of a pod whose own workload came from the local file. */
 function plansOf({ store, local, client: xds }: ClientUnderTest) {
   local.apply({ workloads: [localWorkload()] });
-  const planner = createPlanner(store, '', () => client, xds.demand);
+  const planner = createPlanner(store, '', () => client, xds.demand, {
+    addresses: () => null,
+    resolve: async () => {},
+  });
   return async (ip: string): Promise<OutboundPlan> => {
     const { promise, resolve } = Promise.withResolvers<OutboundPlan>();
     await planner({ kind: 'outbound', uid: 'u', target: { ip, port: 80 }, peerIp: '10.0.0.9' }, ({ plan }) =>
