@@ -1,7 +1,7 @@
 /**
  * The benchmarks: stock load generators, ratios within one run, one table.
  *
- *     npm run bench -- [relay] [tunnels] [pods] [fairness] [memory] [policy] [identity] [xds] [--quick] [--workers=N]
+ *     npm run bench -- [relay] [tunnels] [pods] [fairness] [memory] [policy] [identity] [xds] [mesh] [--quick] [--workers=N]
  */
 
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -13,6 +13,7 @@ import type { Bench } from './harness/bench.ts';
 import { type Figure, formatTable, meets } from './harness/figures.ts';
 import { identityBench } from './identity.ts';
 import { memory } from './memory.ts';
+import { mesh } from './mesh.ts';
 import { pods } from './pods.ts';
 import { policy } from './policy.ts';
 import { relay } from './relay.ts';
@@ -28,6 +29,7 @@ const benches: Readonly<Record<string, Bench>> = {
   policy,
   identity: identityBench,
   xds,
+  mesh,
 };
 
 /** What a node of two processors gets by default (spec §15.1). */
