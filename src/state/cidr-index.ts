@@ -58,7 +58,10 @@ interface Level<T> {
 }
 
 function keyOf({ family, words }: IpWords): number | string {
-  return family === 4 ? words[0] : words.join('.');
+  if (family === 4) return words[0];
+  const [a, b, c, d] = words;
+  // The shortest text that tells blocks apart, and the cheapest to make: one is needed for each length in use.
+  return String.fromCharCode(a >>> 16, a & 0xffff, b >>> 16, b & 0xffff, c >>> 16, c & 0xffff, d >>> 16, d & 0xffff);
 }
 
 function toCidr(text: string): Cidr {

@@ -60,8 +60,12 @@ export class WorkloadTable {
   byAddress(network: string, ip: string): Workload | null {
     const rows = this.#byAddress.get(network)?.get(ip);
     if (rows === undefined) return null;
-    if (typeof rows === 'number') return this.#read(rows);
-    return this.#read(rows.reduce((best, next) => (this.#rank(next) >= this.#rank(best) ? next : best)));
+    const row =
+      typeof rows === 'number'
+        ? rows
+        : rows.reduce((best, next) => (this.#rank(next) >= this.#rank(best) ? next : best));
+    // Its only address, which need not be made into text again.
+    return this.#read(row, typeof this.#ips[row] === 'number' ? [ip] : this.ipsAt(row));
   }
 
   byHostname(namespace: string, hostname: string): Workload | null {
@@ -190,7 +194,7 @@ export class WorkloadTable {
     return this.#healthy[row]!;
   }
 
-  #read(row: number): Workload {
+  #read(row: number, workloadIps: readonly string[] = this.ipsAt(row)): Workload {
     const profile = this.#profiles[row]!;
     return {
       uid: this.#uids[row]!,
@@ -199,7 +203,7 @@ export class WorkloadTable {
       trustDomain: profile.trustDomain,
       serviceAccount: profile.serviceAccount,
       network: profile.network,
-      workloadIps: this.ipsAt(row),
+      workloadIps,
       hostname: profile.hostname,
       protocol: profile.protocol,
       networkMode: profile.networkMode,
