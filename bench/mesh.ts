@@ -57,7 +57,7 @@ export const mesh: Bench = async ({ quick, progress }) => {
   const perWorkload = (process.memoryUsage().heapUsed - heapBefore) / generated.workloads;
   progress(`filled in ${filled.seconds.toFixed(2)} s, longest slice ${filled.longest.toFixed(1)} ms`);
 
-  const round = quick ? 20_000 : 200_000;
+  const round = 200_000;
   const ips = Array.from({ length: 5000 }, (_, index) => generated.ip((index * 37) % generated.workloads));
   const vips = Array.from({ length: 5000 }, (_, index) => generated.vip((index * 7) % generated.services));
   const workload = each(round, (index) => store.workloadByAddress('', ips[index % ips.length]!));
