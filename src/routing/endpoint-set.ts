@@ -1,5 +1,6 @@
 // Hot path: one pick per connection.
 import { formatSocketAddress } from '../netns/address.ts';
+import { nameInUid } from '../state/types.ts';
 import type { EndpointGroup, OutboundPlan, PlannedEndpoint } from './plan.ts';
 
 /** The endpoints of a plan by number, 0..size-1; each is made when it is first asked for. */
@@ -61,7 +62,8 @@ export function endpointsOf(plan: Extract<OutboundPlan, { kind: 'forward' }>): E
 
 function make(group: EndpointGroup, at: number): PlannedEndpoint {
   const { authority, port, protocol, weight, expectedIdentities, inner, hostname, destination } = group;
-  const [uid, name, ip] = [group.uids[at]!, group.names[at]!, group.ips[at]!];
+  const uid = group.uids[at]!;
+  const ip = group.ips[at]!;
   const own = authority?.kind === 'own' ? formatSocketAddress({ ip, port: authority.port }) : null;
   return {
     uid,
@@ -72,7 +74,7 @@ function make(group: EndpointGroup, at: number): PlannedEndpoint {
     expectedIdentities,
     inner,
     hostname,
-    destination: destination && { ...destination, uid, name },
+    destination: destination && { ...destination, uid, name: group.names[at] ?? nameInUid(uid) },
     healthKey: healthKeyOf(group, ip, own),
   };
 }

@@ -44,8 +44,9 @@ export function isFromWaypoint(mesh: RouteState, source: Workload, waypoint: Gat
     return identityOf(found.workload) === identity && found.workload.workloadIps.includes(peerIp);
   }
   let isFound = false;
-  mesh.forEachEndpoint(found.service, ({ profile, workloadIps }) => {
-    isFound ||= identityOf(profile) === identity && workloadIps.includes(peerIp);
+  mesh.forEachEndpoint(found.service, ({ profile, addresses }) => {
+    if (isFound || identityOf(profile) !== identity) return;
+    isFound = typeof addresses === 'string' ? addresses === peerIp : addresses.includes(peerIp);
   });
   return isFound;
 }
@@ -70,7 +71,15 @@ export function waypointsOf(service: Service): { readonly waypoint: GatewayAddre
 
 /** A workload by itself. */
 export function upstreamOf(workload: Workload, port: number): UpstreamGroup {
-  return { profile: workload, port, service: null, weight: 1, members: [workload] };
+  return {
+    profile: workload,
+    port,
+    service: null,
+    weight: 1,
+    uids: [workload.uid],
+    names: [workload.name],
+    addresses: [workload.workloadIps],
+  };
 }
 
 /** How messages name a gateway. */

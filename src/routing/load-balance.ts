@@ -13,11 +13,13 @@ export interface UpstreamGroup {
   readonly service: Service | null;
   /** Of each; > 0 */
   readonly weight: number;
-  /** At least one. */
-  readonly members: readonly UpstreamMember[];
+  /** At least one. What follows belongs to them by position. */
+  readonly uids: readonly string[];
+  /** null where it is nameInUid */
+  readonly names: readonly (string | null)[];
+  /** One address, or the list of all. */
+  readonly addresses: readonly (string | readonly string[])[];
 }
-
-export type UpstreamMember = Pick<Workload, 'uid' | 'name' | 'workloadIps'>;
 
 /** A workload that can take the connection. */
 export interface Upstream extends Pick<UpstreamGroup, 'port' | 'service' | 'weight'> {
@@ -38,8 +40,8 @@ export function loadBalance(
   port: number,
   portRule: PortRule,
 ): Upstream[] {
-  return upstreamsOf(mesh, source, service, port, portRule).flatMap(({ members, ...group }) =>
-    members.flatMap(({ uid }) => {
+  return upstreamsOf(mesh, source, service, port, portRule).flatMap(({ uids, ...group }) =>
+    uids.flatMap((uid) => {
       const workload = mesh.workload(uid);
       return workload === null ? [] : [{ workload, port: group.port, service: group.service, weight: group.weight }];
     }),
@@ -84,15 +86,20 @@ export function upstreamsOf(
       groups.set(groupKey, group);
     }
     if (group === null) return;
-    const { uid, name, workloadIps } = member;
-    if (workloadIps.length > 0 || group.needsNoAddress) group.members.push({ uid, name, workloadIps });
+    const { addresses } = member;
+    if (addresses.length === 0 && !group.needsNoAddress) return;
+    group.uids.push(member.uid);
+    group.names.push(member.ownName);
+    group.addresses.push(addresses);
   });
-  const candidates = [...groups.values()].filter((group) => group !== null && group.members.length > 0) as Candidates[];
+  const candidates = [...groups.values()].filter((group) => group !== null && group.uids.length > 0) as Candidates[];
   return preferLocal(candidates, source, balancer).map(({ needsNoAddress, place, ...group }) => group);
 }
 
 interface Candidates extends UpstreamGroup {
-  readonly members: UpstreamMember[];
+  readonly uids: string[];
+  readonly names: (string | null)[];
+  readonly addresses: (string | readonly string[])[];
   /** It can be resolved by name, or reached through the gateway of its network. */
   readonly needsNoAddress: boolean;
   readonly place: Place;
@@ -116,7 +123,9 @@ function candidatesOf(
     port: targetPort,
     service,
     weight: profile.capacity,
-    members: [],
+    uids: [],
+    names: [],
+    addresses: [],
     needsNoAddress: profile.hostname !== '' || isBeyondGateway,
     place: { ...profile, node },
   };

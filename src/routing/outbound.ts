@@ -1,6 +1,6 @@
 import { formatSocketAddress, isIpv4, type SocketAddress } from '../netns/address.ts';
 import type { RouteState } from '../state/recorded-reads.ts';
-import { type GatewayAddress, identityOf, type Service, type Workload } from '../state/types.ts';
+import { type GatewayAddress, identityOf, nameInUid, type Service, type Workload } from '../state/types.ts';
 import type { PodInfo } from '../zds/types.ts';
 import { gatewayName, isFromWaypoint, resolveGateway, upstreamOf, waypointsOf } from './gateway.ts';
 import { profileLabels, serviceLabels, workloadLabels } from './labels.ts';
@@ -134,9 +134,9 @@ function toWaypoint(query: Query, waypoint: GatewayAddress, share: number, servi
  */
 function throughGateway(query: Query, upstream: UpstreamGroup, service: Service): Outcome[] {
   const { mesh, source, target } = query;
-  const { profile, members } = upstream;
+  const { profile, uids, names } = upstream;
   const gateway = profile.networkGateway;
-  if (gateway === null) return [noValidDestination(members[0]!)];
+  if (gateway === null) return [noValidDestination(uids[0]!, names[0]!)];
   const resolved = resolveGateway(mesh, source, gateway, target.ip, 'standard');
   if (resolved === null || resolved.upstreams.length === 0) return [unknownGateway(gateway, resolved !== null)];
   const inner = { expectedIdentities: innerIdentities(upstream), forwardedNetwork: query.network };
@@ -153,13 +153,13 @@ function throughGateway(query: Query, upstream: UpstreamGroup, service: Service)
         : outcome.ips.map((ip) => ({
             ...outcome,
             destination: profileLabels(profile),
-            uids: members.map(({ uid }) => uid),
-            names: members.map(({ name }) => name),
-            ips: members.map(() => ip),
+            uids,
+            names,
+            ips: uids.map(() => ip),
           })),
     ),
   );
-  return shared(outcomes, upstream.weight * members.length);
+  return shared(outcomes, upstream.weight * uids.length);
 }
 
 /** Divides a share among those that can be used, by their weights. */
@@ -175,14 +175,14 @@ function shared(outcomes: readonly Outcome[], share: number): Outcome[] {
 
 /** How to get to the members of an upstream; those that have no address give the reason instead. */
 function toMembers(
-  { names }: Query,
-  { profile, members, service, weight }: UpstreamGroup,
+  { names: resolver }: Query,
+  { profile, service, weight, ...members }: UpstreamGroup,
   familyTarget: string,
   way: Pick<EndpointGroup, 'protocol' | 'port' | 'authority' | 'expectedIdentities'> & Partial<EndpointGroup>,
 ): Outcome[] {
   const { hostname, networkGateway } = profile;
   const uids: string[] = [];
-  const podNames: string[] = [];
+  const names: (string | null)[] = [];
   const ips: string[] = [];
   const others: Outcome[] = [];
   const group = (of: Pick<EndpointGroup, 'uids' | 'names' | 'ips' | 'weight' | 'hostname'>): EndpointGroup => ({
@@ -191,14 +191,25 @@ function toMembers(
     destination: profileLabels(profile),
     ...of,
   });
-  for (const { uid, name, workloadIps } of members) {
-    const address = chooseAddress({ workloadIps, hostname, networkGateway }, familyTarget, service?.ipFamilies ?? null);
+  const families = service?.ipFamilies ?? null;
+  for (const [at, uid] of members.uids.entries()) {
+    const name = members.names[at]!;
+    const addresses = members.addresses[at]!;
+    if (typeof addresses === 'string' && families === null) {
+      // The only one, and nothing speaks against it.
+      uids.push(uid);
+      names.push(name);
+      ips.push(addresses);
+      continue;
+    }
+    const workloadIps = typeof addresses === 'string' ? [addresses] : addresses;
+    const address = chooseAddress({ workloadIps, hostname, networkGateway }, familyTarget, families);
     if (address.kind === 'ip') {
       uids.push(uid);
-      podNames.push(name);
+      names.push(name);
       ips.push(address.ip);
     } else if (address.kind === 'hostname') {
-      const resolved = names.addresses(hostname);
+      const resolved = resolver.addresses(hostname);
       if (resolved === null || resolved.ips.length === 0) {
         others.push(unresolved(uid, hostname, resolved?.failure ?? ''));
         continue;
@@ -215,10 +226,10 @@ function toMembers(
         }),
       );
     } else {
-      others.push(noValidDestination({ name }));
+      others.push(noValidDestination(uid, name));
     }
   }
-  if (ips.length > 0) others.unshift(group({ weight, hostname: '', uids, names: podNames, ips }));
+  if (ips.length > 0) others.unshift(group({ weight, hostname: '', uids, names, ips }));
   return others;
 }
 
@@ -284,8 +295,9 @@ function noServiceForTarget(target: SocketAddress): OutboundRejection {
   return { tag: 'no-service-for-target', message: `no service for target address: ${formatSocketAddress(target)}` };
 }
 
-function noValidDestination({ name }: { readonly name: string }): OutboundRejection {
-  return { tag: 'no-valid-destination', message: `no valid routing destination for workload: ${name}` };
+function noValidDestination(uid: string, name: string | null): OutboundRejection {
+  const message = `no valid routing destination for workload: ${name ?? nameInUid(uid)}`;
+  return { tag: 'no-valid-destination', message };
 }
 
 function unknownGateway(gateway: GatewayAddress, hasService: boolean): OutboundRejection {

@@ -72,7 +72,8 @@ export interface EndpointGroup {
   readonly hostname: string;
   readonly destination: Omit<WorkloadLabels, 'uid' | 'name'> | null;
   readonly uids: readonly string[];
-  readonly names: readonly string[];
+  /** null where it is nameInUid, so that it need not be sent */
+  readonly names: readonly (string | null)[];
   readonly ips: readonly string[];
 }
 

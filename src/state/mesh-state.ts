@@ -86,9 +86,11 @@ export interface WorkloadUpdate {
 /** A workload as one of the endpoints of a service. */
 export interface Member {
   readonly uid: string;
-  readonly name: string;
+  /** null when it is nameInUid */
+  readonly ownName: string | null;
   readonly node: string;
-  readonly workloadIps: readonly string[];
+  /** One address, or the list of all. */
+  readonly addresses: string | readonly string[];
   readonly isHealthy: boolean;
   /** What it has in common with others: the same object for all of them. */
   readonly profile: WorkloadProfile;

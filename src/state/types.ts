@@ -141,6 +141,11 @@ export function formatGatewayDestination(destination: GatewayDestination): strin
     : `${destination.namespace}/${destination.hostname}`;
 }
 
+/** `cluster//Pod/namespace/name`: the part that is the pod's name, as a rule. */
+export function nameInUid(uid: string): string {
+  return uid.slice(uid.lastIndexOf('/') + 1);
+}
+
 /** The SPIFFE id a workload's certificate carries (spec §8.1). */
 export function identityOf(workload: {
   readonly trustDomain: string;

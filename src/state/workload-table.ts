@@ -1,7 +1,7 @@
 import { formatIp, parseIpv4 } from '../netns/address.ts';
 import type { Member, WorkloadUpdate } from './mesh-state.ts';
 import { hashName, ShardedMap } from './sharded-map.ts';
-import type { NetworkAddress, ServiceKey, Workload } from './types.ts';
+import { type NetworkAddress, nameInUid, type ServiceKey, type Workload } from './types.ts';
 import { ProfileIndex, type WorkloadProfile } from './workload-profile.ts';
 
 /**
@@ -138,7 +138,7 @@ export class WorkloadTable {
     const before = known === undefined ? [] : this.#profiles[row]!.services;
     this.#uids[row] = workload.uid;
     this.#profiles[row] = profile;
-    this.#names[row] = nameIn(workload.uid) === workload.name ? null : workload.name;
+    this.#names[row] = nameInUid(workload.uid) === workload.name ? null : workload.name;
     this.#nodeOf[row] = this.#nodes.acquire(workload.node);
     this.#ips[row] = ips;
     this.#healthy[row] = workload.status === 'Healthy';
@@ -179,7 +179,11 @@ export class WorkloadTable {
   }
 
   nameAt(row: number): string {
-    return this.#names[row] ?? nameIn(this.#uids[row]!);
+    return this.#names[row] ?? nameInUid(this.#uids[row]!);
+  }
+
+  ownNameAt(row: number): string | null {
+    return this.#names[row]!;
   }
 
   nodeAt(row: number): string {
@@ -188,6 +192,11 @@ export class WorkloadTable {
 
   ipsAt(row: number): readonly string[] {
     return unpackIps(this.#ips[row]!);
+  }
+
+  addressesAt(row: number): string | readonly string[] {
+    const ips = this.#ips[row]!;
+    return typeof ips === 'number' ? formatWord(ips) : ips;
   }
 
   isHealthyAt(row: number): boolean {
@@ -285,11 +294,6 @@ export function podName(pod: { namespace: string; name: string; serviceAccount: 
   return `${pod.namespace}/${pod.name}/${pod.serviceAccount}`;
 }
 
-/** `cluster//Pod/namespace/name`: the part that is the name. */
-function nameIn(uid: string): string {
-  return uid.slice(uid.lastIndexOf('/') + 1);
-}
-
 /** The row a visit has come to. One object serves all visits, so that none is made per workload. */
 class Cursor implements Member {
   readonly #table: WorkloadTable;
@@ -308,16 +312,16 @@ class Cursor implements Member {
     return this.#table.uidAt(this.#row);
   }
 
-  get name(): string {
-    return this.#table.nameAt(this.#row);
+  get ownName(): string | null {
+    return this.#table.ownNameAt(this.#row);
   }
 
   get node(): string {
     return this.#table.nodeAt(this.#row);
   }
 
-  get workloadIps(): readonly string[] {
-    return this.#table.ipsAt(this.#row);
+  get addresses(): string | readonly string[] {
+    return this.#table.addressesAt(this.#row);
   }
 
   get isHealthy(): boolean {
@@ -392,8 +396,12 @@ function packIps(ips: readonly string[]): Ips {
 }
 
 function unpackIps(ips: Ips): readonly string[] {
-  if (typeof ips === 'number') return [formatIp({ family: 4, words: [ips >>> 0, 0, 0, 0] })];
+  if (typeof ips === 'number') return [formatWord(ips)];
   return typeof ips === 'string' ? [ips] : ips;
+}
+
+function formatWord(word: number): string {
+  return formatIp({ family: 4, words: [word >>> 0, 0, 0, 0] });
 }
 
 function isSameIps(a: Ips, b: Ips): boolean {
