@@ -112,17 +112,12 @@ export abstract class ProxiedConnection implements RelayOwner {
     }
   }
 
-  /** The context, found out after the filters have let the connection pass. */
+  /** The context, found out after the filters have let the connection pass; or another one than they were told. */
   protected know(context: ConnectionContext): void {
-    this.context = context;
-    this.chain().opened(this);
-  }
-
-  /** It goes to another endpoint than it was let pass to, which could not be reached. */
-  protected move(context: ConnectionContext): void {
     const before = this.context;
     this.context = context;
-    if (before !== null) this.chain().moved(this, before);
+    if (before === null) this.chain().opened(this);
+    else this.chain().moved(this, before);
   }
 
   /** Ends the connection that did not get through, or was not able to reach the other side. */

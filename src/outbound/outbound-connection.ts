@@ -114,7 +114,8 @@ export class OutboundConnection extends CapturedConnection {
     }
     plane.metrics.add(plane.metrics.slot(ATTEMPTS_RETRIED, refusal.reason), 1);
     this.use(plan, next);
-    if (next.inner === null) this.move(sharedContext(plan, next));
+    // Who is beyond a network gateway tells the far end's answer.
+    if (next.inner === null) this.know(sharedContext(plan, next));
     this.#connect(plan, next);
   }
 

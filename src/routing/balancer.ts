@@ -102,7 +102,8 @@ export class Balancer {
     const state = this.#stateOf(endpoint);
     if (since < state.ejectedAt) return;
     // What failed long ago may have been mended since.
-    if (time - state.ejectedAt > 2 * maxEjectionTime) state.failures = 0;
+    if (time - state.failedAt > 2 * maxEjectionTime) state.failures = 0;
+    state.failedAt = time;
     state.uid = endpoint.uid;
     state.failures++;
     const ejected = this.#ejectedOf(service, time);
@@ -125,7 +126,7 @@ export class Balancer {
     const time = this.#options.now();
     for (const service of [...this.#ejected.keys()]) this.#ejectedOf(service, time);
     for (const [key, state] of this.#states) {
-      if (state.failures > 0 && time - state.ejectedAt > 2 * this.#options.maxEjectionTime) {
+      if (state.failures > 0 && time - state.failedAt > 2 * this.#options.maxEjectionTime) {
         state.failures = 0;
         this.#dropIfIdle(key, state);
       }
@@ -180,7 +181,7 @@ export class Balancer {
   #stateOf({ healthKey, uid }: PlannedEndpoint): EndpointState {
     let state = this.#states.get(healthKey);
     if (state === undefined) {
-      state = { uid, connections: 0, failures: 0, ejectedAt: 0, ejectedUntil: 0 };
+      state = { uid, connections: 0, failures: 0, failedAt: 0, ejectedAt: 0, ejectedUntil: 0 };
       this.#states.set(healthKey, state);
     }
     return state;
@@ -202,6 +203,7 @@ interface EndpointState {
   uid: string;
   connections: number;
   failures: number;
+  failedAt: number;
   ejectedAt: number;
   ejectedUntil: number;
 }

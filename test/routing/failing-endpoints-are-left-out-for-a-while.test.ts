@@ -97,6 +97,20 @@ test('a success forgives everything', () => {
   assert.equal(picks(set).size, 2);
 });
 
+test('failures are remembered for a while also where nothing is left out', () => {
+  const { balancer, clock, fail } = balancerUnderTest({ maxEjectedPercent: 0 });
+  clock.time = 1_000_000;
+  const set = new EndpointSet([endpoints(2)]);
+  fail(set, 0);
+  clock.time += 10_000;
+  fail(set, 0);
+  balancer.tick();
+  assert.equal(balancer.unhealthy()[0]?.failures, 2);
+  clock.time += 16_001;
+  balancer.tick();
+  assert.equal(balancer.size, 0);
+});
+
 test('attempts that began before the ejection do not lengthen it', () => {
   const { balancer, clock } = balancerUnderTest({ random: () => 0.5 });
   const set = new EndpointSet([endpoints(4)]);
