@@ -40,6 +40,8 @@ async function takeIn(folder: string, workloads: number, rounds: number, progres
     const results: Result[] = [];
     for (let round = 0; round < rounds; round++) {
       const { stdout } = await promisify(execFile)(process.execPath, [
+        // As in bin/culvert.
+        '--max-semi-space-size=1',
         script('consumer'),
         `https://localhost:${port}`,
         join(files, 'root.pem'),
