@@ -85,6 +85,7 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
   let isSynced = false;
   let current: Attempt | null = null;
   let retry: NodeJS.Timeout | undefined;
+  let patience: NodeJS.Timeout | undefined;
   let closed = false;
   let terminations = 0;
   let lastError: string | null = null;
@@ -105,6 +106,7 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
 
   function attempt(): void {
     enter('connecting');
+    let brought = false;
     current = startAttempt({
       server,
       node,
@@ -112,10 +114,12 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
       demands,
       opened() {
         enter('connected');
+        if (!isSynced) patience = setInterval(complainOfSlowness, SLOW_MS);
         log.debug('xds', 'connected to the control plane', { address: server.address });
       },
       responded(response) {
         // Only a stream that brings something shows that the control plane is well again.
+        brought = true;
         backoff.reset();
         troubles.over();
         counted.message(response.typeUrl, response.push.bytes);
@@ -123,6 +127,7 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
         report(response);
         if (isSynced || !intake.isSynced(awaited)) return;
         isSynced = true;
+        clearInterval(patience);
         log.info('xds', 'mesh state received', {
           address: server.address,
           addresses: intake.addresses.size,
@@ -130,12 +135,29 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
         });
         synced.resolve();
       },
-      ended,
+      ended: (end, token) => ended(end, token, brought),
     });
   }
 
-  function ended(end: StreamEnd, token: string | null): void {
+  function complainOfSlowness(): void {
+    log.warn(
+      'xds',
+      'connected to the control plane, but it has not sent all of the mesh state yet: it may be overloaded',
+      {
+        address: server.address,
+        waiting: `${Math.round((Date.now() - since) / 1000)}s`,
+        missing: awaited
+          .filter((type) => !intake.isSynced([type]))
+          .map(shortName)
+          .join(', '),
+      },
+    );
+  }
+
+  /** @param brought whether the stream brought anything before it ended */
+  function ended(end: StreamEnd, token: string | null, brought: boolean): void {
     current = null;
+    clearInterval(patience);
     if (closed) return;
     const reason = terminationOf(end);
     const sentence = explain(end, server, token, Date.now());
@@ -143,7 +165,7 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
     lastError = sentence;
     counted.terminated(reason);
     const delay = backoff.next();
-    if (reason === 'ConnectionError' || reason === 'Error') troubles.met(kindOf(end), sentence, delay);
+    if (reason === 'ConnectionError' || reason === 'Error' || !brought) troubles.met(kindOf(end), sentence, delay);
     else log.debug('xds', 'the control plane ended the stream, another one follows', { reason: sentence });
     enter('waiting');
     retry = setTimeout(attempt, delay);
@@ -190,6 +212,7 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
     close() {
       closed = true;
       clearTimeout(retry);
+      clearInterval(patience);
       current?.close();
       demands?.close();
       intake.close();
@@ -451,5 +474,7 @@ const VERSION_OVERHEAD = 12;
 const VERSIONS_PER_STEP = 2000;
 const MAX_LOGGED = 5;
 const REPEAT_MS = 60_000;
+/** How long the first delivery may take before it is said that it is missing. */
+const SLOW_MS = 30_000;
 /** Kinds of trouble that are told in that time. */
 const MAX_TOLD = 8;

@@ -77,9 +77,8 @@ export class Intake {
   }
 
   /**
-   * Takes in one response. Each piece of it is sent with `next`; null ends it. Every step is short, and what is read
-   * shows in the mesh state after `flush` at the latest.
-   * @throws Error when it is no DeltaDiscoveryResponse
+   * Starts to take in one response. Each of its steps is short, and what was read shows in the mesh state after `flush` at
+   * the latest.
    */
   begin(): ResponseIntake {
     return new ResponseIntake(this, this.#now, this.#collectNames);

@@ -169,6 +169,11 @@ const cases: readonly Case[] = [
     start: refusing(status.PERMISSION_DENIED, 'no authorized identity'),
   },
   {
+    name: 'a stream that ends before it brought anything',
+    says: /^the control plane at localhost:\d+ ended the stream( \(OK\))?$/,
+    start: refusing(status.OK),
+  },
+  {
     name: 'a control plane that starts',
     says: /is not available: it may be starting, restarting or overloaded \(not ready\)/,
     start: refusing(status.UNAVAILABLE, 'not ready'),
