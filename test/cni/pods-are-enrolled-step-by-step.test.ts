@@ -123,6 +123,24 @@ test('an entry stays until the last step has succeeded', async (t) => {
   assert.equal(open.size, 1);
 });
 
+test('a pod that is wanted again while it is being taken out gets everything anew', async (t) => {
+  const { steps, state, fail, enroller, netns, stateOf } = setting(t);
+  state.found = netns('a');
+  state.desired = enrolled();
+  enroller.changed(UID);
+  await eventually('enabled', () => stateOf() === 'enabled');
+  fail.set('annotate', new Error('not now'));
+  state.desired = { kind: 'out', pod: podObject(MARKED) };
+  enroller.changed(UID);
+  await eventually('half out', () => steps.includes('annotate null'));
+  fail.clear();
+  steps.length = 0;
+  state.desired = enrolled(MARKED);
+  enroller.changed(UID);
+  await eventually('enabled', () => stateOf() === 'enabled');
+  assert.deepEqual(steps, ['host 10.0.0.1', 'add a', 'apply true']);
+});
+
 test('a pod that starts waits for every step, and hears why it cannot', async (t) => {
   const { state, fail, enroller, netns, stateOf } = setting(t);
   state.desired = enrolled({ ips: [] });

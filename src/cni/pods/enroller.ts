@@ -263,6 +263,8 @@ export function createEnroller(options: EnrollerOptions): Enroller {
       else log.warn('pods', 'rules stay in a pod whose namespace is not found', { pod: nameOf(pod) });
     }
     const netns = entry.netns?.duplicate() ?? null;
+    // Noted before: a pod that is wanted again after half of this gets everything anew.
+    entry.undone();
     try {
       if (netns !== null) {
         await backend.remove(netns.fd);
@@ -281,6 +283,7 @@ export function createEnroller(options: EnrollerOptions): Enroller {
 
   async function forget(uid: string, entry: Entry): Promise<boolean> {
     entry.state = 'removing';
+    entry.undone();
     await zds.remove(uid);
     await host.remove(uid);
     drop(uid, entry);
@@ -290,8 +293,6 @@ export function createEnroller(options: EnrollerOptions): Enroller {
 
   function drop(uid: string, entry: Entry): void {
     entry.state = 'absent';
-    entry.announcedIn = null;
-    entry.rulesAre = null;
     // What the runtime has said meanwhile is about a new sandbox.
     if (entry.hasWaiters()) return;
     entry.letGo();
@@ -414,9 +415,14 @@ class Entry {
     this.fromRuntime = false;
     this.starting = false;
     this.containerId = null;
+    this.undone();
+    this.state = 'absent';
+  }
+
+  /** Nothing of what was done can be relied on. */
+  undone(): void {
     this.announcedIn = null;
     this.rulesAre = null;
-    this.state = 'absent';
   }
 
   letGo(): void {
