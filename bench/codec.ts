@@ -1,9 +1,12 @@
 /**
- * Micro-benchmark of the HTTP/2 codecs: what one frame and one CONNECT block cost a worker, without any socket.
+ * Micro-benchmark of HTTP/2: what one frame, one CONNECT block and one stream cost a worker, without any socket, and what
+ * an idle stream takes.
  *
  *     node bench/codec.ts [seconds per row, default 0.5]
  */
 
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { buildBaggage } from '../src/hbone/baggage.ts';
 import { connectRequestHeaders, readRequestHead, responseHeaders } from '../src/hbone/connect-headers.ts';
 import { buildForwarded } from '../src/hbone/forwarded.ts';
@@ -21,6 +24,7 @@ import {
 } from '../src/hbone/frames.ts';
 import { type HeaderField, HpackDecoder, HpackEncoder } from '../src/hbone/hpack.ts';
 import { createTraceparentSource } from '../src/hbone/traceparent.ts';
+import { connectionPair, Reader } from './harness/connection-pair.ts';
 
 const seconds = Number(process.argv[2] ?? 0.5);
 const slab = new Uint8Array(64 * 1024);
@@ -28,6 +32,9 @@ const DATA_LENGTH = 55;
 const FRAMES_IN_SLAB = Math.floor(slab.length / (FRAME_HEADER_SIZE + DATA_LENGTH));
 /** Different traceparents and peer ports, as every stream brings its own. */
 const REQUESTS = 512;
+
+const CLIENT_STREAMS = 100;
+const IDLE_STREAMS = 10_000;
 
 const requests = connectRequests();
 const blocks = encodeAll(requests);
@@ -56,6 +63,14 @@ measure('decode and judge a CONNECT block', REQUESTS, decodeBlocks(true));
 measure('decode a CONNECT block, new tunnel', 64, () => {
   for (let i = 0; i < 64; i++) sink = (sink + newDecoder().decode(blocks[0]!, 0, blocks[0]!.length).length) | 0;
 });
+measure('connection: receive a DATA frame of 55 octets', FRAMES_IN_SLAB, receiveFrames(DATA_LENGTH));
+measure('connection: receive a DATA frame of 16 KB', 3, receiveFrames(16_384));
+measure('connection: send a DATA frame of 55 octets', 1000, sendFrames());
+measure('stream: open, answer, end; both sides', 100, wholeStreams());
+const idle = idleStreamBytes();
+console.log(
+  `idle stream: ${idle.toFixed(0)} octets of heap on each side, ${CLIENT_STREAMS} in a connection (wanted: 1536)`,
+);
 console.log(
   `CONNECT block: ${blocks[0]!.length} octets in a new tunnel, ${blocks[1]!.length} after that (${sink % 2})`,
 );
@@ -167,4 +182,70 @@ function baggage(): string {
     region: 'eu-central-1',
     zone: 'eu-central-1a',
   });
+}
+
+/** A server reads a slab of DATA, of many streams in turn. */
+function receiveFrames(length: number): () => void {
+  const { client, server, serverWire, talk } = connectionPair(answer);
+  for (let i = 0; i < CLIENT_STREAMS; i++) client.open(requests[i]!, new Reader());
+  talk();
+  // From here on nobody listens.
+  serverWire.peer = null;
+  const start = serverWire.scratchSize;
+  const count = Math.floor(slab.length / (FRAME_HEADER_SIZE + length));
+  let at = start;
+  for (let i = 0; i < count; i++) {
+    at += writeFrameHeader(serverWire.memory, at, length, FrameType.DATA, 0, 2 * (i % CLIENT_STREAMS) + 1) + length;
+  }
+  return () => server.receive(start, at - start);
+}
+
+function sendFrames(): () => void {
+  const { client, server, serverWire, accepted, talk } = connectionPair(answer);
+  client.open(requests[0]!, new Reader());
+  talk();
+  serverWire.peer = null;
+  const stream = accepted[0]!;
+  const update = new Uint8Array(26);
+  const size = writeWindowUpdate(update, 0, 0, 1000 * DATA_LENGTH);
+  writeWindowUpdate(update, size, stream.id, 1000 * DATA_LENGTH);
+  return () => {
+    for (let i = 0; i < 1000; i++) stream.send(FRAME_HEADER_SIZE, DATA_LENGTH);
+    serverWire.memory.set(update, serverWire.scratchSize);
+    server.receive(serverWire.scratchSize, update.length);
+  };
+}
+
+function wholeStreams(): () => void {
+  const { client, accepted, talk } = connectionPair(answer);
+  return () => {
+    for (let i = 0; i < 100; i++) {
+      const reader = new Reader();
+      const stream = client.open(requests[i]!, reader)!;
+      reader.stream = stream;
+      talk();
+      stream.end();
+      talk();
+    }
+    sink = (sink + accepted.length) | 0;
+    accepted.length = 0;
+  };
+}
+
+/** Heap of one side per stream: connections, HPACK tables and handlers included, memory of transports not. */
+function idleStreamBytes(): number {
+  setFlagsFromString('--expose-gc');
+  const collect: () => void = runInNewContext('gc');
+  const connections = IDLE_STREAMS / CLIENT_STREAMS;
+  const pairs = Array.from({ length: connections }, () => connectionPair(answer));
+  collect();
+  const before = process.memoryUsage().heapUsed;
+  for (const { client, talk } of pairs) {
+    for (let i = 0; i < CLIENT_STREAMS; i++) client.open(requests[i]!, new Reader());
+    talk();
+  }
+  collect();
+  const bytes = process.memoryUsage().heapUsed - before;
+  sink = (sink + pairs.reduce((sum, { server }) => sum + server.streamCount, 0)) | 0;
+  return bytes / IDLE_STREAMS / 2;
 }
