@@ -28,22 +28,21 @@ export interface Malformed {
 export function readRequestHead(fields: readonly HeaderField[]): RequestHead {
   const split = splitPseudo(fields, REQUEST_PSEUDO);
   if (split.kind === 'malformed') return split;
-  const { pseudo, headers } = split;
-  const method = pseudo.get(':method');
+  const { headers } = split;
+  const [method, scheme, authority, path] = split.pseudo;
   if (method === undefined) return malformed('request without :method');
   if (!isToken(method)) return malformed(`:method ${quoted(method)} is no method`);
-  const authority = pseudo.get(':authority');
   const host = headers.find(([name]) => name === 'host');
   if (authority !== undefined && host !== undefined && !sameHost(authority, host[1])) {
     return malformed(`host ${quoted(host[1])} differs from :authority ${quoted(authority)}`);
   }
   if (method !== 'CONNECT') {
-    if (!pseudo.has(':scheme')) return malformed('request without :scheme');
-    if (!pseudo.get(':path')) return malformed('request without :path');
+    if (scheme === undefined) return malformed('request without :scheme');
+    if (!path) return malformed('request without :path');
     return { kind: 'other-method', method };
   }
-  if (pseudo.has(':scheme')) return malformed('CONNECT with :scheme');
-  if (pseudo.has(':path')) return malformed('CONNECT with :path');
+  if (scheme !== undefined) return malformed('CONNECT with :scheme');
+  if (path !== undefined) return malformed('CONNECT with :path');
   if (!authority) return malformed('CONNECT without :authority');
   return { kind: 'connect', authority, headers };
 }
@@ -52,7 +51,7 @@ export function readRequestHead(fields: readonly HeaderField[]): RequestHead {
 export function readResponseHead(fields: readonly HeaderField[]): ResponseHead {
   const split = splitPseudo(fields, RESPONSE_PSEUDO);
   if (split.kind === 'malformed') return split;
-  const text = split.pseudo.get(':status');
+  const [text] = split.pseudo;
   if (text === undefined) return malformed('response without :status');
   if (!/^[1-9][0-9][0-9]$/.test(text)) return malformed(`:status ${quoted(text)} is no status`);
   const status = Number(text);
@@ -120,19 +119,21 @@ const METHOD_CONNECT: HeaderField = [':method', 'CONNECT'];
 const MAX_NAME_LENGTH = 253;
 
 // `:protocol` is unknown here: extended CONNECT (RFC 8441) is only for peers to whom it was announced.
-const REQUEST_PSEUDO = new Set([':method', ':scheme', ':authority', ':path']);
-const RESPONSE_PSEUDO = new Set([':status']);
-const TRAILER_PSEUDO = new Set<string>();
+const REQUEST_PSEUDO = [':method', ':scheme', ':authority', ':path'];
+const RESPONSE_PSEUDO = [':status'];
+const TRAILER_PSEUDO: readonly string[] = [];
 
 interface Split {
   readonly kind: 'split';
-  readonly pseudo: ReadonlyMap<string, string>;
+  /** Values in the order of the known names. */
+  readonly pseudo: readonly (string | undefined)[];
   readonly headers: readonly HeaderField[];
 }
 
 /** Checks every field and parts the pseudo-header fields from the others (RFC 9113 §8.3). */
-function splitPseudo(fields: readonly HeaderField[], known: ReadonlySet<string>): Split | Malformed {
-  const pseudo = new Map<string, string>();
+function splitPseudo(fields: readonly HeaderField[], known: readonly string[]): Split | Malformed {
+  const pseudo: (string | undefined)[] = [undefined, undefined, undefined, undefined];
+  let count = 0;
   for (let i = 0; i < fields.length; i++) {
     const field = fields[i]!;
     const [name, value] = field;
@@ -141,14 +142,16 @@ function splitPseudo(fields: readonly HeaderField[], known: ReadonlySet<string>)
       if (fault !== null) return malformed(fault);
       continue;
     }
-    if (!known.has(name)) return malformed(`pseudo-header field ${quoted(name)} does not belong here`);
-    if (pseudo.has(name)) return malformed(`pseudo-header field ${quoted(name)} twice`);
-    if (pseudo.size < i) return malformed(`pseudo-header field ${quoted(name)} behind a regular field`);
+    const at = known.indexOf(name);
+    if (at < 0) return malformed(`pseudo-header field ${quoted(name)} does not belong here`);
+    if (pseudo[at] !== undefined) return malformed(`pseudo-header field ${quoted(name)} twice`);
+    if (count < i) return malformed(`pseudo-header field ${quoted(name)} behind a regular field`);
     const fault = valueFault(name, value);
     if (fault !== null) return malformed(fault);
-    pseudo.set(name, value);
+    pseudo[at] = value;
+    count++;
   }
-  return { kind: 'split', pseudo, headers: fields.slice(pseudo.size) };
+  return { kind: 'split', pseudo, headers: fields.slice(count) };
 }
 
 const COLON = 0x3a;

@@ -2,6 +2,21 @@ import type { HeaderField } from './hpack.ts';
 
 /** Why a field may not appear in any HTTP/2 message (RFC 9113 §8.2), or null. Pseudo-header fields are checked elsewhere. */
 export function fieldFault([name, value]: HeaderField): string | null {
+  // What comes from a header table is the same string every time: the comparison looks at no character.
+  const known = wellFormed.get(name);
+  if (known === value) return null;
+  if (known === undefined || name === 'te') {
+    const fault = nameFault(name, value);
+    if (fault !== null) return fault;
+  }
+  const fault = valueFault(name, value);
+  if (fault === null && (known !== undefined || wellFormed.size < MAX_KNOWN) && value.length <= MAX_KNOWN_LENGTH) {
+    wellFormed.set(name, value);
+  }
+  return fault;
+}
+
+function nameFault(name: string, value: string): string | null {
   if (!LOWER_CASE_TOKEN.test(name)) {
     if (name === '') return 'field without a name';
     const fault = isToken(name) ? 'is not lower case' : 'holds a character that names may not hold';
@@ -9,8 +24,13 @@ export function fieldFault([name, value]: HeaderField): string | null {
   }
   if (CONNECTION_SPECIFIC.has(name)) return `connection-specific field ${quoted(name)}`;
   if (name === 'te' && value.toLowerCase() !== 'trailers') return 'field "te" other than "trailers"';
-  return valueFault(name, value);
+  return null;
 }
+
+/** Names that may stand in a message, each with the last value that may; few and short, as peers choose them. */
+const wellFormed = new Map<string, string>();
+const MAX_KNOWN = 64;
+const MAX_KNOWN_LENGTH = 1024;
 
 /** Why a value, of a pseudo-header field too, is not allowed (RFC 9113 §8.2.1, RFC 9110 §5.5), or null. */
 export function valueFault(name: string, value: string): string | null {
