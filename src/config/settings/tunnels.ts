@@ -22,7 +22,8 @@ export const tunnelsSettings = {
     env: 'CULVERT_TUNNEL_MAX_AGE',
     type: duration('0'),
     default: '1h',
-    meaning: 'Age at which a tunnel takes no new streams and closes once its last one ended; 0 is no limit.',
+    meaning:
+      'Age at which a tunnel, or up to a tenth before, takes no new streams; it closes once its last one has ended. 0 is no limit.',
     why: 'Bounds how long a certificate that was replaced is in use, and spreads load again after peers changed.',
   },
   tlsHandshakeTimeout: {
