@@ -196,6 +196,40 @@ test('no server name is sent, and h2 is chosen', async (t) => {
   close();
 });
 
+test('RFC 8879: compressed certificates are not asked for', async (t) => {
+  const loop = testLoop(t);
+  const hello = Promise.withResolvers<Buffer>();
+  const server = createNetServer((socket) => {
+    socket.on('error', () => {});
+    socket.once('data', hello.resolve);
+    t.after(() => socket.destroy());
+  });
+  server.listen(0, LOCAL);
+  await once(server, 'listening');
+  t.after(() => server.close());
+  const client = connectSide(loop, (server.address() as { port: number }).port);
+  await client.told('connected');
+  startClient(client, clientMaterial);
+  const offered = extensionsOf(await hello.promise);
+  const SUPPORTED_GROUPS = 10;
+  const COMPRESS_CERTIFICATE = 27;
+  assert.ok(offered.includes(SUPPORTED_GROUPS));
+  assert.ok(!offered.includes(COMPRESS_CERTIFICATE), `offered: ${offered.join(', ')}`);
+});
+
+/** The types of a ClientHello's extensions (RFC 8446 §4.1.2, §4.2). */
+function extensionsOf(record: Buffer): number[] {
+  // Record header, handshake header, version and random.
+  let at = 5 + 4 + 2 + 32;
+  at += 1 + record[at]!; // session id
+  at += 2 + record.readUInt16BE(at); // cipher suites
+  at += 1 + record[at]!; // compression methods
+  const end = at + 2 + record.readUInt16BE(at);
+  const types: number[] = [];
+  for (at += 2; at < end; at += 4 + record.readUInt16BE(at + 2)) types.push(record.readUInt16BE(at));
+  return types;
+}
+
 test('what peers send by mistake is named', async (t) => {
   const loop = testLoop(t);
   for (const [bytes, error] of [
