@@ -208,7 +208,7 @@ bool TlsSession::Establish() {
   peer_.suite = SSL_CIPHER_standard_name(cipher);
   const char* group = SSL_group_to_name(ssl_, static_cast<int>(SSL_get_negotiated_group(ssl_)));
   if (group != nullptr) peer_.group = group;
-  expectation_.identities.clear();
+  expectation_ = PeerExpectation();
   if (SSL_version(ssl_) == TLS1_2_VERSION) {
     context_.reset();
     return true;

@@ -66,6 +66,8 @@ export async function startMesh({ enrolled, plain, workers, controlPlane }: Mesh
       env: {
         INPOD_UDS: socket,
         LOCAL_XDS_PATH: config,
+        // Memory is read from outside, which in a user namespace takes this.
+        CULVERT_ALLOW_DUMPS: 'true',
         XDS_ADDRESS: '',
         CA_ADDRESS: '',
         CULVERT_CA_DIR: join(network.folder, 'ca'),

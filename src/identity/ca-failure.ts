@@ -30,7 +30,8 @@ export interface AgentAccount {
 export function explainCaFailure(server: ControlPlaneServer, account: AgentAccount, failure: CaFailure): CulvertError {
   const details = printable(failure);
   const where = server.address.replace(/^https:\/\//, '');
-  for (const { when, code, text } of failure.connected ? ANSWERS : OBSTACLES) {
+  const unreached = !failure.connected && (failure.code === UNAVAILABLE || failure.code === DEADLINE_EXCEEDED);
+  for (const { when, code, text } of unreached ? OBSTACLES : ANSWERS) {
     const match = when(failure, details);
     if (match === null) continue;
     return new CulvertError(code, `${text({ server, account, failure, details, where })}${said(details)}`);
