@@ -35,9 +35,12 @@ export async function openEmbeddedCa(options: EmbeddedCaOptions): Promise<Certif
   let material = readCaMaterial(files, dir);
   checkValidity(material, now(), dir);
   let complaint = '';
+  let looking = false;
 
   /** Files are replaced one after the other: between two of them the CA may be none, and is looked at again. */
   async function look(): Promise<void> {
+    if (looking) return; // a shared file system may take its time
+    looking = true;
     try {
       await access(dir); // nothing is made anew where an operator has taken it away
       const found = await openCaFolder(dir, () => Promise.reject(new Error('it is empty')));
@@ -53,6 +56,7 @@ export async function openEmbeddedCa(options: EmbeddedCaOptions): Promise<Certif
       if (messageOf(error) !== complaint) changed(error as Error);
       complaint = messageOf(error);
     }
+    looking = false;
   }
   const timer = setInterval(() => void look(), interval);
   timer.unref();
