@@ -104,7 +104,7 @@ function explainStatus(
         : `the control plane at ${where} refused ${tokenOf(server)}: its audience has to be one that istiod accepts (istio-ca), and CLUSTER_ID (${server.clusterId}) a cluster that it knows`;
     }
     case STATUS.PERMISSION_DENIED:
-      return `the control plane at ${where} does not let this agent have mesh state: POD_NAMESPACE and SERVICE_ACCOUNT have to be those that ${tokenOf(server)} was made for`;
+      return `the control plane at ${where} does not let this agent have mesh state: POD_NAMESPACE has to be the namespace of the service account that ${tokenOf(server)} was made for`;
     case STATUS.UNIMPLEMENTED:
       return `the server at ${where} has no delta ADS: check that XDS_ADDRESS names the control plane (port 15012 of istiod), and that istiod has PILOT_ENABLE_AMBIENT=true`;
     case STATUS.RESOURCE_EXHAUSTED:

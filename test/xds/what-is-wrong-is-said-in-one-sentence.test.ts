@@ -165,7 +165,7 @@ const cases: readonly Case[] = [
   },
   {
     name: 'another namespace',
-    says: /does not let this agent have mesh state: POD_NAMESPACE and SERVICE_ACCOUNT .*\(no authorized identity\)/,
+    says: /does not let this agent have mesh state: POD_NAMESPACE has to be .*\(no authorized identity\)/,
     start: refusing(status.PERMISSION_DENIED, 'no authorized identity'),
   },
   {
