@@ -159,6 +159,8 @@ export function cidrContains(cidr: Cidr, ip: IpWords): boolean {
 
 const ZERO = 0x30;
 const DOT = 0x2e;
+const COLON = 0x3a;
+const LOWER_A = 0x61;
 const OPEN_BRACKET = 0x5b;
 const CLOSE_BRACKET = 0x5d;
 
@@ -210,19 +212,36 @@ function parseIpv6Groups(text: string): number[] | null {
 
 function parseGroups(text: string, mayEndInIpv4: boolean): number[] | null {
   const groups: number[] = [];
-  const parts = text.split(':');
-  for (const [index, part] of parts.entries()) {
-    if (mayEndInIpv4 && index === parts.length - 1 && part.includes('.')) {
-      const word = parseIpv4(part);
+  let group = 0;
+  let digits = 0;
+  let start = 0;
+  for (let at = 0; at <= text.length; at++) {
+    const code = at === text.length ? COLON : text.charCodeAt(at);
+    if (code === COLON) {
+      if (digits === 0) return null;
+      groups.push(group);
+      group = 0;
+      digits = 0;
+      start = at + 1;
+    } else if (code === DOT) {
+      const word = mayEndInIpv4 ? parseIpv4(text.slice(start)) : null;
       if (word === null) return null;
       groups.push(word >>> 16, word & 0xffff);
-    } else if (/^[0-9a-fA-F]{1,4}$/.test(part)) {
-      groups.push(Number.parseInt(part, 16));
+      return groups;
     } else {
-      return null;
+      const digit = hexDigit(code);
+      if (digit < 0 || ++digits > 4) return null;
+      group = group * 16 + digit;
     }
   }
   return groups;
+}
+
+/** -1 for what is none. */
+function hexDigit(code: number): number {
+  if (code >= ZERO && code < ZERO + 10) return code - ZERO;
+  const letter = code | 0x20;
+  return letter >= LOWER_A && letter < LOWER_A + 6 ? letter - LOWER_A + 10 : -1;
 }
 
 function fromGroups(groups: readonly number[]): IpWords {
