@@ -4,7 +4,7 @@ import { FrameType } from '../../../src/hbone/frames.ts';
 import { ErrorCode } from '../../../src/hbone/http-error.ts';
 import type { TunnelKey } from '../../../src/hbone/pool.ts';
 import { frame, words } from './support/connection-under-test.ts';
-import { KEY, PoolUnderTest } from './support/pool-under-test.ts';
+import { KEY, PoolUnderTest, Tunnel } from './support/pool-under-test.ts';
 
 test('concurrent first uses share one handshake', () => {
   const under = new PoolUnderTest();
@@ -246,6 +246,32 @@ test('tunnels of a source whose certificate changed take no new streams, others 
   assert.deepEqual([changed.connection.accepting, kept.connection.accepting], [false, true]);
   assert.equal(under.request().stream, null);
   assert.equal(under.request(other).connection, kept.connection);
+});
+
+test('a tunnel that is only looked after is given to nobody, does not grow old, and ends with its pod', () => {
+  const under = new PoolUnderTest({ idleTimeout: 1000, maxAge: 1000 });
+  const tunnel = new Tunnel(under.pool).established();
+  under.pool.lookAfter(KEY, tunnel.connection);
+  assert.deepEqual([...under.pool.connections()], [tunnel.connection]);
+  assert.equal(under.request().stream, null);
+  assert.equal(under.dials.length, 1);
+  under.now += 10_000;
+  under.pool.tick();
+  assert.equal(tunnel.transport.closed, false);
+  under.pool.closePod(KEY.pod, ErrorCode.NO_ERROR);
+  assert.equal(tunnel.transport.closed, true);
+  assert.deepEqual([...under.pool.connections()], []);
+});
+
+test('a tunnel that is retired takes no new streams and keeps those it has', () => {
+  const under = new PoolUnderTest();
+  const request = under.request();
+  const tunnel = under.open();
+  under.pool.retire(tunnel.connection);
+  assert.equal(request.reset, '');
+  assert.equal(under.request().stream, null);
+  tunnel.finish(request.stream!);
+  assert.equal(tunnel.transport.closed, true);
 });
 
 test('the end of a pod ends its tunnels at once: in use, retired, being opened, waited for', () => {
