@@ -130,8 +130,9 @@ export class ReceiveWindows {
     if (stream.closed || stream.remoteEnded) return;
     stream.uncredited -= bytes;
     stream.credited += bytes;
-    const increment = stream.credited < stream.windowSize ? bytes : bytes + this.#resize(stream, bytes);
-    // A smaller initial window can have left it in debt.
+    const grown = stream.credited < stream.windowSize ? 0 : this.#resize(stream, bytes);
+    const increment = bytes + stream.padding + grown;
+    stream.padding = 0;
     if (increment <= 0) return;
     stream.receiveWindow += increment;
     this.#sender.windowUpdate(stream.id, increment);
@@ -190,6 +191,11 @@ export class ReceiveWindows {
     if (change === 0) return;
     this.initialWindow = window;
     for (const stream of this.#streams()) {
+      if (change < 0 && stream.uncredited + stream.padding > 0) {
+        // Credit that is held back until it is worth a frame could be all of a smaller window: this one keeps its own.
+        this.#sender.windowUpdate(stream.id, -change);
+        continue;
+      }
       stream.receiveWindow += change;
       stream.windowSize += change;
       this.#options.budget.reserve(change);

@@ -124,21 +124,34 @@ for (const role of ['server', 'client'] as const) {
   });
 }
 
-test('a window that was shrunk below what is under way is refilled only once the reader has caught up', () => {
+test('a stream with credit that is held back keeps its window, so that it does not wait for ever', () => {
   const budget = new WindowBudget(10 * MB);
   const server = new ConnectionUnderTest('server', { budget, initialWindow: 256 * KB }).established();
   server.reads = false;
-  server.receive(connectFrame(1));
-  const { stream, recorder } = server.requests[0]!;
-  server.receive(frame(FrameType.DATA, 0, 1, Buffer.alloc(256 * KB)));
+  server.receive(connectFrame(1), connectFrame(3));
+  const [held, idle] = server.requests.map(({ stream }) => stream);
+  // Less than a quarter of the window: nobody returns credit for it yet.
+  server.receive(frame(FrameType.DATA, 0, 1, Buffer.alloc(60 * KB)));
   budget.reserve(3 * MB);
-  server.now += 1000;
-  server.receive(connectFrame(3), ACK);
-  assert.equal(stream.receiveWindow, -192 * KB);
   server.frames();
-  stream.credit(recorder.length);
-  // What the peer may send then is the new window.
-  assert.deepEqual([stream.receiveWindow, stream.windowSize], [64 * KB, 64 * KB]);
+  server.receive(connectFrame(5), ACK);
+  assert.deepEqual(server.said(), ['SETTINGS 4=65536', `WINDOW_UPDATE 1 +${192 * KB}`]);
+  assert.deepEqual([held!.windowSize, held!.receiveWindow], [256 * KB, 196 * KB]);
+  assert.deepEqual([idle!.windowSize, idle!.receiveWindow], [64 * KB, 64 * KB]);
+  server.connection.lost('over');
+  assert.equal(budget.used, 3 * MB);
+});
+
+test('credit for padding comes back with the next credit, however little it is', () => {
+  const server = new ConnectionUnderTest('server').established();
+  server.reads = false;
+  server.receive(connectFrame(1));
+  const { stream } = server.requests[0]!;
+  const payload = Buffer.concat([Buffer.from([100]), Buffer.alloc(110)]);
+  server.receive(frame(FrameType.DATA, FrameFlag.PADDED, 1, payload));
+  stream.credit(10);
+  assert.deepEqual(server.said(), ['WINDOW_UPDATE 1 +111']);
+  assert.equal(stream.receiveWindow, stream.windowSize);
 });
 
 test('what a stream has grown to and does not use goes back when the budget is tight', () => {
