@@ -104,6 +104,8 @@ TlsContext::TlsContext(const TlsMaterial& material) {
       if (root != nullptr && X509_STORE_add_cert(SSL_CTX_get_cert_store(context_), root) == 1) roots++;
     });
     if (roots == 0) Fail("the trust roots contain no usable certificate");
+    // What is given as a root is trusted, whoever has signed it: a subordinate CA, or a root known by its cross-signed form.
+    X509_STORE_set_flags(SSL_CTX_get_cert_store(context_), X509_V_FLAG_PARTIAL_CHAIN);
     int chain = 0;
     EachCertificate(material.chain_pem, [&](X509* certificate) {
       if (certificate == nullptr) Fail("certificate " + std::to_string(chain + 1) + " of the chain cannot be read");

@@ -103,6 +103,13 @@ test('an unreadable root among good ones is passed over', async (t) => {
   await Promise.all([client.told('secured'), server.told('secured')]);
 });
 
+test('a root is trusted whoever has signed it', async (t) => {
+  const loop = testLoop(t);
+  const intermediate = chained.chainPem.split(/(?=-----BEGIN)/)[1]!;
+  const { client, server } = await startedTlsPair(loop, { ...clientMaterial, rootsPem: intermediate }, chained);
+  await Promise.all([client.told('secured'), server.told('secured')]);
+});
+
 test('a certificate is replaced under connections that go on', async (t) => {
   const loop = testLoop(t);
   const renewed = authority.material({ uris: [SERVER_ID, 'https://renewed/'] });
