@@ -264,23 +264,27 @@ TlsProgress TlsSession::OpenRecord(const uint8_t* record, size_t n, uint8_t* pla
 TlsProgress TlsSession::HandshakeMessages(const uint8_t* bytes, size_t n, OutQueue* out, ChunkPool* pool) {
   if (n == 0) return Fail(kUnexpectedMessage, "tls error: empty handshake record", out, pool);
   partial_message_.append(reinterpret_cast<const char*>(bytes), n);
-  while (partial_message_.size() >= 4) {
-    const auto* message = reinterpret_cast<const uint8_t*>(partial_message_.data());
+  size_t at = 0;
+  while (partial_message_.size() - at >= 4) {
+    const auto* message = reinterpret_cast<const uint8_t*>(partial_message_.data()) + at;
+    size_t left = partial_message_.size() - at;
     size_t body = static_cast<size_t>(message[1]) << 16 | static_cast<size_t>(message[2]) << 8 | message[3];
     if (body > kMaxPostHandshakeMessage) return Fail(kDecodeError, "tls error: oversized handshake message", out, pool);
-    if (partial_message_.size() < 4 + body) break;
+    if (left < 4 + body) break;
     if (message[0] == kKeyUpdate) {
       if (body != 1) return Fail(kDecodeError, "tls error: malformed key update", out, pool);
       if (message[4] > 1) return Fail(kIllegalParameter, "tls error: malformed key update", out, pool);
       // It must end its record: what follows is under the next key (RFC 8446 §5.1).
-      if (partial_message_.size() != 5) return Fail(kUnexpectedMessage, "tls error: data after a key update", out, pool);
+      if (left != 5) return Fail(kUnexpectedMessage, "tls error: data after a key update", out, pool);
       if (message[4] == 1) update_due_ = true;
       if (!opener_.Update()) return Fail(kInternalError, "tls error: key update failed", out, pool);
     } else if (message[0] != kNewSessionTicket || server_) {
       return Fail(kUnexpectedMessage, "tls error: unexpected handshake message", out, pool);
     }
-    partial_message_.erase(0, 4 + body);
+    at += 4 + body;
   }
+  // Once for all of them: a record can hold thousands.
+  partial_message_.erase(0, at);
   if (partial_message_.empty()) partial_message_.shrink_to_fit();
   return TlsProgress::kMore;
 }
