@@ -68,7 +68,7 @@ class TunnelChannel implements Http2Transport, ChannelHandler {
   }
 
   close(): void {
-    if (this.#loop.close(this.#channel)) return;
+    if (this.#closing !== null || this.#loop.close(this.#channel)) return;
     this.#closing = setTimeout(() => this.#loop.reset(this.#channel), CLOSE_PATIENCE);
     // A thread that is done does not wait for it.
     this.#closing.unref();
@@ -89,7 +89,7 @@ class TunnelChannel implements Http2Transport, ChannelHandler {
 
   ended(): void {
     this.connection?.lost('the peer closed the tunnel');
-    this.#loop.close(this.#channel);
+    this.close();
   }
 
   failed(error: ChannelError): void {
