@@ -108,7 +108,7 @@ class Loop {
   // Slab layout: scratch for frames that TypeScript builds, then room for a frame header in front of what is read.
   static constexpr size_t kScratch = 64 * 1024;
   static constexpr size_t kHeadroom = 64;
-  static constexpr size_t kSlab = 256 * 1024;
+  static constexpr size_t kSlab = 128 * 1024;
   static constexpr size_t kFrameHeader = 9;  // RFC 9113 §4.1
 
   Loop(Napi::Env env, Napi::Object callbacks);
