@@ -1,5 +1,4 @@
 /** Composition root of the node agent (`culvert cni`): builds the parts, connects them, and ends them in order. */
-import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { raiseNofileLimit } from '../../native/netns.ts';
@@ -22,8 +21,8 @@ import { selectsNamespace } from './enrolment/selectors.ts';
 import { serveHealth } from './health.ts';
 import { createHostRules } from './host/host-rules.ts';
 import { findKubeletUser } from './host/kubelet-user.ts';
-import { INCUMBENT_TYPE, PLUGIN_TYPE, pluginTypes } from './install/conflist.ts';
-import { readText, removeFile } from './install/files.ts';
+import { type ConfFile, INCUMBENT_TYPE, PLUGIN_TYPE, pluginTypes } from './install/conflist.ts';
+import { readConfFiles, removeFile } from './install/files.ts';
 import { startInstaller } from './install/installer.ts';
 import { whyEnding } from './install/shutdown.ts';
 import { createKubeApi, type KubeApi, KubeError } from './kube/api.ts';
@@ -242,16 +241,14 @@ async function isOnlyNodeAgent(config: NodeAgentConfig, log: Logger, stopped: Pr
 
 function incumbentConf({ cniConfDir, installPlugin }: NodeAgentConfig): string | null {
   if (!installPlugin) return null;
-  let names: string[];
+  let files: ConfFile[];
   try {
-    names = readdirSync(cniConfDir);
+    files = readConfFiles(cniConfDir);
   } catch {
     return null;
   }
-  const found = names.find((name) =>
-    pluginTypes({ name, content: readText(join(cniConfDir, name)) ?? '' }).includes(INCUMBENT_TYPE),
-  );
-  return found === undefined ? null : join(cniConfDir, found);
+  const found = files.find((file) => pluginTypes(file).includes(INCUMBENT_TYPE));
+  return found === undefined ? null : join(cniConfDir, found.name);
 }
 
 function chooseBackend(config: NodeAgentConfig): Promise<RulesBackend> {

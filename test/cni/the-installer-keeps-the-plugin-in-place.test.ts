@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   existsSync,
@@ -60,6 +61,18 @@ test('the plugin becomes the last of the first chain, and an uninstall gives bac
   assert.equal(read('10-net.conflist'), LIST);
   assert.ok(!existsSync(target));
   assert.deepEqual(readdirSync(conf).sort(), ['10-net.conflist', '20-other.conflist']);
+});
+
+test('what is no regular file is no configuration', (t) => {
+  const { start, conf, typesOf, errors } = node(t, { '10-net.conflist': LIST });
+  mkdirSync(join(conf, 'multus.d'));
+  mkdirSync(join(conf, '05-folder.conf'));
+  execFileSync('mkfifo', [join(conf, '06-pipe.conflist')]);
+  const installer = start();
+  assert.ok(installer.isInstalled(), errors.join());
+  assert.deepEqual(typesOf('10-net.conflist'), ['bridge', 'portmap', PLUGIN_TYPE]);
+  installer.uninstall();
+  assert.deepEqual(errors, []);
 });
 
 test('a configuration of one plugin becomes a list, and the other way round', (t) => {

@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import type { ConfFile } from './conflist.ts';
 
 /**
  * Replaces a file in one step, so that a reader sees the old one or the new one whole, also after a power failure.
@@ -44,6 +45,25 @@ export function readText(path: string): string | null {
 
 export function readBytes(path: string): Buffer | null {
   return orNull(() => readFileSync(path));
+}
+
+/**
+ * The CNI configurations of a folder. Other plugins keep folders and files of their own beside them (whereabouts.d); what
+ * is no regular file, or cannot be read, is no configuration. @throws the errno when the folder cannot be listed
+ */
+export function readConfFiles(folder: string): ConfFile[] {
+  return readdirSync(folder)
+    .filter((name) => /\.conf(list)?$/.test(name))
+    .flatMap((name) => {
+      const path = join(folder, name);
+      try {
+        // Never opened when it is something else: a FIFO would wait for a writer.
+        return statSync(path).isFile() ? [{ name, content: readFileSync(path, 'utf8') }] : [];
+      } catch (error) {
+        if (['ENOENT', 'EISDIR', 'EACCES'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
+        throw error;
+      }
+    });
 }
 
 /** Permission bits; null when there is no such file. */

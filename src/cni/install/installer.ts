@@ -1,4 +1,4 @@
-import { type FSWatcher, readdirSync, watch } from 'node:fs';
+import { type FSWatcher, watch } from 'node:fs';
 import { join } from 'node:path';
 import { CulvertError, messageOf } from '../../errors.ts';
 import type { Logger } from '../../log/logger.ts';
@@ -12,7 +12,7 @@ import {
   standalone,
   unchain,
 } from './conflist.ts';
-import { modeOf, readBytes, readText, removeFile, replaceFile } from './files.ts';
+import { modeOf, readBytes, readConfFiles, readText, removeFile, replaceFile } from './files.ts';
 
 /**
  * Keeps the CNI plugin installed on the node: its executable, and its entry at the end of the first CNI configuration
@@ -168,7 +168,7 @@ export function startInstaller(options: InstallerOptions): Installer {
       replaceFile(path, file.content, newMode());
       return true;
     }
-    const primary = primaryConf(confFiles(), confName);
+    const primary = primaryConf(readConfFiles(confDir), confName);
     if (primary === null) {
       const what = confName === null ? 'no CNI configuration' : `no CNI configuration ${confName}`;
       throw new CulvertError('INSTALL_WAITS', `${what} in ${confDir} yet: waiting for the network of the cluster`);
@@ -184,15 +184,6 @@ export function startInstaller(options: InstallerOptions): Installer {
 
   function newMode(): number {
     return options.groupRead ? 0o640 : 0o600;
-  }
-
-  function confFiles(): ConfFile[] {
-    return readdirSync(confDir)
-      .filter((name) => /\.conf(list)?$/.test(name))
-      .flatMap((name) => {
-        const content = readText(join(confDir, name));
-        return content === null ? [] : [{ name, content }];
-      });
   }
 
   /** A file that has the plugin already is what an earlier version wrote: its original is known. */
@@ -222,7 +213,7 @@ export function startInstaller(options: InstallerOptions): Installer {
       return;
     }
     const known = readRecord();
-    for (const file of confFiles()) {
+    for (const file of readConfFiles(confDir)) {
       let rest: ConfFile | null;
       try {
         rest = unchain(file);

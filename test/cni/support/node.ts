@@ -53,6 +53,8 @@ export async function testNode(t: TestContext): Promise<TestNode> {
   mkdirSync(join(folders.proc, '1/ns'), { recursive: true });
   symlinkSync(nodeNetnsPath(network), join(folders.proc, '1/ns/net'));
   writeFileSync(join(folders.conf, '10-net.conflist'), CONFLIST);
+  // Other plugins keep folders of their own there.
+  mkdirSync(join(folders.conf, 'whereabouts.d'));
   await api.create('/api/v1/nodes', { metadata: { name: NODE } });
 
   const node: TestNode = {
