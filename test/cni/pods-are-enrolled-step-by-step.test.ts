@@ -182,6 +182,41 @@ test('a new sandbox that is told in the middle of a step is enrolled, too, and e
   assert.equal(open.size, 0);
 });
 
+test('a sandbox that ends while it is enrolled leaves nothing that the next one is taken to have', async (t) => {
+  const { steps, state, enroller, netns, open, stateOf } = setting(t);
+  state.desired = enrolled();
+  state.found = netns('a');
+  state.during.set('apply', () => enroller.release(() => true));
+  const sandbox = (containerId: string) => ({ containerId, netns: netns('a'), ips: ['10.0.0.1'] });
+  await enroller.admit(podObject(), sandbox('c1'));
+  await eventually('let go', () => steps.includes('unhost'));
+  await delay(5);
+  assert.equal(stateOf(), 'absent');
+  assert.ok(!steps.includes('annotate enabled'));
+  assert.equal(open.size, 1);
+  state.during.clear();
+  steps.length = 0;
+  // The kernel gives the number of the old namespace to the new one.
+  await enroller.admit(podObject(), sandbox('c2'));
+  assert.deepEqual(steps.slice(0, 3), ['host 10.0.0.1', 'add a', 'apply true']);
+});
+
+test('a sandbox that is made while the one before is let go of is let go of itself', async (t) => {
+  const { steps, state, enroller, netns } = setting(t);
+  state.desired = enrolled();
+  await enroller.admit(podObject(), { containerId: 'c1', netns: netns('a'), ips: ['10.0.0.1'] });
+  let second: Promise<void> | null = null;
+  state.during.set('unhost', () => {
+    second ??= enroller.admit(podObject(), { containerId: 'c2', netns: netns('b'), ips: ['10.0.0.1'] });
+  });
+  enroller.release((containerId) => containerId === 'c1');
+  await eventually('told', () => second !== null);
+  await second;
+  steps.length = 0;
+  enroller.release((containerId) => containerId === 'c2');
+  await eventually('let go', () => steps.includes('del'));
+});
+
 test('a namespace that is not found is looked for again', async (t) => {
   const { state, enroller, netns, stateOf } = setting(t);
   state.desired = enrolled(MARKED);

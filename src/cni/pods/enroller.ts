@@ -166,6 +166,8 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     ];
     if (entry.starting) await allOf(steps);
     else for (const step of steps) await step();
+    // Meanwhile the sandbox has ended, or there is a new one: the work that this has asked for follows.
+    if (entry.netns?.key !== netns.key) return true;
     entry.markHostIps();
     if (entry.starting) {
       // The pod need not wait for the API server; the annotation follows by itself.
@@ -214,9 +216,13 @@ export function createEnroller(options: EnrollerOptions): Enroller {
   /** The agents let go of a sandbox that has ended; the pod may get another. */
   async function clearSandbox(uid: string, entry: Entry): Promise<boolean> {
     if (entry.cleared) return false;
+    // An enrolment that was under way has noted what it did in a namespace whose number may come again.
+    entry.undone();
+    entry.state = 'absent';
     await zds.remove(uid);
     await host.remove(uid);
-    entry.cleared = true;
+    // Not of a new sandbox that the runtime has told about meanwhile.
+    if (entry.released) entry.cleared = true;
     log.info('pods', 'sandbox has ended', { pod: `${entry.pod.namespace}/${entry.pod.name}` });
     return true;
   }
