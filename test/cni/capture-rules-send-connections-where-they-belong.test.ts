@@ -197,6 +197,23 @@ for (const backendName of ['nftables', 'iptables'] as const) {
   });
 }
 
+test('a pod whose IPv6 is switched off is captured, and freed', async (t) => {
+  const backend = await chooseRulesBackend('nftables');
+  const network = await podNetwork(t);
+  const pod = await network.addPod('pod');
+  for (const name of ['all', 'lo']) {
+    await pod.run(['bash', '-c', `echo 1 > /proc/sys/net/ipv6/conf/${name}/disable_ipv6`]);
+  }
+  const rulesOf = async (family: string) => (await pod.run(['ip', family, 'rule', 'show'])).stdout;
+  // Also when it is done already.
+  for (let round = 0; round < 2; round++) await backend.apply(pod.netns.fd, { ...defaultPodRules, ipv6: true });
+  assert.match(await rulesOf('-4'), /^32764:/m);
+  assert.match(await rulesOf('-6'), /^32764:/m);
+  await backend.remove(pod.netns.fd);
+  assert.doesNotMatch(await rulesOf('-4'), /^32764:/m);
+  assert.doesNotMatch(await rulesOf('-6'), /^32764:/m);
+});
+
 async function datagram(fd: number): Promise<string> {
   const buffer = Buffer.alloc(512);
   for (const end = performance.now() + 2000; performance.now() < end; await delay(2)) {

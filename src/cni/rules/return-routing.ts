@@ -14,11 +14,29 @@ export async function addReturnRouting(netns: number, ipv6: boolean): Promise<vo
 
 /** The rule last: that it is there already is how the kernel answers when there is nothing to do. */
 async function addFamily(netns: number, family: Family): Promise<void> {
+  const rule = `rule add ${RULE}`;
   try {
-    await ip(netns, family, [`route replace ${ROUTE[family]}`, `rule add ${RULE}`]);
+    await addLast(netns, family, [`route replace ${ROUTE[family]}`, rule]);
   } catch (error) {
-    if (!/File exists\s+Command failed -:2\b/.test(messageOf(error))) throw error;
+    // Asked only now: it is rare, and a pod that starts waits for each program.
+    if (family === 4 || !(await isIpv6OffInLoopback(netns))) throw error;
+    await addLast(netns, family, [rule]);
   }
+}
+
+/** Commands of which the last may have been done before. */
+async function addLast(netns: number, family: Family, commands: readonly string[]): Promise<void> {
+  try {
+    await ip(netns, family, commands);
+  } catch (error) {
+    if (!new RegExp(`File exists\\s+Command failed -:${commands.length}\\b`).test(messageOf(error))) throw error;
+  }
+}
+
+/** Without addresses on lo the kernel takes no route to it, and no answer of IPv6 has to come back. */
+async function isIpv6OffInLoopback(netns: number): Promise<boolean> {
+  const { stdout } = await runCommand(['cat', '/proc/sys/net/ipv6/conf/lo/disable_ipv6'], { netns });
+  return stdout.trim() === '1';
 }
 
 /** Leaves nothing of what `addReturnRouting` made. What is gone already is no error. */
