@@ -98,6 +98,11 @@ export class Balancer {
    */
   failed(service: string, set: EndpointSet, endpoint: PlannedEndpoint, since: number): void {
     const { now, random, ejectionTime, maxEjectionTime, maxEjectedPercent, onFailure } = this.#options;
+    // Where there is no choice nothing is remembered: a pod may try any number of addresses.
+    if (set.size === 1) {
+      onFailure('spared');
+      return;
+    }
     const time = now();
     const state = this.#stateOf(endpoint);
     if (since < state.ejectedAt) return;
@@ -133,7 +138,7 @@ export class Balancer {
     }
   }
 
-  /** Every endpoint that has failed and not been reached since. */
+  /** Every endpoint among several that has failed and not been reached since. */
   unhealthy(): EndpointHealth[] {
     const time = this.#options.now();
     return [...this.#states]

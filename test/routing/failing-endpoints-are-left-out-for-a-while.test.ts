@@ -144,6 +144,16 @@ for (const [size, percent, expected] of limits) {
   });
 }
 
+test('of addresses without an alternative nothing is kept, however many fail', () => {
+  const { balancer, clock, results } = balancerUnderTest();
+  for (let port = 0; port < 1000; port++) {
+    const set = new EndpointSet([endpoints(1, 1, port)]);
+    balancer.failed(`10.1.0.${port}`, set, set.at(0), clock.time);
+  }
+  assert.equal(balancer.size, 0);
+  assert.deepEqual(results, Array(1000).fill('spared'));
+});
+
 test('when all that are left have been tried there is none; what is ejected is tried before that', () => {
   const { balancer, fail } = balancerUnderTest();
   const set = new EndpointSet([endpoints(3)]);
