@@ -83,8 +83,22 @@ export class Hostnames implements ResolvedNames {
     }
     this.#entries.delete(hostname);
     this.#entries.set(hostname, entry);
-    if (this.#entries.size > MAX_ENTRIES) this.#entries.delete(this.#entries.keys().next().value!);
+    if (this.#entries.size > MAX_ENTRIES) this.#evict(hostname);
     if (before !== undefined && before.ips.join() !== entry.ips.join()) onChange(hostname);
+  }
+
+  /** Makes room, for the sake of `newest`: the oldest name goes that is not in use, or else the oldest of all. */
+  #evict(newest: string): void {
+    const { isUsed, onChange } = this.#options;
+    for (const hostname of this.#entries.keys()) {
+      if (hostname === newest || isUsed(hostname)) continue;
+      this.#entries.delete(hostname);
+      return;
+    }
+    const oldest = this.#entries.keys().next().value!;
+    this.#entries.delete(oldest);
+    // Nobody would look it up again behind the plans that hold its addresses: they go too.
+    onChange(oldest);
   }
 }
 

@@ -101,6 +101,21 @@ test('at most so many names are kept', async (t) => {
   assert.notEqual(hostnames.addresses('n4099'), null);
 });
 
+test('names in use are the last to go, and then with the plans that hold their addresses', async (t) => {
+  const used = new Set(['n0', 'n1']);
+  const { hostnames, changes } = hostnamesUnderTest(t, { isUsed: (hostname) => used.has(hostname) });
+  for (let i = 0; i < 4097; i++) await hostnames.resolve(`n${i}`);
+  assert.notEqual(hostnames.addresses('n0'), null);
+  assert.notEqual(hostnames.addresses('n1'), null);
+  assert.equal(hostnames.addresses('n2'), null);
+  assert.deepEqual(changes, []);
+  for (let i = 0; i < 4097; i++) used.add(`n${i}`);
+  await hostnames.resolve('one more');
+  assert.equal(hostnames.addresses('n0'), null);
+  assert.notEqual(hostnames.addresses('one more'), null);
+  assert.deepEqual(changes, ['n0']);
+});
+
 test('a plan waits for a name, and depends on it', async (t) => {
   const { hostnames } = hostnamesUnderTest(t);
   const mesh = meshOf({
