@@ -133,13 +133,13 @@ test('two captured pods of one node talk through a tunnel of mutual TLS', async 
     );
     assert.deepEqual(outbound!.inbound, []);
     assert.deepEqual(
-      outbound!.outbound.map(({ src, ...rest }) => ({ src: src.replace(/:\d+$/, ''), ...rest })),
+      outbound!.outbound.map(({ id: _, src, ...rest }) => ({ src: src.replace(/:\d+$/, ''), ...rest })),
       [{ src: client.ipv4, originalDst: '10.96.0.10:80', actualDst: `${server.ipv4}:15008`, protocol: 'HBONE' }],
     );
     const { connections: inbound } = workloadState['uid-server']!;
     assert.deepEqual(inbound!.outbound, []);
     assert.deepEqual(
-      inbound!.inbound.map(({ src, ...rest }) => ({ src: src.replace(/:\d+$/, ''), ...rest })),
+      inbound!.inbound.map(({ id: _, src, ...rest }) => ({ src: src.replace(/:\d+$/, ''), ...rest })),
       [
         {
           src: client.ipv4,

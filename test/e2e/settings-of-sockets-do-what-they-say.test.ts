@@ -74,7 +74,7 @@ test('settings of sockets do what they say', async (t) => {
     }
     assert.equal(await fate(dial(client, server.ipv4, 8080)), 'ECONNRESET');
     const line = await agent.access(({ message }) => message === 'connection failed');
-    assert.match(line.field('error'), /3 connections.*CULVERT_MAX_CONNECTIONS_PER_POD/);
+    assert.match(line.field('error'), /3 outbound connections.*CULVERT_MAX_CONNECTIONS_PER_POD/);
     held.pop()!.socket.destroy();
     await agent.until(
       'rid of one',
