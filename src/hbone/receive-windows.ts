@@ -34,6 +34,9 @@ const PRESSURE: ReadonlyArray<readonly [share: number, shift: number]> = [
 ];
 const MIN_WINDOW = 4096;
 
+/** One step of PRESSURE makes windows so many times smaller: as much room must be there before they grow by that again. */
+const STEP = 4;
+
 /**
  * What the peer may send (RFC 9113 §6.9). Credit of the connection is returned on receipt, that of a stream when its
  * reader has taken the bytes: what a stream holds back never stops its siblings. Windows of streams start small and grow
@@ -99,10 +102,10 @@ export class ReceiveWindows {
     this.#apply(this.#announced);
   }
 
-  /** Called every second or so: windows start larger again when there is room for it, twice over. */
+  /** Called every second or so: windows start larger again, by a step, when there is room for it. */
   adapt(): void {
     if (!this.#acknowledged) return;
-    const fitting = this.#fitting(2);
+    const fitting = Math.min(this.#fitting(STEP), STEP * this.#announced);
     if (fitting > this.#announced) this.#announce(fitting);
   }
 
@@ -131,20 +134,28 @@ export class ReceiveWindows {
     stream.uncredited -= bytes;
     stream.credited += bytes;
     const grown = stream.credited < stream.windowSize ? 0 : this.#resize(stream, bytes);
-    const increment = bytes + stream.padding + grown;
+    const { padding } = stream;
     stream.padding = 0;
-    if (increment <= 0) return;
-    stream.receiveWindow += increment;
-    this.#sender.windowUpdate(stream.id, increment);
+    this.#open(stream, bytes + padding + grown);
   }
 
   /** Padding counts against the window but reaches nobody: its credit is returned without anybody taking it. */
   padding(stream: Http2Stream, bytes: number): void {
     stream.padding += bytes;
     if (stream.padding < stream.creditThreshold || stream.remoteEnded) return;
-    stream.receiveWindow += stream.padding;
-    this.#sender.windowUpdate(stream.id, stream.padding);
+    const { padding } = stream;
     stream.padding = 0;
+    this.#open(stream, padding);
+  }
+
+  /** Lets the peer send so much more, less what it has been given beyond the size of the window. */
+  #open(stream: Http2Stream, credit: number): void {
+    const withheld = Math.min(stream.beyond, credit);
+    const increment = credit - withheld;
+    stream.beyond -= withheld;
+    if (increment <= 0) return;
+    stream.receiveWindow += increment;
+    this.#sender.windowUpdate(stream.id, increment);
   }
 
   /** A whole window has been used and taken. Returns by how much it grows; below 0 when it shrinks, -`credit` at most. */
@@ -167,6 +178,7 @@ export class ReceiveWindows {
     const excess = Math.min(stream.windowSize - this.initialWindow, credit);
     if (excess <= 0 || pressure(budget.total / budget.limit) === 0) return 0;
     stream.windowSize -= excess;
+    stream.kept = Math.min(stream.kept, stream.windowSize - this.initialWindow);
     budget.giveBack(excess);
     return -excess;
   }
@@ -191,15 +203,28 @@ export class ReceiveWindows {
     if (change === 0) return;
     this.initialWindow = window;
     for (const stream of this.#streams()) {
-      if (change < 0 && stream.uncredited + stream.padding > 0) {
-        // Credit that is held back until it is worth a frame could be all of a smaller window: this one keeps its own.
-        this.#sender.windowUpdate(stream.id, -change);
-        continue;
-      }
       stream.receiveWindow += change;
-      stream.windowSize += change;
-      this.#options.budget.reserve(change);
+      // Credit that is held back until it is worth a frame could be all of a smaller window: this one keeps its own.
+      if (change < 0 && stream.uncredited + stream.padding > 0) this.#keep(stream, -change);
+      else this.#change(stream, change);
     }
+  }
+
+  /** The peer has taken `bytes` from its window, which stays as large as it is. */
+  #keep(stream: Http2Stream, bytes: number): void {
+    stream.kept += bytes;
+    this.#open(stream, bytes);
+  }
+
+  /** A window grows by what it has not kept, up to the largest there is; credit makes up for the rest. */
+  #change(stream: Http2Stream, change: number): void {
+    const most = Math.max(this.#options.maxWindow, this.initialWindow);
+    const kept = Math.max(0, Math.min(stream.kept, change));
+    const beyond = Math.max(kept, Math.min(change, stream.windowSize + change - most), 0);
+    stream.kept -= kept;
+    stream.beyond += beyond;
+    stream.windowSize += change - beyond;
+    this.#options.budget.reserve(change - beyond);
   }
 
   /** What new streams should start with if `factor` times as much of the budget were in use. */

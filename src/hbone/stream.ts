@@ -38,6 +38,10 @@ export class Http2Stream {
   receiveWindow: number;
   /** The size that the receive window is refilled to. */
   windowSize: number;
+  /** How much of that it kept when windows shrank; it does not grow by that when they grow. */
+  kept = 0;
+  /** What the peer was let send beyond that size; the next credit is less by it. */
+  beyond = 0;
   /** Received and not returned as credit yet. */
   uncredited = 0;
   /** Padding received and not returned as credit yet. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FrameFlag, FrameType } from '../../../src/hbone/frames.ts';
+import { ErrorCode } from '../../../src/hbone/http-error.ts';
 import { sharedBudget, WindowBudget } from '../../../src/hbone/window-budget.ts';
 import { ConnectionUnderTest, connectFrame, frame } from './support/connection-under-test.ts';
 
@@ -140,6 +141,109 @@ test('a stream with credit that is held back keeps its window, so that it does n
   assert.deepEqual([idle!.windowSize, idle!.receiveWindow], [64 * KB, 64 * KB]);
   server.connection.lost('over');
   assert.equal(budget.used, 3 * MB);
+});
+
+for (const often of ['never', 'now and then'] as const) {
+  test(`windows that shrink and grow, and credit that comes back ${often}, keep a window within its limits`, () => {
+    const budget = new WindowBudget(10 * MB);
+    const options = { budget, initialWindow: 256 * KB, maxWindow: 512 * KB };
+    const server = new ConnectionUnderTest('server', options).established();
+    server.reads = false;
+    server.receive(connectFrame(1));
+    const { stream } = server.requests[0]!;
+    server.receive(frame(FrameType.DATA, 0, 1, Buffer.alloc(60 * KB)));
+    // As the peer sees it: what we say is all that it knows.
+    let announced = 256 * KB;
+    let window = 196 * KB;
+    const hear = () => {
+      for (const { type, flags, streamId, payload } of server.frames()) {
+        if (type === FrameType.WINDOW_UPDATE && streamId === 1) window += payload.readUInt32BE(0);
+        if (type !== FrameType.SETTINGS || (flags & FrameFlag.ACK) !== 0) continue;
+        window += payload.readUInt32BE(2) - announced;
+        announced = payload.readUInt32BE(2);
+        server.receive(ACK);
+      }
+    };
+    hear();
+    let left = 60 * KB;
+    for (let cycle = 1; cycle <= 12; cycle++) {
+      budget.reserve(3 * MB);
+      server.receive(connectFrame(2 * cycle + 1));
+      hear();
+      assert.equal(announced, 64 * KB);
+      if (often === 'now and then') {
+        stream.credit(4 * KB);
+        left -= 4 * KB;
+      }
+      budget.giveBack(3 * MB);
+      server.requests.at(-1)!.stream.reset(ErrorCode.CANCEL);
+      server.connection.keepAlive(10_000, 20_000);
+      hear();
+      assert.equal(announced, 256 * KB);
+      assert.equal(stream.windowSize, 256 * KB);
+      assert.equal(window, stream.receiveWindow);
+      assert.ok(window <= 512 * KB, `cycle ${cycle}: the peer may send ${window}`);
+      assert.equal(budget.used, 256 * KB);
+    }
+    stream.credit(left);
+    // What is still too much goes with the next credit.
+    while (window > 16 * KB) {
+      server.receive(frame(FrameType.DATA, 0, 1, Buffer.alloc(16 * KB)));
+      window -= 16 * KB;
+    }
+    stream.credit(stream.uncredited);
+    hear();
+    assert.deepEqual([window, stream.receiveWindow, stream.windowSize], Array(3).fill(256 * KB));
+    server.connection.lost('over');
+    assert.equal(budget.used, 0);
+  });
+}
+
+test('a window that has grown as far as it may does not grow with the first windows of streams', () => {
+  const budget = new WindowBudget(10 * MB);
+  const options = { budget, initialWindow: 256 * KB, maxWindow: 512 * KB };
+  const server = new ConnectionUnderTest('server', options).established();
+  server.receive(connectFrame(1));
+  const { stream } = server.requests[0]!;
+  const grow = () => {
+    for (let i = 0; i < 2000 && stream.windowSize < 512 * KB; i++)
+      server.receive(frame(FrameType.DATA, 0, 1, Buffer.alloc(16 * KB)));
+  };
+  grow();
+  budget.reserve(3 * MB);
+  server.receive(connectFrame(3), ACK);
+  budget.giveBack(3 * MB);
+  grow();
+  assert.equal(stream.windowSize, 512 * KB);
+  server.connection.keepAlive(10_000, 20_000);
+  assert.equal(stream.windowSize, 512 * KB);
+});
+
+test('windows grow again only when that does not fill the budget at once', () => {
+  const budget = new WindowBudget(16 * MB);
+  const server = new ConnectionUnderTest('server', { budget, initialWindow: 256 * KB }).established();
+  // Idle streams take a quarter of the budget.
+  for (let i = 0; i < 17; i++) server.receive(connectFrame(2 * i + 1));
+  server.receive(ACK);
+  assert.equal(budget.used, 17 * 64 * KB);
+  server.frames();
+  for (let second = 0; second < 5; second++) {
+    server.connection.keepAlive(10_000, 20_000);
+    assert.deepEqual(server.said(), []);
+  }
+  // Much less pressure all at once still opens them step by step.
+  budget.reserve(8 * MB);
+  server.receive(connectFrame(101), ACK);
+  budget.giveBack(8 * MB);
+  for (let i = 0; i < 13; i++) server.requests[i]!.stream.reset(ErrorCode.CANCEL);
+  const steps: string[] = [];
+  for (let second = 0; second < 5; second++) {
+    server.frames();
+    server.connection.keepAlive(10_000, 20_000);
+    steps.push(...server.said());
+    server.receive(ACK);
+  }
+  assert.deepEqual(steps, [`SETTINGS 4=${64 * KB}`, `SETTINGS 4=${256 * KB}`]);
 });
 
 test('credit for padding comes back with the next credit, however little it is', () => {
