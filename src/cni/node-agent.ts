@@ -27,6 +27,7 @@ import { startInstaller } from './install/installer.ts';
 import { whyEnding } from './install/shutdown.ts';
 import { createKubeApi, type KubeApi, KubeError } from './kube/api.ts';
 import { type NamespaceObject, type PodObject, REDIRECTION, readNamespace, readPod } from './kube/objects.ts';
+import { createProvisionalPods } from './kube/provisional-pods.ts';
 import { type Reflector, startReflector } from './kube/reflector.ts';
 import { NODE_AGENT } from './metrics.ts';
 import { createPluginHandler } from './plugin/handler.ts';
@@ -312,8 +313,7 @@ function watchMesh(
     probeIpv4: config.probeIpv4,
     probeIpv6: config.probeIpv6,
   };
-  /** Pods that a plugin has asked about before the watch told of them, by uid. */
-  const provisional = new Map<string, PodObject>();
+  const provisional = createProvisionalPods({ api, onChange: events.onPod });
   let isSynced = false;
   const namespaces: Reflector<NamespaceObject> = startReflector<NamespaceObject>({
     api,
@@ -336,7 +336,7 @@ function watchMesh(
     key: ({ uid }) => uid,
     onChange(before, after) {
       const pod = (after ?? before)!;
-      provisional.delete(pod.uid);
+      provisional.settle(pod.uid);
       events.onPod(pod.uid, after === null ? 'delete' : before === null ? 'add' : 'update');
     },
     log,
@@ -351,7 +351,7 @@ function watchMesh(
 
   function desired(uid: string): Desired {
     if (!isSynced) return { kind: 'unknown' };
-    const pod = pods.get(uid) ?? provisional.get(uid) ?? null;
+    const pod = pods.get(uid) ?? provisional.get(uid);
     if (pod === null || pod.terminal) return { kind: 'gone' };
     const verdict = eligibility(pod);
     if (verdict === 'namespace-unknown') return { kind: 'unknown' };
@@ -387,16 +387,8 @@ function watchMesh(
     const namespace =
       namespaces.get(pod.namespace) ?? readNamespace(await api.get(`/api/v1/namespaces/${pod.namespace}`));
     if (eligibility(pod, namespace) !== 'selected') return null;
-    if (pods.get(pod.uid) === null) expect(pod);
+    if (pods.get(pod.uid) === null) provisional.expect(pod);
     return pod;
-  }
-
-  /** Counts a pod as existing until the watch has had ample time to say so. */
-  function expect(pod: PodObject): void {
-    provisional.set(pod.uid, pod);
-    setTimeout(() => {
-      if (provisional.delete(pod.uid)) events.onPod(pod.uid, 'delete');
-    }, PROVISIONAL_MS).unref();
   }
 
   return {
@@ -416,11 +408,10 @@ function watchMesh(
     close() {
       namespaces.close();
       pods.close();
+      provisional.close();
     },
   };
 }
-
-const PROVISIONAL_MS = 60_000;
 
 /** Pods that were enrolled before this process started, with one search for all their namespaces. */
 async function resumePods({
