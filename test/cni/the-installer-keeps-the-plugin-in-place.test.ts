@@ -33,9 +33,9 @@ function node(t: TestContext, files: Record<string, string>, options: { confName
   const plugin = join(folder, 'plugin');
   writeFileSync(plugin, 'version 1');
   const errors: string[] = [];
-  const start = () => {
+  const start = (chained = options.chained ?? true) => {
     const installer = startInstaller({
-      ...{ binDir: bin, confDir: conf, confName: options.confName ?? null, chained: options.chained ?? true },
+      ...{ binDir: bin, confDir: conf, confName: options.confName ?? null, chained },
       ...{ groupRead: false, stateDir: state, plugin, entry, checkMs: 500 },
       log: { info() {}, warn() {}, error: (_, message, fields) => void errors.push(`${message}: ${fields?.error}`) },
     });
@@ -146,6 +146,15 @@ test('for a meta plugin it has a file of its own', (t) => {
   assert.equal(read('10-net.conflist'), LIST);
   installer.uninstall();
   assert.deepEqual(readdirSync(conf), ['10-net.conflist']);
+});
+
+test('an uninstall also takes the plugin out of the chain that an earlier version put it into', (t) => {
+  const { start, read, conf } = node(t, { '10-net.conflist': LIST });
+  start(true).close();
+  const installer = start(false);
+  installer.uninstall();
+  assert.deepEqual(readdirSync(conf), ['10-net.conflist']);
+  assert.equal(read('10-net.conflist'), LIST);
 });
 
 test('an edit by somebody else survives the uninstall', (t) => {

@@ -208,10 +208,8 @@ export function startInstaller(options: InstallerOptions): Installer {
   }
 
   function restoreConf(): void {
-    if (!options.chained) {
-      removeFile(join(confDir, options.confName ?? `YYY-${PLUGIN_TYPE}.conf`));
-      return;
-    }
+    // An earlier version may have been chained all the same.
+    if (!options.chained) removeFile(join(confDir, options.confName ?? `YYY-${PLUGIN_TYPE}.conf`));
     const known = readRecord();
     for (const file of readConfFiles(confDir)) {
       let rest: ConfFile | null;
