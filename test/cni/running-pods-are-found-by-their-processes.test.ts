@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readlinkSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -120,6 +121,28 @@ test('the oldest process decides where a pod is, and what loses is closed', asyn
   const found = await findPodNamespaces(proc, new Map([[UID, ['10.0.0.9']]]));
   assert.equal(found.get(UID)!.key, older.netns.key);
   found.get(UID)!.close();
+  assertNothingOpened(before);
+});
+
+test('a process that moves while it is looked at is not followed', async (t) => {
+  const network = await podNetwork(t);
+  const proc = mkdtempSync(join(network.folder, 'proc-'));
+  const [mine, other] = [await network.addPod('mine'), await network.addPod('other')];
+  const folder = join(proc, '20');
+  for (const name of ['ns', 'net']) mkdirSync(join(folder, name), { recursive: true });
+  symlinkSync(mine.netnsPath, join(folder, 'ns/net'));
+  writeFileSync(join(folder, 'cgroup'), `0::/kubepods/pod${UID}/c0ffee\n`);
+  execFileSync('mkfifo', [join(folder, 'net/fib_trie')]);
+  // Opening it waits for the reader: then the namespace changes, and only then come the addresses.
+  const mover = spawn('bash', [
+    '-c',
+    `exec 3>"$1/net/fib_trie"; ln -sfn "$2" "$1/ns/net"; printf '     |-- 10.0.0.9\\n        /32 host LOCAL\\n' >&3`,
+    ...['bash', folder, other.netnsPath],
+  ]);
+  t.after(() => mover.kill('SIGKILL'));
+  const before = openDescriptors();
+  assert.equal((await findPodNamespaces(proc, new Map([[UID, ['10.0.0.9']]]))).size, 0);
+  assert.equal(readlinkSync(join(folder, 'ns/net')), other.netnsPath);
   assertNothingOpened(before);
 });
 

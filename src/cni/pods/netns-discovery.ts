@@ -36,6 +36,11 @@ export async function findPodNamespaces(
     if (!ips.some((ip) => localAddresses(folder).has(ip))) continue;
     const netns = openQuietly(`${folder}/ns/net`);
     if (netns === null) continue;
+    if (netns.key !== key) {
+      // The process has moved, or another has its number: what was checked is not what was opened.
+      netns.close();
+      continue;
+    }
     before?.netns.close();
     found.set(uid, { netns, startTime });
   }
