@@ -23,8 +23,8 @@ import { createHostRules } from './host/host-rules.ts';
 import { findKubeletUser } from './host/kubelet-user.ts';
 import { type ConfFile, INCUMBENT_TYPE, PLUGIN_TYPE, pluginTypes } from './install/conflist.ts';
 import { readConfFiles, removeFile } from './install/files.ts';
-import { startInstaller } from './install/installer.ts';
-import { whyEnding } from './install/shutdown.ts';
+import { startInstaller, uninstallPlugin } from './install/installer.ts';
+import { type Ending, whyEnding } from './install/shutdown.ts';
 import { createKubeApi, type KubeApi, KubeError } from './kube/api.ts';
 import { type NamespaceObject, type PodObject, REDIRECTION, readNamespace, readPod } from './kube/objects.ts';
 import { createProvisionalPods } from './kube/provisional-pods.ts';
@@ -90,13 +90,21 @@ async function start(
     log.info('app', 'listening', { server, port: addresses[0]!.port });
   }
 
-  if (!(await isOnlyNodeAgent(config, log, stopped))) return;
   const api = createKubeApi({
     host: config.kubernetesHost,
     port: config.kubernetesPort,
     serviceAccountDir: config.serviceAccountDir,
   });
   end.push(() => api.close());
+  let stopping = false;
+  void stopped.then(() => {
+    stopping = true;
+  });
+  let isComplete = false;
+  end.push(async () => {
+    if (!isComplete) await endIncomplete(config, api, log);
+  });
+  if (!(await isOnlyNodeAgent(config, log, stopped))) return;
   const backend = await chooseBackend(config);
   const hostNetns = config.switchToHostNetns ? openNetnsHandle(join(config.hostProc, '1/ns/net')) : null;
   end.push(() => hostNetns?.close());
@@ -164,6 +172,9 @@ async function start(
   // Each pod tries again by itself.
   await host.sync().catch((error) => log.error('host', messageOf(error)));
   snapshotBuilt.resolve();
+  // Nothing is installed any more on a node that may just have been left.
+  if (stopping) return;
+  isComplete = true;
   // What was heard of them before everything was known could not be judged.
   for (const { uid } of mesh.pods()) enroller.changed(uid);
 
@@ -196,9 +207,7 @@ async function start(
   end.push(async () => {
     clearInterval(watchInstall);
     installer?.close();
-    const ending = await endingOf(config, api);
-    log.info('app', 'the node agent ends', { kind: ending.kind, reason: ending.reason });
-    if (ending.kind === 'uninstalled') {
+    if (await isUninstall(config, api, log)) {
       // The plugin first: it would hold up pods that nobody will enrol.
       try {
         installer?.uninstall();
@@ -264,12 +273,7 @@ function exemptPods(config: NodeAgentConfig) {
 function install(config: NodeAgentConfig, registry: Registry, log: Logger) {
   const installs = registry.counter(NODE_AGENT.installs);
   const installer = startInstaller({
-    binDir: config.cniBinDir,
-    confDir: config.cniConfDir,
-    confName: config.cniConfName,
-    chained: config.chained,
-    groupRead: config.cniConfGroupRead,
-    stateDir: config.stateDir,
+    ...placeOf(config),
     plugin: fileURLToPath(new URL(PLUGIN_FILE, import.meta.url)),
     entry: {
       type: PLUGIN_TYPE,
@@ -282,6 +286,17 @@ function install(config: NodeAgentConfig, registry: Registry, log: Logger) {
   });
   registry.computed(NODE_AGENT.installReady, () => [{ labels: [], value: installer.isInstalled() ? 1 : 0 }]);
   return installer;
+}
+
+function placeOf(config: NodeAgentConfig) {
+  return {
+    binDir: config.cniBinDir,
+    confDir: config.cniConfDir,
+    confName: config.cniConfName,
+    chained: config.chained,
+    groupRead: config.cniConfGroupRead,
+    stateDir: config.stateDir,
+  };
 }
 
 /** What the set-up builds in a checkout, or what lies beside the bundle. */
@@ -450,15 +465,24 @@ async function annotate(
   }
 }
 
-async function endingOf(config: NodeAgentConfig, api: KubeApi) {
-  if (config.disableSafeUpgrade) {
-    return { kind: 'uninstalled' as const, reason: 'AMBIENT_DISABLE_SAFE_UPGRADE asks for it' };
+async function isUninstall(config: NodeAgentConfig, api: KubeApi, log: Logger): Promise<boolean> {
+  const ending: Ending = config.disableSafeUpgrade
+    ? { kind: 'uninstalled', reason: 'AMBIENT_DISABLE_SAFE_UPGRADE asks for it' }
+    : await whyEnding(api, { namespace: config.podNamespace, daemonSet: config.daemonSet, node: config.nodeName });
+  log.info('app', 'the node agent ends', { kind: ending.kind, reason: ending.reason });
+  return ending.kind === 'uninstalled';
+}
+
+/** A node agent that never got to its pods still removes the plugin of an earlier one, which would hold up every pod. */
+async function endIncomplete(config: NodeAgentConfig, api: KubeApi, log: Logger): Promise<void> {
+  if (!config.installPlugin || !(await isUninstall(config, api, log))) return;
+  try {
+    uninstallPlugin({ ...placeOf(config), log });
+    removeFile(join(config.stateDir, STATE_FILE));
+  } catch (error) {
+    log.error('install', messageOf(error));
   }
-  return await whyEnding(api, {
-    namespace: config.podNamespace,
-    daemonSet: config.daemonSet,
-    node: config.nodeName,
-  });
+  log.warn('pods', 'pods that an earlier node agent has enrolled keep their rules: restart them');
 }
 
 function countStates(states: Iterable<{ readonly state: string }>) {

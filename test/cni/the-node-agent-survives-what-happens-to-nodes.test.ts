@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readdirSync, rmSync, statSync } from 'node:fs';
+import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -165,6 +165,26 @@ test('its end is an uninstall when its DaemonSet is gone, and nothing when it is
   assert.equal(await hostRules(node), '');
   assert.equal(await node.annotation('demo', 'web'), null);
   assert.equal(again.pods.size, 0);
+});
+
+test('one that never got to start removes the plugin of an earlier one when its DaemonSet is gone', {
+  skip: noApiServer,
+}, async (t) => {
+  const node = await testNode(t);
+  await node.addNamespace('culvert-system');
+  const first = await node.startNodeAgent();
+  await eventually('ready', async () => (await first.readyz()) === 200);
+  await first.stop('SIGKILL');
+  assert.match(fileText(join(node.folders.conf, '10-net.conflist')), /culvert-cni/);
+  // It waits for as long as this is there.
+  const incumbent = join(node.folders.conf, '20-istio.conf');
+  writeFileSync(incumbent, '{"cniVersion":"1.0.0","name":"istio","type":"istio-cni"}');
+  const second = await node.startNodeAgent();
+  await eventually('waiting', () => second.log().includes('uninstall it first'));
+  assert.equal(await second.stop(), 0);
+  assert.match(second.log(), /kind="uninstalled"/);
+  assert.equal(fileText(join(node.folders.conf, '10-net.conflist')), CONFLIST);
+  assert.deepEqual([...readdirSync(node.folders.bin), ...readdirSync(node.folders.state)], []);
 });
 
 test('an API server that comes back is believed, and what was missed is made up for', {

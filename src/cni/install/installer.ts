@@ -28,7 +28,8 @@ export interface Installer {
   uninstall(): void;
 }
 
-export interface InstallerOptions {
+/** Where the plugin is installed, and how. */
+export interface Place {
   readonly binDir: string;
   readonly confDir: string;
   readonly confName: string | null;
@@ -36,10 +37,13 @@ export interface InstallerOptions {
   readonly groupRead: boolean;
   /** Where the original configuration is remembered. */
   readonly stateDir: string;
+  readonly log: Pick<Logger, 'info' | 'warn' | 'error'>;
+}
+
+export interface InstallerOptions extends Place {
   /** The executable to be installed. */
   readonly plugin: string;
   readonly entry: PluginEntry;
-  readonly log: Pick<Logger, 'info' | 'warn' | 'error'>;
   readonly onInstall?: (result: 'SUCCESS' | 'COPY_BINARIES_FAILURE' | 'CREATE_CNI_CONFIG_FAILURE') => void;
   /** How often everything is checked without being told of a change, in ms. */
   readonly checkMs?: number;
@@ -54,7 +58,6 @@ const MANY_REPAIRS = 5;
 export function startInstaller(options: InstallerOptions): Installer {
   const { binDir, confDir, log, onInstall = () => {}, checkMs = 60_000 } = options;
   const target = join(binDir, PLUGIN_TYPE);
-  const record = join(options.stateDir, 'cni-original.json');
   const watchers: FSWatcher[] = [];
   let installed = false;
   let lastRepair = Number.NEGATIVE_INFINITY;
@@ -69,15 +72,8 @@ export function startInstaller(options: InstallerOptions): Installer {
     close,
     uninstall() {
       close();
-      try {
-        restoreConf();
-        removeFile(target);
-        removeFile(record);
-      } catch (cause) {
-        throw new CulvertError('UNINSTALL_FAILED', `cannot remove the CNI plugin: ${messageOf(cause)}`, { cause });
-      }
+      uninstallPlugin(options);
       installed = false;
-      log.info('install', 'CNI plugin removed from the node');
     },
   };
 
@@ -165,7 +161,7 @@ export function startInstaller(options: InstallerOptions): Installer {
       const file = standalone(confName ?? `YYY-${PLUGIN_TYPE}.conf`, entry);
       const path = join(confDir, file.name);
       if (readText(path) === file.content) return false;
-      replaceFile(path, file.content, newMode());
+      replaceFile(path, file.content, newMode(options.groupRead));
       return true;
     }
     const primary = primaryConf(readConfFiles(confDir), confName);
@@ -176,56 +172,79 @@ export function startInstaller(options: InstallerOptions): Installer {
     if (isChained(primary, entry)) return false;
     const result = chain(primary, entry);
     remember(primary, result);
-    replaceFile(join(confDir, result.name), result.content, modeOf(join(confDir, primary.name)) ?? newMode());
+    replaceFile(
+      join(confDir, result.name),
+      result.content,
+      modeOf(join(confDir, primary.name)) ?? newMode(options.groupRead),
+    );
     if (result.name !== primary.name) removeFile(join(confDir, primary.name));
     log.info('install', 'CNI plugin chained into the configuration', { file: result.name });
     return true;
   }
 
-  function newMode(): number {
-    return options.groupRead ? 0o640 : 0o600;
-  }
-
   /** A file that has the plugin already is what an earlier version wrote: its original is known. */
   function remember(original: ConfFile, result: ConfFile): void {
-    const before = readRecord();
+    const before = readRecord(options.stateDir);
     const known = before !== null && unchain(original) !== null;
     const text = JSON.stringify({ original: known ? before.original : original, written: result });
-    replaceFile(record, `${text}\n`, 0o600);
+    replaceFile(recordIn(options.stateDir), `${text}\n`, 0o600);
   }
+}
 
-  function readRecord(): { original: ConfFile; written: ConfFile } | null {
-    const text = readText(record);
-    if (text === null) return null;
+/**
+ * Removes the entry, then the executable; the original configuration comes back.
+ * @throws CulvertError 'UNINSTALL_FAILED'
+ */
+export function uninstallPlugin(place: Place): void {
+  try {
+    restoreConf(place);
+    removeFile(join(place.binDir, PLUGIN_TYPE));
+    removeFile(recordIn(place.stateDir));
+  } catch (cause) {
+    throw new CulvertError('UNINSTALL_FAILED', `cannot remove the CNI plugin: ${messageOf(cause)}`, { cause });
+  }
+  place.log.info('install', 'CNI plugin removed from the node');
+}
+
+function recordIn(stateDir: string): string {
+  return join(stateDir, 'cni-original.json');
+}
+
+function newMode(groupRead: boolean): number {
+  return groupRead ? 0o640 : 0o600;
+}
+
+function readRecord(stateDir: string): { original: ConfFile; written: ConfFile } | null {
+  const text = readText(recordIn(stateDir));
+  if (text === null) return null;
+  try {
+    const { original, written } = JSON.parse(text) as { original: ConfFile; written: ConfFile };
+    // File names: a record that was tampered with must not lead out of the folder.
+    const usable = [original, written].every((file) => /^[\w][\w.-]*$/.test(file.name) && file.content.length > 0);
+    return usable ? { original, written } : null;
+  } catch {
+    return null;
+  }
+}
+
+function restoreConf({ confDir, confName, chained, groupRead, stateDir }: Place): void {
+  // An earlier version may have been chained all the same.
+  if (!chained) removeFile(join(confDir, confName ?? `YYY-${PLUGIN_TYPE}.conf`));
+  const known = readRecord(stateDir);
+  for (const file of readConfFiles(confDir)) {
+    let rest: ConfFile | null;
     try {
-      const { original, written } = JSON.parse(text) as { original: ConfFile; written: ConfFile };
-      // File names: a record that was tampered with must not lead out of the folder.
-      const usable = [original, written].every((file) => /^[\w][\w.-]*$/.test(file.name) && file.content.length > 0);
-      return usable ? { original, written } : null;
+      rest = unchain(file);
     } catch {
-      return null;
+      continue; // Not a configuration of anybody's.
     }
-  }
-
-  function restoreConf(): void {
-    // An earlier version may have been chained all the same.
-    if (!options.chained) removeFile(join(confDir, options.confName ?? `YYY-${PLUGIN_TYPE}.conf`));
-    const known = readRecord();
-    for (const file of readConfFiles(confDir)) {
-      let rest: ConfFile | null;
-      try {
-        rest = unchain(file);
-      } catch {
-        continue; // Not a configuration of anybody's.
-      }
-      if (rest === null) continue;
-      const path = join(confDir, file.name);
-      const mode = modeOf(path) ?? newMode();
-      const untouched = known !== null && known.written.name === file.name && known.written.content === file.content;
-      const original = untouched && unchainedQuietly(known.original) ? known.original : rest;
-      replaceFile(join(confDir, original.name), original.content, mode);
-      if (original.name !== file.name) removeFile(path);
-    }
+    if (rest === null) continue;
+    const path = join(confDir, file.name);
+    const mode = modeOf(path) ?? newMode(groupRead);
+    const untouched = known !== null && known.written.name === file.name && known.written.content === file.content;
+    const original = untouched && unchainedQuietly(known.original) ? known.original : rest;
+    replaceFile(join(confDir, original.name), original.content, mode);
+    if (original.name !== file.name) removeFile(path);
   }
 }
 
