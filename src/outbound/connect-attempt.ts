@@ -40,9 +40,9 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
   #deadline: Deadline | null = null;
   #refusals = 0;
   #losses = 0;
+  /** When the request was sent; null while it is not, or not any more. */
+  #sentAt: number | null = null;
   isOver = false;
-  /** The request has been sent; what is left is the peer's answer. */
-  isSent = false;
 
   constructor(plane: Plane, source: TunnelSource, fields: readonly HeaderField[], events: AttemptEvents) {
     this.#plane = plane;
@@ -53,6 +53,28 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
 
   start(): void {
     this.#source(this);
+  }
+
+  /** The request has been sent; what is left is the peer's answer. */
+  get isSent(): boolean {
+    return this.#sentAt !== null;
+  }
+
+  /**
+   * Nothing has been heard of the endpoint for the time that an attempt may take: no tunnel has been opened, or the one
+   * that the request was sent in is silent since.
+   */
+  get isSilent(): boolean {
+    if (this.#sentAt === null) return true;
+    const { attemptTimeout } = this.#plane.settings;
+    const silentFor = Math.min(this.#plane.now() - this.#sentAt, this.#connection?.silentFor ?? 0);
+    return silentFor >= attemptTimeout;
+  }
+
+  /** The endpoint is given up as silent: its tunnel gets no more requests. */
+  lapse(): void {
+    if (this.#sentAt !== null && this.#connection !== null) this.#plane.pool.retire(this.#connection);
+    this.cancel();
   }
 
   /** Nobody wants the stream any more. */
@@ -74,7 +96,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
       return;
     }
     this.#stream = stream;
-    this.isSent = true;
+    this.#sentAt = this.#plane.now();
     this.#deadline = this.#plane.deadlines.response.set(() => this.#unanswered(connection));
   }
 
@@ -110,7 +132,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
     this.#connection = null;
     this.#stream = null;
     this.#deadline?.clear();
-    this.isSent = false;
+    this.#sentAt = null;
     if (reset.unprocessed ? this.#refusals++ < MAX_REFUSALS : lost && this.#losses++ < MAX_LOSSES) {
       this.#source(this);
       return;

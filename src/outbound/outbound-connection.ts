@@ -127,13 +127,16 @@ export class OutboundConnection extends CapturedConnection {
   }
 
   /** While there are other endpoints, one that does not answer is not waited for to the end. */
-  #limitPatience(plan: ForwardPlan, endpoint: PlannedEndpoint, isWaiting: () => boolean): void {
+  #limitPatience(plan: ForwardPlan, endpoint: PlannedEndpoint, attempt: Attempt): void {
     const tried = (this.#tried?.size ?? 0) + 1;
     if (this.#giveUp === null || tried >= Math.min(endpointsOf(plan).size, MAX_ATTEMPTS)) return;
     this.#patience = this.plane.deadlines.attempt.set(() => {
-      const giveUp = this.#giveUp;
-      if (giveUp === null || !isWaiting()) return;
-      giveUp();
+      if (this.#giveUp === null) return;
+      if (!attempt.isSilent) {
+        this.#limitPatience(plan, endpoint, attempt);
+        return;
+      }
+      attempt.lapse();
       const { ip, port } = endpoint.address;
       const message = `no connection to ${formatSocketAddress({ ip, port })} within ${this.plane.settings.attemptTimeout} ms`;
       this.#missed(plan, endpoint, close('connect-failed', message, 503, 'NETWORK_POLICY'), 'endpoint');
@@ -170,7 +173,7 @@ export class OutboundConnection extends CapturedConnection {
     });
     failedAtOnce = false;
     this.#giveUp = giveUp;
-    this.#limitPatience(plan, endpoint, () => true);
+    this.#limitPatience(plan, endpoint, { isSilent: true, lapse: giveUp });
   }
 
   #connectThroughTunnel(plan: ForwardPlan, endpoint: PlannedEndpoint): void {
@@ -182,10 +185,10 @@ export class OutboundConnection extends CapturedConnection {
     });
     this.#giveUp = () => attempt.cancel();
     attempt.start();
-    if (attempt.isSent || attempt.isOver) return;
+    if (attempt.isOver) return;
     // The wait for a certificate is not the endpoint's fault.
-    const limit = () => attempt.isOver || this.#limitPatience(plan, endpoint, () => !attempt.isSent);
-    if (plane.identities.context(plan.source.identity, limit) !== null) limit();
+    const limit = () => attempt.isOver || this.#limitPatience(plan, endpoint, attempt);
+    if (attempt.isSent || plane.identities.context(plan.source.identity, limit) !== null) limit();
   }
 
   #connectThroughGateway(plan: ForwardPlan, endpoint: PlannedEndpoint, inner: InnerTunnel): void {
@@ -230,6 +233,14 @@ export class OutboundConnection extends CapturedConnection {
     this.relay = new TunnelRelay(this.plane.loop, this.channel, stream, 'client', this);
     this.relay.start();
   }
+}
+
+/** What is on the way to an endpoint. */
+interface Attempt {
+  /** The endpoint has given no sign of itself for the time that an attempt may take. */
+  readonly isSilent: boolean;
+  /** It is given up for that. */
+  lapse(): void;
 }
 
 type ForwardPlan = Extract<OutboundPlan, { kind: 'forward' }>;

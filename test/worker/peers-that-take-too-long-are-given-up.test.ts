@@ -4,10 +4,12 @@ import { createServer as createHttp2, type ServerHttp2Stream } from 'node:http2'
 import { connect, createServer, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { createServer as createTls } from 'node:tls';
-import { HTTP2_BREACHES, TUNNEL_HANDSHAKES, TUNNEL_TIMEOUTS } from '../../src/metrics/families.ts';
+import { ATTEMPTS_RETRIED, HTTP2_BREACHES, TUNNEL_HANDSHAKES, TUNNEL_TIMEOUTS } from '../../src/metrics/families.ts';
+import type { OutboundPlan } from '../../src/routing/plan.ts';
 import {
   application,
   dial,
+  freePorts,
   IDENTITY,
   LOCALHOST,
   type PlaneUnderTest,
@@ -24,7 +26,7 @@ function count(rig: PlaneUnderTest, family: typeof TUNNEL_TIMEOUTS, ...labels: s
 }
 
 /** A TCP server that tunnels of the pod go to; it ends with the test. */
-async function peer(t: TestContext, rig: PlaneUnderTest, serve: (socket: Socket) => void): Promise<void> {
+async function peer(t: TestContext, rig: PlaneUnderTest, serve: (socket: Socket) => void): Promise<number> {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
     sockets.add(socket);
@@ -38,12 +40,13 @@ async function peer(t: TestContext, rig: PlaneUnderTest, serve: (socket: Socket)
   });
   const { port } = server.address() as { port: number };
   rig.answer = () => tunnelTo({ ...rig.ports, hbone: port }, 80);
+  return port;
 }
 
 /** The same with TLS by Node's own. */
 async function tlsPeer(t: TestContext, rig: PlaneUnderTest, serve: (socket: Socket, raw: Socket) => void) {
   const { privateKeyPem, chainPem, rootsPem } = await rig.sign(IDENTITY);
-  await peer(t, rig, (raw) => {
+  return peer(t, rig, (raw) => {
     const tls = createTls(
       { key: privateKeyPem, cert: chainPem, ca: rootsPem, requestCert: true, ALPNProtocols: ['h2'] },
       (socket) => {
@@ -58,7 +61,7 @@ async function tlsPeer(t: TestContext, rig: PlaneUnderTest, serve: (socket: Sock
 
 /** The same with HTTP/2 by Node's own. */
 async function http2Peer(t: TestContext, rig: PlaneUnderTest, serve: (stream: ServerHttp2Stream, raw: Socket) => void) {
-  await tlsPeer(t, rig, (socket, raw) => {
+  return tlsPeer(t, rig, (socket, raw) => {
     const http2 = createHttp2();
     http2.on('session', (session) => session.on('error', () => {}));
     http2.on('stream', (stream) => {
@@ -68,6 +71,17 @@ async function http2Peer(t: TestContext, rig: PlaneUnderTest, serve: (stream: Se
     http2.emit('connection', socket);
   });
 }
+
+/** A plan with tunnels to these ports, each with an application port of its own. */
+function twoEndpoints({ ports }: PlaneUnderTest, first: number, second: number): OutboundPlan {
+  const [one, other] = [first, second].map((hbone, index) => tunnelTo({ ...ports, hbone }, 80 + index)) as [
+    ForwardPlan,
+    ForwardPlan,
+  ];
+  return { ...one, groups: [...one.groups, ...other.groups] };
+}
+
+type ForwardPlan = Extract<OutboundPlan, { kind: 'forward' }>;
 
 test('a server that does not shake hands', async (t) => {
   const rig = await planeUnderTest(t, { handshakeTimeout: 200 });
@@ -123,6 +137,66 @@ test('a server of which nothing is heard any more gets no more requests in that 
   next.socket.resume();
   assert.equal(await next.ended, 'end');
   assert.equal(tunnels, 2);
+});
+
+test('an endpoint that falls silent behind its tunnel costs no request while another one lives', async (t) => {
+  const rig = await planeUnderTest(t, { attemptTimeout: 200, responseTimeout: 60_000, maxStreamsPerTunnel: 1000 });
+  const answer = (name: string, stream: ServerHttp2Stream) => {
+    stream.respond({ ':status': 200 });
+    stream.end(name);
+  };
+  let isDead = false;
+  const doomed = await http2Peer(t, rig, (stream, raw) => {
+    if (isDead) raw.pause();
+    else answer('doomed', stream);
+  });
+  const alive = await http2Peer(t, rig, (stream) => answer('alive', stream));
+  rig.answer = () => twoEndpoints(rig, doomed, alive);
+  startPod(rig);
+  const ask = async () => {
+    const { socket, ended } = await dial(t, rig.ports.outbound);
+    let heard = '';
+    socket.setEncoding('utf8').on('data', (text: string) => {
+      heard += text;
+    });
+    socket.end();
+    assert.equal(await ended, 'end');
+    return heard;
+  };
+  const crowd = () => Promise.all(Array.from({ length: 20 }, ask));
+  await until('one of them is never asked', async () => new Set(await crowd()).size === 2);
+  isDead = true;
+  for (let round = 0; round < 3; round++) assert.deepEqual(await crowd(), Array(20).fill('alive'));
+  assert.ok(count(rig, ATTEMPTS_RETRIED, 'connect-failed') >= 1);
+  assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'connect-response'), 0);
+  const [health] = rig.plane.unhealthyEndpoints();
+  assert.equal(health?.failures, 1);
+  await until('the silent tunnel stays', () => [...rig.plane.pool.connections()].length === 1);
+});
+
+test('an endpoint that is slow to answer is waited for while its tunnel is heard of', async (t) => {
+  const rig = await planeUnderTest(t, { attemptTimeout: 300 });
+  let asked = 0;
+  const slow = await http2Peer(t, rig, (stream) => {
+    asked++;
+    const timer = setInterval(() => stream.session?.ping(() => {}), 20);
+    stream.on('close', () => clearInterval(timer));
+    setTimeout(() => {
+      stream.respond({ ':status': 200 });
+      stream.end();
+    }, 2000);
+  });
+  const [nobody] = await freePorts(1);
+  rig.answer = () => twoEndpoints(rig, slow, nobody!);
+  startPod(rig);
+  // Those that meet the other endpoint first have none left after this one: not all of them do.
+  const ends = Array.from({ length: 8 }, async () => {
+    const { socket, ended } = await dial(t, rig.ports.outbound);
+    socket.resume();
+    return ended;
+  });
+  assert.deepEqual(await Promise.all(ends), Array(8).fill('end'));
+  assert.equal(asked, 8);
 });
 
 test('a client that does not shake hands', async (t) => {
