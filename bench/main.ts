@@ -35,17 +35,30 @@ const benches: Readonly<Record<string, Bench>> = {
 /** What a node of two processors gets by default (spec §15.1). */
 const DEFAULT_WORKERS = '2';
 
-const { positionals: chosen, values } = parseArgs({
-  allowPositionals: true,
-  options: { quick: { type: 'boolean', default: false }, workers: { type: 'string', default: DEFAULT_WORKERS } },
-});
+function parsed() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: { quick: { type: 'boolean', default: false }, workers: { type: 'string', default: DEFAULT_WORKERS } },
+    });
+  } catch (error) {
+    return refuse((error as Error).message);
+  }
+}
+
+function refuse(why: string): never {
+  process.stderr.write(
+    `${why}\nusage: npm run bench -- [${Object.keys(benches).join('] [')}] [--quick] [--workers=N]\n`,
+  );
+  process.exit(2);
+}
+
+const { positionals: chosen, values } = parsed();
 const { quick } = values;
 const workers = Number(values.workers);
 const unknown = chosen.find((name) => !(name in benches));
-if (unknown !== undefined) {
-  process.stderr.write(`no benchmark ${unknown}; there are: ${Object.keys(benches).join(', ')}\n`);
-  process.exit(2);
-}
+if (unknown !== undefined) refuse(`no benchmark ${unknown}`);
+if (!Number.isInteger(workers) || workers < 1) refuse(`--workers=${values.workers} is no number of threads`);
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   // The exit handlers end what was started.
   process.on(signal, () => process.exit(1));
