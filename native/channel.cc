@@ -99,6 +99,8 @@ void Loop::Read(Channel* channel) {
     // Not reading now: an end can wait until it is read, a reset cannot.
     CheckError(channel);
   }
+  // The reset behind an end that was in the bytes themselves (close_notify).
+  if (channel->memory && channel->memory->in_reset && channel->read_ended) Fail(channel, ECONNRESET, "");
   if (channel->closed || channel->failed || !channel->readable) return;
   if (channel->read_limit > 0 || channel->broken || channel->closing) MarkReady(channel);
 }
@@ -109,6 +111,7 @@ void Loop::Discard(Channel* channel) {
   if (channel->memory) {
     channel->memory->in.Clear(&pool_);
     channel->readable = false;
+    if (channel->memory->in_reset) Finish(channel);  // nobody takes the queue any more
     return;
   }
   ssize_t n;
@@ -146,7 +149,8 @@ void Loop::Writable(Channel* channel) {
 void Loop::CheckError(Channel* channel) {
   int error = 0;
   socklen_t length = sizeof(error);
-  getsockopt(channel->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+  if (channel->memory) error = ECONNRESET;
+  else getsockopt(channel->fd, SOL_SOCKET, SO_ERROR, &error, &length);
   channel->broken = false;
   if (error != 0) Fail(channel, error, "");
 }

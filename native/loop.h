@@ -60,6 +60,7 @@ struct MemoryEnd {
   ssize_t Receive(ChunkPool* pool, uint8_t* to, size_t room);
   OutQueue in;             // delivered and not read yet
   bool in_ended = false;   // nothing is delivered any more
+  bool in_reset = false;   // what carries the channel has broken after what `in` holds
   bool taken = false;      // the carrier took something since it was last looked at
   bool tell_shut = false;  // the carrier has everything and does not know yet that it was the last
   bool reset = false;

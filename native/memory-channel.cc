@@ -9,8 +9,8 @@ namespace culvert {
 
 ssize_t MemoryEnd::Receive(ChunkPool* pool, uint8_t* to, size_t room) {
   if (!in.empty()) return static_cast<ssize_t>(in.Take(pool, to, room));
-  if (in_ended) return 0;
-  errno = EAGAIN;
+  if (in_ended && !in_reset) return 0;
+  errno = in_reset ? ECONNRESET : EAGAIN;
   return -1;
 }
 
@@ -36,7 +36,15 @@ void Loop::DeliverEnd(Channel* channel) {
 }
 
 void Loop::DeliverReset(Channel* channel) {
-  if (channel->memory) Fail(channel, ECONNRESET, "");
+  if (!channel->memory) return;
+  if (channel->read_limit == 0 || channel->memory->in.empty()) {
+    Fail(channel, ECONNRESET, "");
+    return;
+  }
+  // What came before it is read first.
+  channel->memory->in_reset = channel->broken = true;
+  channel->readable = channel->read_to_end = true;
+  MarkReady(channel);
 }
 
 size_t Loop::Take(Channel* channel, uint8_t* to, size_t room) {

@@ -82,8 +82,10 @@ class StreamCarrier implements Carrier, StreamHandler {
     this.#loop.deliverEnd(this.channel);
   }
 
-  streamReset(_reset: StreamReset): void {
+  streamReset({ code }: StreamReset): void {
     this.#settle();
+    // RFC 9113 §8.1: the far side has said everything and wants to hear no more.
+    if (this.#stream.remoteEnded && code === ErrorCode.NO_ERROR) return;
     this.#loop.deliverReset(this.channel);
   }
 

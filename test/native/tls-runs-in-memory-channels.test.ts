@@ -171,6 +171,56 @@ test('a reset is told to the carrier, and its break to the channel', async (t) =
   assert.equal(loop.size, 0);
 });
 
+test('what was delivered before a reset is read first', async (t) => {
+  const { loop, client, server } = await securedWires(t);
+  client.from.send(pattern(300_000));
+  loop.flush(client.from.channel);
+  client.pass();
+  loop.deliverReset(server.from.channel);
+  await server.from.until(() => server.from.log.length > 0);
+  assert.ok(server.from.received.equals(pattern(300_000)), `${server.from.received.length} bytes`);
+  assertLog(server.from, ['failed ECONNRESET: Connection reset by peer (os error 104)']);
+});
+
+test('a reset that waits behind bytes is told as soon as the reader pauses', async (t) => {
+  const { loop, client, server } = await securedWires(t);
+  server.from.limit = 0;
+  client.from.send(pattern(300_000));
+  loop.flush(client.from.channel);
+  client.pass();
+  loop.deliverReset(server.from.channel);
+  await server.from.until(() => server.from.log.length > 0);
+  assert.ok(server.from.received.length > 0);
+  assertLog(server.from, ['failed ECONNRESET: Connection reset by peer (os error 104)']);
+});
+
+test('a channel that is closed before it has read a reset does not wait for its carrier', async (t) => {
+  const { loop, client, server } = await securedWires(t);
+  server.allowed = 0;
+  server.from.send('nobody takes it');
+  client.from.send('unread');
+  loop.flush(client.from.channel);
+  client.pass();
+  loop.deliverReset(server.from.channel);
+  assert.equal(loop.close(server.from.channel), false);
+  await server.from.told('closed');
+  assert.deepEqual(server.log, ['gone']);
+});
+
+test('an end that was delivered is told before the reset behind it', async (t) => {
+  const { loop, client, server } = await securedWires(t);
+  server.allowed = 0;
+  server.from.send('nobody takes it');
+  client.from.send('last words');
+  loop.shutdown(client.from.channel);
+  loop.flush(client.from.channel);
+  client.pass();
+  loop.deliverReset(server.from.channel);
+  await server.from.until(() => server.from.log.length > 1);
+  assert.equal(server.from.text, 'last words');
+  assertLog(server.from, ['ended', 'failed ECONNRESET: Connection reset by peer (os error 104)']);
+});
+
 test('an end without close_notify before the handshake is done is a failure', async (t) => {
   const { loop, client } = wires(t);
   startClient(client.from, clientMaterial);
