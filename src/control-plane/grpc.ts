@@ -68,17 +68,22 @@ export async function openChannel(
   const host = hostname.replace(/^\[|\]$/g, '');
   const credentials = grpc.credentials.createSsl(Buffer.from(rootsPem), null, null, {
     checkServerIdentity(_, certificate) {
+      // The library connects a channel that is closed after a failure once more, and would keep that connection for ever.
+      if (client.getChannel().getConnectivityState(false) === grpc.connectivityState.SHUTDOWN) {
+        return new Error('the channel is closed');
+      }
       const error = tls.checkServerIdentity(host, certificate);
       if (error === undefined || altHostname === null) return error;
       return tls.checkServerIdentity(altHostname, certificate);
     },
   });
-  return new grpc.Client(`dns:${hostname}:${port || 443}`, credentials, {
+  const client = new grpc.Client(`dns:${hostname}:${port || 443}`, credentials, {
     ...CHANNEL_OPTIONS,
     // An address is not allowed as server name (RFC 6066 §3); what the certificate must bear is checked above.
     ...(net.isIP(host) === 0 ? {} : { 'grpc.ssl_target_name_override': altHostname ?? 'localhost' }),
     ...options,
   });
+  return client;
 }
 
 /**

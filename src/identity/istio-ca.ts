@@ -37,6 +37,7 @@ export async function openIstioCa(options: IstioCaOptions): Promise<CertificateA
   const { server, ttl, account, log, now = Date.now, patience = PATIENCE_MS } = options;
   let channel = await connect(await readRoots(server));
   let closed = false;
+  let replacing: Promise<void> | null = null;
 
   /** A channel under the roots of this moment. Of a file that cannot be read now, the last good state counts. */
   async function currentChannel(): Promise<Connection> {
@@ -48,18 +49,21 @@ export async function openIstioCa(options: IstioCaOptions): Promise<CertificateA
         error: messageOf(error),
       });
     }
-    if (rootsPem !== channel.rootsPem || channel.broken) {
-      const before = channel;
-      const fresh = await connect(rootsPem);
-      // Another request may have been quicker.
-      if (channel === before && !closed) {
-        channel = fresh;
-        before.client.close();
-      } else {
-        fresh.client.close();
-      }
+    // Requests that wait for a channel wait for the same one.
+    while (!closed && (rootsPem !== channel.rootsPem || channel.broken)) {
+      replacing ??= replace(rootsPem).finally(() => {
+        replacing = null;
+      });
+      await replacing;
     }
     return channel;
+  }
+
+  async function replace(rootsPem: string): Promise<void> {
+    const fresh = await connect(rootsPem);
+    const unused = closed ? fresh : channel;
+    if (!closed) channel = fresh;
+    unused.client.close();
   }
 
   async function connect(rootsPem: string): Promise<Connection> {
@@ -136,8 +140,9 @@ const UNAVAILABLE = 14;
 function stayConnected(client: Client): void {
   const channel = client.getChannel();
   const look = () => {
+    // To ask a closed channel to connect revives it, for ever.
+    if (channel.getConnectivityState(false) === SHUTDOWN) return;
     const state = channel.getConnectivityState(true);
-    if (state === SHUTDOWN) return;
     channel.watchConnectivityState(state, Number.POSITIVE_INFINITY, (error) => {
       if (error === undefined || error === null) look();
     });

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Secret } from '../../src/config/secret.ts';
 import { splitCertificates } from '../../src/identity/pem.ts';
 import { makeTestCa } from '../support/istio-ca-server.ts';
@@ -92,6 +94,49 @@ test('a certificate costs one request on a connection that is there, also after 
   }
   await client.sign(IDENTITY);
   assert.equal(ca.seen.length, 4);
+});
+
+/** A way to a CA that can be shut, and the connections on it. */
+async function gateTo(t: TestContext, port: number) {
+  const open = new Set<Socket>();
+  const gate = { shut: false, open, address: '' };
+  const server = createServer((socket) => {
+    socket.on('error', () => {});
+    if (gate.shut) return void socket.destroy();
+    open.add(socket);
+    const onward = connect(port, '127.0.0.1').on('error', () => socket.destroy());
+    socket.on('close', () => open.delete(socket) && onward.destroy());
+    onward.on('close', () => socket.destroy());
+    socket.pipe(onward).pipe(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    for (const socket of open) socket.destroy();
+    server.close();
+  });
+  gate.address = `https://127.0.0.1:${(server.address() as { port: number }).port}`;
+  return gate;
+}
+
+test('after failures and a recovery there is one connection, and none once the client is closed', async (t) => {
+  const ca = await testCa(t);
+  const gate = await gateTo(t, ca.port);
+  const { client } = await clientOf(t, serverOf({ address: gate.address, rootsFile: ca.rootsFile }));
+  await client.sign(IDENTITY);
+  gate.shut = true;
+  for (const socket of gate.open) socket.destroy();
+  for (let round = 0; round < 4; round++) {
+    const requests = [1, 2, 3].map(() => client.sign(IDENTITY));
+    for (const { status } of await Promise.allSettled(requests)) assert.equal(status, 'rejected');
+  }
+  gate.shut = false;
+  await Promise.all([1, 2, 3].map(() => client.sign(IDENTITY)));
+  // Longer than a channel waits before it connects again.
+  await sleep(3000);
+  assert.equal(gate.open.size, 1);
+  client.close();
+  await sleep(500);
+  assert.equal(gate.open.size, 0);
 });
 
 test('replaced roots of the server are used for the next request', async (t) => {
