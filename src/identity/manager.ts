@@ -16,7 +16,7 @@ import { parseSpiffeId } from './spiffe.ts';
 
 export type { CertificateState, Priority } from './certificate-entry.ts';
 
-/** Told of every new certificate, and with null when an identity's certificate is dropped. */
+/** Told of every new certificate, and with null when an identity's certificate is dropped or has expired without a new one. */
 export type CertificateListener = (identity: string, certificate: WorkloadCertificate | null) => void;
 
 /** Keeps a valid certificate for every identity that somebody asked for (§8.5). */
@@ -170,6 +170,11 @@ export function createCertificateManager({
         : `certificate renewal failed (${reason}); retaining existing valid certificate until ${iso(current.notAfter)}`;
     log.warn(TARGET, `${kept}; next retry at ${iso(at)}`, { identity: entry.identity });
     entry.attempt = { kind: 'scheduled', priority: 'background', at };
+    // Who holds it forgets it, and its next connection asks again.
+    if (current === null && entry.certificate !== null) {
+      entry.certificate = null;
+      for (const listener of listeners) listener(entry.identity, null);
+    }
     const error = unavailable(entry.identity, authority.name, reason, cause);
     for (const { reject } of entry.waiters.splice(0)) reject(error);
   }

@@ -79,6 +79,31 @@ test('once it has expired, requests fail with the reason and lead to an attempt 
   assert.equal(await tooSoon, certificate, 'and the connection that waited has its certificate');
 });
 
+test('a certificate that expires without a new one is taken back once', async (t) => {
+  const { manager, next, clock } = createBench(t);
+  const told: (string | null)[] = [];
+  manager.watch((identity, certificate) => told.push(certificate === null ? `${identity} none` : certificate.serial));
+  manager.prefetch(A);
+  const { serial } = await next().issue(10 * SECOND);
+  await clock.advance(5 * SECOND);
+  await next().fail('down');
+  await clock.advance(SECOND);
+  await next().fail('down');
+  await clock.advance(2 * SECOND);
+  await next().fail('down');
+  assert.deepEqual(told, [serial], 'kept while it is valid');
+  await clock.advance(2 * SECOND);
+  await next().fail('down');
+  await clock.advance(8 * SECOND);
+  await next().fail('down');
+  assert.deepEqual(told, [serial, `${A} none`]);
+  const connection = manager.get(A);
+  await clock.advance(SECOND);
+  const renewed = await next().issue();
+  assert.equal(await connection, renewed);
+  assert.deepEqual(told, [serial, `${A} none`, renewed.serial]);
+});
+
 test('a CA that is back is used by the next connection, however long the back-off has become', async (t) => {
   const { manager, next, clock } = createBench(t);
   manager.prefetch(A);
