@@ -152,7 +152,7 @@ export class DataPlane implements Plane {
     const breached = (role: string) => (breach: Breach) => metrics.add(metrics.slot(HTTP2_BREACHES, role, breach), 1);
     this.#breached = { client: breached('client'), server: breached('server') };
     this.plans = new PlanCache(options.askPlan);
-    this.identities = new TlsContexts(this.loop, settings, options.askCertificate);
+    this.identities = new TlsContexts(this.loop, settings, options.askCertificate, this.log);
     const poolRequests = {
       hit: metrics.slot(POOL_REQUESTS, 'hit'),
       wait: metrics.slot(POOL_REQUESTS, 'wait'),

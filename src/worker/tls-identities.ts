@@ -2,17 +2,20 @@ import type { ChannelLoop } from '../../native/channel.ts';
 import { CulvertError, messageOf } from '../errors.ts';
 import type { PlaneSettings, TlsIdentities } from '../filters/plane.ts';
 import type { WorkloadCertificate } from '../identity/certificate.ts';
+import type { Logger } from '../log/logger.ts';
 
 /** The TLS contexts of one thread, one per identity. Keys live in the addon only, and are freed on rotation. */
 export class TlsContexts implements TlsIdentities {
   readonly #loop: ChannelLoop;
   readonly #settings: PlaneSettings;
   readonly #ask: (identity: string) => void;
+  readonly #log: Pick<Logger, 'warn'>;
   readonly #contexts = new Map<string, number>();
   readonly #waiting = new Map<string, ((context: number | CulvertError) => void)[]>();
 
   /** `ask` requests a certificate from the control thread; `set` or `fail` follows. */
-  constructor(loop: ChannelLoop, settings: PlaneSettings, ask: (identity: string) => void) {
+  constructor(loop: ChannelLoop, settings: PlaneSettings, ask: (identity: string) => void, log: Pick<Logger, 'warn'>) {
+    this.#log = log;
     this.#loop = loop;
     this.#settings = settings;
     this.#ask = ask;
@@ -44,7 +47,11 @@ export class TlsContexts implements TlsIdentities {
         tls12: this.#settings.tls12,
       });
     } catch (error) {
-      this.fail(identity, `the certificate cannot be used: ${messageOf(error)}`);
+      const what = `the certificate cannot be used: ${messageOf(error)}`;
+      this.#log.warn('identity', this.#contexts.has(identity) ? `${what}; the one of before stays in use` : what, {
+        identity,
+      });
+      this.fail(identity, what);
       return false;
     }
     const previous = this.#contexts.get(identity);

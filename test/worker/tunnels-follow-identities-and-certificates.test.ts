@@ -76,6 +76,19 @@ test('the certificate of an identity that nobody has any more is dropped', async
   assert.deepEqual(rig.certificates, [IDENTITY, IDENTITY]);
 });
 
+test('a renewed certificate that cannot be used is said, and the one of before stays in use', async (t) => {
+  const rig = await planeUnderTest(t);
+  const app = await application(t);
+  rig.app = app.port;
+  startPod(rig);
+  await passes(t, rig, app);
+  rig.plane.setCertificate(IDENTITY, { ...(await rig.sign(IDENTITY)), chainPem: 'no certificate' });
+  assert.match(rig.log(), /the certificate cannot be used: .+; the one of before stays in use/);
+  assert.ok(rig.log().includes(IDENTITY));
+  await passes(t, rig, app);
+  assert.deepEqual(rig.certificates, [IDENTITY]);
+});
+
 test('a pod that got another identity sends peers that were verified for the old one away', async (t) => {
   const rig = await planeUnderTest(t);
   startPod(rig);
