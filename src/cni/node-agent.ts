@@ -439,11 +439,11 @@ async function resumePods({
   config: NodeAgentConfig;
   mesh: Mesh;
   enroller: ReturnType<typeof createEnroller>;
-  discover: (uid: string, ips: readonly string[]) => Promise<NetnsHandle | null>;
+  discover: (pod: PodObject) => Promise<NetnsHandle | null>;
   log: Logger;
 }): Promise<void> {
   const enrolled = [...mesh.pods()].filter((pod) => pod.annotations[REDIRECTION] === 'enabled' && !pod.terminal);
-  const found = await Promise.all(enrolled.map((pod) => (pod.ips.length === 0 ? null : discover(pod.uid, pod.ips))));
+  const found = await Promise.all(enrolled.map((pod) => (pod.ips.length === 0 ? null : discover(pod))));
   for (const [index, pod] of enrolled.entries()) enroller.resume(pod, found[index] ?? null, !config.reconcileRules);
   const lost = found.filter((netns) => netns === null).length;
   log.info('pods', 'enrolled pods found', { pods: enrolled.length, without_namespace: lost });

@@ -5,12 +5,14 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { findKubeletUser } from '../../src/cni/host/kubelet-user.ts';
+import { createDiscovery } from '../../src/cni/pods/discovery-batch.ts';
 import {
   findPodNamespaces,
   localIpv4,
   localIpv6,
   podUidOfCgroups,
   startTimeIn,
+  uidInCgroups,
 } from '../../src/cni/pods/netns-discovery.ts';
 import { assertNothingOpened, openDescriptors } from '../support/descriptors.ts';
 import { podNetwork } from '../support/pods.ts';
@@ -42,6 +44,13 @@ for (const [what, cgroups, uid] of [
     assert.equal(podUidOfCgroups(cgroups), uid);
   });
 }
+
+test('a static pod is known to its cgroups by the hash of its manifest', () => {
+  const hash = '8d3a1fbb2c0e4d6f9a7b5c3d1e0f2a4b';
+  assert.equal(uidInCgroups({ uid: UID, staticUid: hash }), podUidOfCgroups(`0::/kubepods/burstable/pod${hash}/abc1`));
+  assert.equal(uidInCgroups({ uid: UID, staticUid: null }), UID);
+  assert.equal(uidInCgroups({ uid: UID, staticUid: 'anything' }), UID);
+});
 
 test('no text of /proc breaks its readers', () => {
   fc.assert(
@@ -122,6 +131,29 @@ test('the oldest process decides where a pod is, and what loses is closed', asyn
   assert.equal(found.get(UID)!.key, older.netns.key);
   found.get(UID)!.close();
   assertNothingOpened(before);
+});
+
+test('a static pod is found, and a pod that claims the uid of another gets nothing of it', async (t) => {
+  const network = await podNetwork(t);
+  const proc = mkdtempSync(join(network.folder, 'proc-'));
+  const hash = UID.replaceAll('-', '');
+  const pod = await network.addPod('static');
+  const folder = join(proc, '20');
+  for (const name of ['ns', 'net']) mkdirSync(join(folder, name), { recursive: true });
+  symlinkSync(pod.netnsPath, join(folder, 'ns/net'));
+  writeFileSync(join(folder, 'cgroup'), `0::/kubepods/pod${hash}/c0ffee\n`);
+  writeFileSync(join(folder, 'net/fib_trie'), '     |-- 10.0.0.9\n        /32 host LOCAL\n');
+  const discover = createDiscovery(proc);
+  const [claimed, ...mine] = await Promise.all([
+    discover({ uid: 'another', staticUid: hash, ips: ['10.0.0.8'] }),
+    discover({ uid: 'mirror', staticUid: hash, ips: ['10.0.0.9'] }),
+    discover({ uid: 'mirror', staticUid: hash, ips: ['10.0.0.9'] }),
+  ]);
+  assert.equal(claimed, null);
+  for (const netns of mine) {
+    assert.equal(netns?.key, pod.netns.key);
+    netns?.close();
+  }
 });
 
 test('a process that moves while it is looked at is not followed', async (t) => {

@@ -1,21 +1,27 @@
 import type { NetnsHandle } from '../../netns/handle.ts';
-import { findPodNamespaces } from './netns-discovery.ts';
+import type { PodObject } from '../kube/objects.ts';
+import { findPodNamespaces, uidInCgroups } from './netns-discovery.ts';
+
+type SearchedPod = Pick<PodObject, 'uid' | 'staticUid' | 'ips'>;
+
+interface Ask {
+  readonly pod: SearchedPod;
+  resolve(netns: NetnsHandle | null): void;
+  reject(error: unknown): void;
+}
 
 /** Answers searches that come together by one walk over the node's processes. @param proc where /proc of the node is */
 export function createDiscovery(proc: string) {
-  const wanted = new Map<
-    string,
-    { ips: readonly string[]; resolve(netns: NetnsHandle | null): void; reject(error: unknown): void }[]
-  >();
+  /** By the uid in cgroups. */
+  const wanted = new Map<string, Ask[]>();
   let walking = false;
 
   async function walk(): Promise<void> {
     walking = true;
     while (wanted.size > 0) {
-      const asked = new Map(wanted);
-      wanted.clear();
+      const asked = takeAsks();
       try {
-        const ips = new Map([...asked].map(([uid, asks]) => [uid, asks.flatMap((ask) => ask.ips)]));
+        const ips = new Map([...asked].map(([uid, asks]) => [uid, asks.flatMap(({ pod }) => pod.ips)]));
         const found = await findPodNamespaces(proc, ips);
         for (const [uid, asks] of asked) {
           const netns = found.get(uid) ?? null;
@@ -29,10 +35,24 @@ export function createDiscovery(proc: string) {
     walking = false;
   }
 
-  return (uid: string, ips: readonly string[]): Promise<NetnsHandle | null> =>
+  /** A pod may claim the uid of another in its annotations: it never shares a search with it, nor what that finds. */
+  function takeAsks(): Map<string, Ask[]> {
+    const taken = new Map<string, Ask[]>();
+    for (const [uid, asks] of wanted) {
+      const isFirst = ({ pod }: Ask) => pod.uid === asks[0]!.pod.uid;
+      taken.set(uid, asks.filter(isFirst));
+      const others = asks.filter((ask) => !isFirst(ask));
+      if (others.length > 0) wanted.set(uid, others);
+      else wanted.delete(uid);
+    }
+    return taken;
+  }
+
+  return (pod: SearchedPod): Promise<NetnsHandle | null> =>
     new Promise((resolve, reject) => {
+      const uid = uidInCgroups(pod);
       const asks = wanted.get(uid) ?? [];
-      asks.push({ ips, resolve, reject });
+      asks.push({ pod, resolve, reject });
       wanted.set(uid, asks);
       // Those of the same turn are in the first walk.
       if (!walking) setImmediate(() => walking || void walk());

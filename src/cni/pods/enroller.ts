@@ -72,7 +72,7 @@ export interface EnrollerOptions {
   };
   readonly host: Pick<HostRules, 'seed' | 'set' | 'remove'>;
   /** Finds namespaces of running pods. Requests that come together are answered by one search. */
-  discover(uid: string, ips: readonly string[]): Promise<NetnsHandle | null>;
+  discover(pod: PodObject): Promise<NetnsHandle | null>;
   /** Writes the status annotation; null removes it. A pod that is gone is no error. */
   annotate(pod: PodInfo, value: 'enabled' | 'pending' | null): Promise<void>;
   readonly log: Pick<Logger, 'info' | 'warn' | 'debug'>;
@@ -233,7 +233,7 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     const moved = pod.ips.length > 0 && !entry.fromRuntime && !sameIps(pod.ips, entry.ips);
     if (entry.netns !== null && !moved) return true;
     if (pod.ips.length === 0) return false;
-    const netns = await discover(pod.uid, pod.ips);
+    const netns = await discover(pod);
     if (netns === null) {
       if (entry.netns !== null) return true;
       entry.state = entry.state === 'absent' ? 'absent' : 'lost';
@@ -264,9 +264,12 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     entry.resumed ||= !known;
     entry.state = 'removing';
     if (entry.netns === null && pod.ips.length > 0) {
-      const netns = await discover(pod.uid, pod.ips);
+      const netns = await discover(pod);
       if (netns !== null) entry.take(netns);
-      else log.warn('pods', 'rules stay in a pod whose namespace is not found', { pod: nameOf(pod) });
+      else if (!entry.released && !pod.hostNetwork) {
+        // It may have its rules, and would be cut off without its listener.
+        throw new CulvertError('NETNS_NOT_FOUND', 'its namespace is not found, so that its rules cannot be removed');
+      }
     }
     const netns = entry.netns?.duplicate() ?? null;
     // Noted before: a pod that is wanted again after half of this gets everything anew.

@@ -58,12 +58,20 @@ export function podUidOfCgroups(cgroups: string): string | null {
     const path = line.split(':').slice(2).join(':');
     const match = path.length > MAX_PATH ? null : POD_CGROUP.exec(path.replace(/\.scope$/, ''));
     if (match === null) continue;
-    const digits = match[1]!.replace(/[^0-9a-f]/g, '');
-    const named = `${digits.slice(0, 8)}-${digits.slice(8, 12)}-${digits.slice(12, 16)}-${digits.slice(16, 20)}-${digits.slice(20)}`;
+    const named = dashed(match[1]!.replace(/[^0-9a-f]/g, ''));
     if (uid !== null && uid !== named) return null;
     uid = named;
   }
   return uid;
+}
+
+/**
+ * The uid that the cgroups of a pod carry: of a static pod it is the kubelet's, a hash that is written like a uid; the
+ * API server has given its mirror another.
+ */
+export function uidInCgroups({ uid, staticUid }: { readonly uid: string; readonly staticUid: string | null }): string {
+  const hex = staticUid?.replaceAll('-', '') ?? '';
+  return /^[0-9a-f]{32}$/.test(hex) ? dashed(hex) : uid;
 }
 
 /** Addresses that are local according to `/proc/PID/net/fib_trie`. */
@@ -101,6 +109,10 @@ const POD_CGROUP = new RegExp(
   `${PUNCT}pod([0-9a-f]{8}${PUNCT}?[0-9a-f]{4}${PUNCT}?[0-9a-f]{4}${PUNCT}?[0-9a-f]{4}${PUNCT}?[0-9a-f]{12})` +
     `${PUNCT}(?:${OTHER}+${PUNCT})*${OTHER}+$`,
 );
+
+function dashed(hex: string): string {
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+}
 
 function ownerOf(folder: string): string | null {
   const cgroups = readQuietly(`${folder}/cgroup`);
