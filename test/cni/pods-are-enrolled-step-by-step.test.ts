@@ -217,6 +217,46 @@ test('a sandbox that is made while the one before is let go of is let go of itse
   await eventually('let go', () => steps.includes('del'));
 });
 
+test('a runtime that tells no addresses leaves them to the API', async (t) => {
+  const { steps, state, enroller, netns } = setting(t);
+  state.desired = enrolled({ ips: [] });
+  await enroller.admit(podObject({ ips: [] }), { containerId: 'c', netns: netns('a'), ips: [] });
+  state.found = netns('a');
+  state.desired = enrolled(MARKED);
+  enroller.changed(UID);
+  await eventually('the node knows', () => steps.includes('host 10.0.0.1'));
+});
+
+test('a new sandbox that only the API tells of is found by its addresses', async (t) => {
+  const { steps, state, enroller, netns, stateOf } = setting(t);
+  state.desired = enrolled(MARKED);
+  await enroller.admit(podObject(), { containerId: 'c', netns: netns('a'), ips: ['10.0.0.1'] });
+  enroller.release(() => true);
+  await eventually('let go', () => steps.includes('unhost'));
+  state.found = netns('b');
+  enroller.changed(UID);
+  await delay(20);
+  assert.ok(!steps.includes('add b'), 'the old addresses are those of the sandbox that has ended');
+  state.desired = enrolled({ ...MARKED, ips: ['10.0.0.2'] });
+  enroller.changed(UID);
+  await eventually('enabled', () => stateOf() === 'enabled');
+  assert.deepEqual(steps.slice(-3), ['host 10.0.0.2', 'add b', 'apply true']);
+});
+
+test('a pod whose namespace is not found keeps its listener until its rules are gone', async (t) => {
+  const { steps, state, enroller, netns, open, stateOf } = setting(t);
+  state.desired = { kind: 'out', pod: podObject(MARKED) };
+  enroller.resume(podObject(MARKED), null, false);
+  await eventually('tried', () => stateOf() === 'removing');
+  await delay(50);
+  assert.deepEqual(steps, []);
+  assert.equal(stateOf(), 'removing');
+  state.found = netns('a');
+  await eventually('out', () => stateOf() === undefined);
+  assert.deepEqual(steps, ['remove', 'foreign', 'unhost', 'del', 'annotate null']);
+  assert.equal(open.size, 1);
+});
+
 test('a namespace that is not found is looked for again', async (t) => {
   const { state, enroller, netns, stateOf } = setting(t);
   state.desired = enrolled(MARKED);

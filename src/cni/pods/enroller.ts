@@ -144,7 +144,11 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     const before = entries.get(pod.uid);
     if (before === undefined && pod.ips.length === 0) return false;
     const entry = entryOf(pod);
-    if (entry.released) return await clearSandbox(pod.uid, entry);
+    if (entry.released) {
+      const cleared = await clearSandbox(pod.uid, entry);
+      // Other addresses are those of a new sandbox, which the runtime has not told about.
+      if (pod.ips.length === 0 || sameIps(pod.ips, entry.ips)) return cleared;
+    }
     if (!(await findNamespace(entry, pod))) return false;
     // A handle of its own: the runtime may report a new sandbox meanwhile, and a descriptor that was closed be reused.
     const netns = entry.netns!.duplicate();
@@ -414,7 +418,8 @@ class Entry {
     this.take(netns);
     this.containerId = containerId;
     this.ips = [...ips];
-    this.fromRuntime = true;
+    // A runtime that tells no addresses leaves them to the API, and the namespace to the search for them.
+    this.fromRuntime = ips.length > 0;
     this.starting = true;
   }
 
