@@ -10,8 +10,21 @@ import type { Http2Stream, StreamHandler, StreamReset } from '../hbone/stream.ts
 import { TUNNEL_TIMEOUTS } from '../metrics/families.ts';
 import type { ResponseFlag } from '../metrics/traffic-labels.ts';
 
-/** Where an attempt gets its tunnel: calls `tunnel`, `noTunnel` or `refuse` of the attempt, once. */
-export type TunnelSource = (attempt: ConnectAttempt) => void;
+/**
+ * Where an attempt gets its tunnel: calls `tunnel`, `noTunnel` or `refuse` of the attempt, once. Returns what it has under
+ * way for this attempt alone; null for nothing.
+ */
+export type TunnelSource = (attempt: ConnectAttempt) => UnderWay | null;
+
+/** What is on the way to an endpoint. */
+export interface UnderWay {
+  /** The endpoint has given no sign of itself for the time that an attempt may take. */
+  readonly isSilent: boolean;
+  /** The endpoint is given up as silent. */
+  lapse(): void;
+  /** Nobody wants it any more. */
+  cancel(): void;
+}
 
 /** One of them is called, once. */
 export interface AttemptEvents {
@@ -30,11 +43,13 @@ export type Fault = 'endpoint' | 'beyond' | 'none';
  * A CONNECT request on its way: to a tunnel, and to the peer's answer. Nothing of the application is sent before that, so
  * nothing is lost when the request has to be sent again in another tunnel.
  */
-export class ConnectAttempt implements TunnelRequest, StreamHandler {
+export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
   readonly #plane: Plane;
   readonly #source: TunnelSource;
   readonly #fields: readonly HeaderField[];
   readonly #events: AttemptEvents;
+  /** What the source has under way. */
+  #tunnel: UnderWay | null = null;
   #connection: Http2Connection | null = null;
   #stream: Http2Stream | null = null;
   #deadline: Deadline | null = null;
@@ -52,7 +67,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
   }
 
   start(): void {
-    this.#source(this);
+    this.#askForTunnel();
   }
 
   /** The request has been sent; what is left is the peer's answer. */
@@ -60,26 +75,24 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
     return this.#sentAt !== null;
   }
 
-  /**
-   * Nothing has been heard of the endpoint for the time that an attempt may take: no tunnel has been opened, or the one
-   * that the request was sent in is silent since.
-   */
+  /** There is no tunnel yet, or the one that the request was sent in is silent since. */
   get isSilent(): boolean {
-    if (this.#sentAt === null) return true;
+    if (this.#sentAt === null) return this.#tunnel?.isSilent ?? true;
     const { attemptTimeout } = this.#plane.settings;
     const silentFor = Math.min(this.#plane.now() - this.#sentAt, this.#connection?.silentFor ?? 0);
     return silentFor >= attemptTimeout;
   }
 
-  /** The endpoint is given up as silent: its tunnel gets no more requests. */
+  /** A tunnel that is silent gets no more requests. */
   lapse(): void {
-    if (this.#sentAt !== null && this.#connection !== null) this.#plane.pool.retire(this.#connection);
+    if (this.#sentAt === null) this.#tunnel?.lapse();
+    else if (this.#connection !== null) this.#plane.pool.retire(this.#connection);
     this.cancel();
   }
 
-  /** Nobody wants the stream any more. */
   cancel(): void {
     this.#end();
+    this.#tunnel?.cancel();
     this.#stream?.reset(ErrorCode.CANCEL);
     this.#stream = null;
   }
@@ -92,7 +105,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
     if (this.isOver || this.#connection !== connection) return;
     if (stream === null) {
       // It filled up or went away between the pool's look and now.
-      this.#source(this);
+      this.#askForTunnel();
       return;
     }
     this.#stream = stream;
@@ -134,7 +147,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
     this.#deadline?.clear();
     this.#sentAt = null;
     if (reset.unprocessed ? this.#refusals++ < MAX_REFUSALS : lost && this.#losses++ < MAX_LOSSES) {
-      this.#source(this);
+      this.#askForTunnel();
       return;
     }
     this.refuse(broken('tunnel-lost', `h2 failed: ${reset.detail}`, 'H2_HANDSHAKE_FAILURE'), 'endpoint');
@@ -145,6 +158,10 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler {
   streamEnded(): void {}
 
   streamWritable(): void {}
+
+  #askForTunnel(): void {
+    this.#tunnel = this.#source(this);
+  }
 
   #unanswered(connection: Http2Connection): void {
     const { metrics, pool, settings } = this.#plane;

@@ -18,7 +18,7 @@ import { PlainRelay } from '../relay/plain-relay.ts';
 import { TunnelRelay } from '../relay/tunnel-relay.ts';
 import { type EndpointSet, endpointsOf } from '../routing/endpoint-set.ts';
 import type { InnerTunnel, OutboundPlan, PlannedEndpoint } from '../routing/plan.ts';
-import { ConnectAttempt, type Fault, faultOf } from './connect-attempt.ts';
+import { ConnectAttempt, type Fault, faultOf, type UnderWay } from './connect-attempt.ts';
 import { contextOf, sharedContext } from './context.ts';
 import { innerTunnels, pooledTunnels } from './tunnels.ts';
 
@@ -127,7 +127,7 @@ export class OutboundConnection extends CapturedConnection {
   }
 
   /** While there are other endpoints, one that does not answer is not waited for to the end. */
-  #limitPatience(plan: ForwardPlan, endpoint: PlannedEndpoint, attempt: Attempt): void {
+  #limitPatience(plan: ForwardPlan, endpoint: PlannedEndpoint, attempt: UnderWay): void {
     const tried = (this.#tried?.size ?? 0) + 1;
     if (this.#giveUp === null || tried >= Math.min(endpointsOf(plan).size, MAX_ATTEMPTS)) return;
     this.#patience = this.plane.deadlines.attempt.set(() => {
@@ -173,7 +173,7 @@ export class OutboundConnection extends CapturedConnection {
     });
     failedAtOnce = false;
     this.#giveUp = giveUp;
-    this.#limitPatience(plan, endpoint, { isSilent: true, lapse: giveUp });
+    this.#limitPatience(plan, endpoint, { isSilent: true, lapse: giveUp, cancel: giveUp });
   }
 
   #connectThroughTunnel(plan: ForwardPlan, endpoint: PlannedEndpoint): void {
@@ -183,12 +183,7 @@ export class OutboundConnection extends CapturedConnection {
       accepted: (stream) => this.#relayTo(endpoint, stream),
       refused: (refusal, fault) => this.#missed(plan, endpoint, refusal, faultAt(endpoint, fault)),
     });
-    this.#giveUp = () => attempt.cancel();
-    attempt.start();
-    if (attempt.isOver) return;
-    // The wait for a certificate is not the endpoint's fault.
-    const limit = () => attempt.isOver || this.#limitPatience(plan, endpoint, attempt);
-    if (attempt.isSent || plane.identities.context(plan.source.identity, limit) !== null) limit();
+    this.#start(plan, endpoint, attempt);
   }
 
   #connectThroughGateway(plan: ForwardPlan, endpoint: PlannedEndpoint, inner: InnerTunnel): void {
@@ -209,8 +204,16 @@ export class OutboundConnection extends CapturedConnection {
       },
       refused: (refusal, fault) => this.#missed(plan, endpoint, refusal, faultAt(endpoint, fault)),
     });
+    this.#start(plan, endpoint, attempt);
+  }
+
+  #start(plan: ForwardPlan, endpoint: PlannedEndpoint, attempt: ConnectAttempt): void {
     this.#giveUp = () => attempt.cancel();
     attempt.start();
+    if (attempt.isOver) return;
+    // The wait for a certificate is not the endpoint's fault.
+    const limit = () => attempt.isOver || this.#limitPatience(plan, endpoint, attempt);
+    if (attempt.isSent || this.plane.identities.context(plan.source.identity, limit) !== null) limit();
   }
 
   #requestFields(
@@ -233,14 +236,6 @@ export class OutboundConnection extends CapturedConnection {
     this.relay = new TunnelRelay(this.plane.loop, this.channel, stream, 'client', this);
     this.relay.start();
   }
-}
-
-/** What is on the way to an endpoint. */
-interface Attempt {
-  /** The endpoint has given no sign of itself for the time that an attempt may take. */
-  readonly isSilent: boolean;
-  /** It is given up for that. */
-  lapse(): void;
 }
 
 type ForwardPlan = Extract<OutboundPlan, { kind: 'forward' }>;

@@ -74,6 +74,11 @@ export class TunnelHandshake implements ChannelHandler, Handshake {
     options.opened(connection, loop.peer(this.#channel)?.identity ?? '');
   }
 
+  /** Nobody wants the tunnel any more. */
+  cancel(): void {
+    this.#fail(new CulvertError('CANCELLED', 'nobody waits for the tunnel any more'));
+  }
+
   abandon(): void {
     this.#fail(new CulvertError('POOL_DRAINING', 'pool draining'));
   }

@@ -12,7 +12,11 @@ import { TunnelHandshake } from './tunnel-handshake.ts';
 /** Tunnels of the pool, from a pod to an endpoint or, when that is on another network, to the gateway in front of it. */
 export function pooledTunnels(plane: Plane, pod: Pod, source: string, endpoint: PlannedEndpoint): TunnelSource {
   const key = keyOf(pod, source, endpoint);
-  return (attempt) => plane.pool.request(key, attempt);
+  return (attempt) => {
+    plane.pool.request(key, attempt);
+    // The pool passes over those that are over; the tunnel that it opens is there for the next one.
+    return null;
+  };
 }
 
 /**
@@ -34,6 +38,8 @@ export function innerTunnels(
   const key = keyOf(pod, source, endpoint);
   const via = `network gateway ${formatSocketAddress(endpoint.address)}`;
   return (attempt) => {
+    let handshake: TunnelHandshake | null = null;
+    let handshakeAt = 0;
     const outer = new ConnectAttempt(plane, pooledTunnels(plane, pod, source, endpoint), fields, {
       refused: (refusal, fault) => attempt.refuse({ ...refusal, message: `${via}: ${refusal.message}` }, fault),
       accepted(stream) {
@@ -41,7 +47,8 @@ export function innerTunnels(
           stream.reset(ErrorCode.CANCEL);
           return;
         }
-        const handshake = new TunnelHandshake(plane, pod, {
+        handshakeAt = plane.now();
+        handshake = new TunnelHandshake(plane, pod, {
           source,
           expected: inner.expectedIdentities,
           peer: `${endpoint.authority} beyond ${via}`,
@@ -59,6 +66,19 @@ export function innerTunnels(
       },
     });
     outer.start();
+    return {
+      get isSilent() {
+        return handshake === null ? outer.isSilent : plane.now() - handshakeAt >= plane.settings.attemptTimeout;
+      },
+      lapse() {
+        // The tunnel to the gateway serves others well if only what is beyond it is silent.
+        if (handshake === null) outer.lapse();
+      },
+      cancel() {
+        outer.cancel();
+        handshake?.cancel();
+      },
+    };
   };
 }
 

@@ -87,6 +87,31 @@ test('outbound, while the answer to its request is waited for: the stream is can
   staying.socket.destroy();
 });
 
+test('outbound, while a network gateway or the far end beyond it is waited for: the stream ends', async (t) => {
+  const rig = await planeUnderTest(t, { responseTimeout: 60_000, handshakeTimeout: 60_000 });
+  const { port, streams } = await silentPeer(t, rig);
+  const plan = tunnelTo({ ...rig.ports, hbone: port }, 80);
+  assert.ok(plan.kind === 'forward');
+  const inner = { expectedIdentities: [IDENTITY], forwardedNetwork: 'near' };
+  const groups = plan.groups.map((group) => ({ ...group, inner }));
+  rig.answer = () => ({ ...plan, groups });
+  startPod(rig);
+  for (const answers of [false, true]) {
+    const client = await dial(t, rig.ports.outbound);
+    await until('no request', () => streams.length === 1);
+    const [stream] = streams.splice(0);
+    if (answers) {
+      stream!.respond({ ':status': 200 });
+      await patiently('no handshake', once(stream!, 'data'));
+    }
+    client.socket.resetAndDestroy();
+    if (answers) await patiently('the stream does not end', once(stream!.resume(), 'end'));
+    else await until('the stream is not reset', () => stream!.closed);
+    stream!.destroy();
+    await until('it stays', () => live(rig) === 0 && rig.plane.loop.size <= 1);
+  }
+});
+
 test('inbound plain text, while its plan is asked for', async (t) => {
   const rig = await planeUnderTest(t);
   rig.answer = () => 'never';

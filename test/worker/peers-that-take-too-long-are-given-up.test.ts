@@ -199,6 +199,70 @@ test('an endpoint that is slow to answer is waited for while its tunnel is heard
   assert.equal(asked, 8);
 });
 
+const silences: readonly [string, (stream: ServerHttp2Stream, raw: Socket) => void][] = [
+  ['a network gateway that falls silent', (_, raw) => raw.pause()],
+  ['a far end that says nothing beyond its gateway', (stream) => stream.respond({ ':status': 200 })],
+];
+for (const [what, serve] of silences) {
+  test(`${what} costs no request while another one lives`, async (t) => {
+    const rig = await planeUnderTest(t, { attemptTimeout: 200, responseTimeout: 60_000, handshakeTimeout: 60_000 });
+    const app = await application(t);
+    app.server.on('connection', (socket) => socket.end('served'));
+    rig.app = app.port;
+    const deliver = rig.answer;
+    const requests: ServerHttp2Stream[] = [];
+    const silent = await http2Peer(t, rig, (stream, raw) => {
+      requests.push(stream);
+      serve(stream, raw);
+    });
+    const gateway = await http2Peer(t, rig, (stream) => {
+      stream.respond({ ':status': 200 });
+      const far = connect(rig.ports.hbone, LOCALHOST);
+      far.on('error', () => {});
+      stream.pipe(far).pipe(stream);
+    });
+    rig.answer = (query) =>
+      query.kind === 'outbound' ? beyond(twoEndpoints(rig, silent, gateway), app.port) : deliver(query);
+    startPod(rig);
+    const ask = async () => {
+      const { socket, ended } = await dial(t, rig.ports.outbound);
+      let heard = '';
+      socket.setEncoding('utf8').on('data', (text: string) => {
+        heard += text;
+      });
+      socket.end();
+      assert.equal(await ended, 'end');
+      return heard;
+    };
+    await until('the silent one is never asked', async () => {
+      assert.deepEqual(await Promise.all(Array.from({ length: 8 }, ask)), Array(8).fill('served'));
+      return requests.length > 0;
+    });
+    assert.ok(count(rig, ATTEMPTS_RETRIED, 'connect-failed') >= 1);
+    assert.deepEqual(
+      [
+        count(rig, TUNNEL_TIMEOUTS, 'client', 'connect-response'),
+        count(rig, TUNNEL_TIMEOUTS, 'client', 'tls-handshake'),
+      ],
+      [0, 0],
+    );
+    await until('handshakes stay', () => rig.plane.snapshot()[0]!.connections.length === 0);
+  });
+}
+
+/** The same endpoints as gateways of another network, where the application is. */
+function beyond(plan: OutboundPlan, app: number): OutboundPlan {
+  if (plan.kind !== 'forward') return plan;
+  return {
+    ...plan,
+    groups: plan.groups.map((group) => ({
+      ...group,
+      authority: { kind: 'fixed', text: `${LOCALHOST}:${app}` },
+      inner: { expectedIdentities: [IDENTITY], forwardedNetwork: 'near' },
+    })),
+  };
+}
+
 test('a client that does not shake hands', async (t) => {
   const rig = await planeUnderTest(t, { handshakeTimeout: 200 });
   startPod(rig);
