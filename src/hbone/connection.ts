@@ -149,7 +149,9 @@ export class Http2Connection {
     this.#guard.earn(2);
     this.#sender.headers(id, length, false);
     // Sending can be what shows that the peer does not read.
-    return this.#closed ? null : this.#streams.add(id, handler);
+    const stream = this.#closed ? null : this.#streams.add(id);
+    if (stream !== null) stream.handler = handler;
+    return stream;
   }
 
   /**

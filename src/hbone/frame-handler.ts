@@ -8,7 +8,7 @@ import { type Breach, connectionError, ErrorCode, errorCodeName, streamError } f
 import type { Http2Events, Http2Options } from './http2.ts';
 import { type PingPurpose, pingPurpose } from './ping.ts';
 import { applySettings, type Settings, type SettingsEffects } from './settings.ts';
-import type { Http2Stream, StreamHandler } from './stream.ts';
+import type { Http2Stream } from './stream.ts';
 import type { StreamTable } from './stream-table.ts';
 
 /** What the rest of the connection is told. */
@@ -191,7 +191,8 @@ export class FrameHandler implements FrameSink {
       streams.refuse(streamId, ErrorCode.PROTOCOL_ERROR, ends);
       return;
     }
-    const stream = streams.add(streamId, NO_HANDLER);
+    const stream = streams.add(streamId);
+    if (stream === null) return;
     // Whoever answers at once ends the stream with the answer: there is nothing left to reset.
     stream.remoteEnded = ends;
     stream.headReceived = true;
@@ -328,12 +329,3 @@ function trailersFault(fields: readonly HeaderField[], ends: boolean): string | 
   const head = readTrailers(fields);
   return head.kind === 'malformed' ? `malformed trailers: ${head.detail}` : null;
 }
-
-// Stands in while `request` is being answered.
-const NO_HANDLER: StreamHandler = {
-  streamResponse() {},
-  streamData() {},
-  streamEnded() {},
-  streamReset() {},
-  streamWritable() {},
-};

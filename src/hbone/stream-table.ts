@@ -87,11 +87,13 @@ export class StreamTable {
     if (!peerEnded) this.#resets.add(id);
   }
 
-  add(id: number, handler: StreamHandler): Http2Stream {
-    const stream = new Http2Stream(this, id, handler, this.#peer.initialWindowSize, this.windows.initialWindow);
-    this.windows.opened(stream);
+  /** A stream that has no handler yet; null when it has shown that the peer does not read, and the connection is over. */
+  add(id: number): Http2Stream | null {
+    const stream = new Http2Stream(this, id, NO_HANDLER, this.#peer.initialWindowSize, this.windows.initialWindow);
+    // Before anything is sent because of it: what ends the connection must find it here.
     this.#streams.set(id, stream);
-    return stream;
+    this.windows.opened(stream);
+    return stream.closed ? null : stream;
   }
 
   // What this side does.
@@ -165,3 +167,11 @@ export class StreamTable {
     this.windows.closed(stream);
   }
 }
+
+const NO_HANDLER: StreamHandler = {
+  streamResponse() {},
+  streamData() {},
+  streamEnded() {},
+  streamReset() {},
+  streamWritable() {},
+};

@@ -4,6 +4,7 @@ import { Deadlines } from '../../../src/deadlines.ts';
 import { FrameFlag, FrameType } from '../../../src/hbone/frames.ts';
 import { type Breach, ErrorCode } from '../../../src/hbone/http-error.ts';
 import { expectSettings } from '../../../src/hbone/tunnel.ts';
+import { WindowBudget } from '../../../src/hbone/window-budget.ts';
 import {
   block,
   ConnectionUnderTest,
@@ -157,6 +158,23 @@ test('a peer that makes the connection answer and does not read is cut off, what
   assert.equal(recorder.outcome, 'ENHANCE_YOUR_CALM');
   assert.deepEqual(server.breaches, ['unread-answers']);
 });
+
+for (const role of ['server', 'client'] as const) {
+  test(`a stream whose smaller window shows a ${role} that the peer does not read leaves nothing behind`, () => {
+    const budget = new WindowBudget(64 * 1024 * 1024);
+    const under = new ConnectionUnderTest(role, { budget }).established();
+    // The second request is as long as any that follows.
+    const length = role === 'client' ? [1, 2].map(() => under.open() && under.frames()[0]!.payload.length + 9)[1]! : 0;
+    budget.reserve(32 * 1024 * 1024);
+    under.transport.room = 0;
+    under.transport.queued = 2 * 1024 * 1024 - length;
+    if (role === 'server') under.receive(connectFrame(1));
+    else assert.throws(() => under.open(), /no room/);
+    assert.equal(under.closed?.code, 'HTTP2_ENHANCE_YOUR_CALM');
+    assert.deepEqual([under.requests.length, under.connection.streamCount], [0, 0]);
+    assert.equal(budget.used, 32 * 1024 * 1024);
+  });
+}
 
 test('RFC 7541 §7.3: a header list that is small on the wire and large when read ends its stream, and memory does not grow', () => {
   const server = new ConnectionUnderTest('server').established();
