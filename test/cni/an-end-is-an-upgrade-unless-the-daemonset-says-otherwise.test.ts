@@ -44,8 +44,22 @@ const ask = async (answers: Record<string, unknown>) => {
     },
   };
   const place = { namespace: 'culvert-system', daemonSet: 'culvert-cni', node: 'n1' };
-  return (await whyEnding(api as KubeApi, place)).kind;
+  return (await whyEnding(api, place, 0)).kind;
 };
+for (const status of [0, 429, 500, 503]) {
+  test(`an API server that answers ${status || 'nothing'} at first is asked again`, async () => {
+    let asked = 0;
+    const api: Pick<KubeApi, 'get'> = {
+      async get() {
+        throw new KubeError('KUBE_STATUS', 'no', ++asked === 1 ? status : 404);
+      },
+    };
+    const place = { namespace: 'culvert-system', daemonSet: 'culvert-cni', node: 'n1' };
+    assert.equal((await whyEnding(api, place)).kind, 'uninstalled');
+    assert.equal(asked, 2);
+  });
+}
+
 const daemonSet = (template: object, metadata: object = {}) => ({ metadata, spec: { template: { spec: template } } });
 
 for (const [what, answers, kind] of [

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from '../../errors.ts';
 import { type KubeApi, KubeError } from '../kube/api.ts';
 import { fields, text } from '../kube/objects.ts';
@@ -9,13 +10,34 @@ export type Ending =
 
 /**
  * Tells whether this node is to go on with another node agent (an upgrade, a reboot) or without (spec node-03 §3.7): by
- * its DaemonSet, and by whether that still wants this node. When it cannot be told, nothing is uninstalled: pods that
- * wait are better than pods without the mesh.
+ * its DaemonSet, and by whether that still wants this node. An API server that is not there, or has too much to do, is
+ * asked again. When it cannot be told, nothing is uninstalled: pods that wait are better than pods without the mesh.
+ * @param patienceMs for how long it is asked again, in ms
  */
-export async function whyEnding(
-  api: KubeApi,
-  { namespace, daemonSet, node }: { namespace: string; daemonSet: string; node: string },
-): Promise<Ending> {
+export async function whyEnding(api: Pick<KubeApi, 'get'>, place: Place, patienceMs = 15_000): Promise<Ending> {
+  const deadline = performance.now() + patienceMs;
+  for (;;) {
+    try {
+      return await askWhy(api, place);
+    } catch (error) {
+      if (performance.now() + PAUSE_MS > deadline) {
+        return { kind: 'replaced', reason: `the API server does not tell: ${messageOf(error)}` };
+      }
+      await delay(PAUSE_MS);
+    }
+  }
+}
+
+interface Place {
+  readonly namespace: string;
+  readonly daemonSet: string;
+  readonly node: string;
+}
+
+const PAUSE_MS = 500;
+
+/** @throws what may be otherwise when asked again */
+async function askWhy(api: Pick<KubeApi, 'get'>, { namespace, daemonSet, node }: Place): Promise<Ending> {
   try {
     const object = fields(await api.get(`/apis/apps/v1/namespaces/${namespace}/daemonsets/${daemonSet}`));
     if (fields(object.metadata).deletionTimestamp !== undefined) {
@@ -32,6 +54,7 @@ export async function whyEnding(
     if (status === 404) return { kind: 'uninstalled', reason: 'its DaemonSet is gone' };
     // The ServiceAccount or its rights were deleted, which happens with the rest of an uninstall.
     if (status === 401 || status === 403) return { kind: 'uninstalled', reason: 'its rights are gone' };
+    if (status === 0 || status === 429 || status >= 500) throw error;
     return { kind: 'replaced', reason: `the API server does not tell: ${messageOf(error)}` };
   }
 }
