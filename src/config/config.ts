@@ -169,7 +169,11 @@ function readFamily(
     if (value === undefined || !variable.startsWith(family.env) || variable === family.env) continue;
     const key = variable.slice(family.env.length);
     if (family.key.test(key)) found[key] = value;
-    else problems.add(variable, undefined, 'a header name after the prefix');
+    else {
+      const accepts =
+        'a header name after the prefix, none that HTTP/2 or gRPC sets or forbids and none for binary values';
+      problems.add(variable, undefined, accepts);
+    }
   }
   return found;
 }

@@ -34,13 +34,20 @@ export const settings = {
   ...logsSettings,
 } as const;
 
+/**
+ * Header names, less those that HTTP/2 forbids (RFC 9113 §8.2.2) or the call itself sets, and those of gRPC for binary
+ * values.
+ */
+const HEADER_NAME =
+  /^(?!(?:connection|keep-alive|proxy-connection|transfer-encoding|upgrade|http2-settings|te|host|content-type|content-length|grpc-.*|.*-bin)$)[\w.-]+$/i;
+
 /** Settings that are many variables with one prefix; what follows the prefix is the key. */
 export const families = {
   xdsHeaders: {
     chapter: 'Control plane',
     env: 'XDS_HEADER_',
     accepts: 'any text',
-    key: /^[\w.-]+$/,
+    key: HEADER_NAME,
     meaning: 'Further headers of requests to `XDS_ADDRESS`; the name follows the prefix.',
     why: 'For gateways before the control plane. Values are never printed.',
   },
@@ -48,7 +55,7 @@ export const families = {
     chapter: 'Control plane',
     env: 'CA_HEADER_',
     accepts: 'any text',
-    key: /^[\w.-]+$/,
+    key: HEADER_NAME,
     meaning: 'Further headers of requests to `CA_ADDRESS`; the name follows the prefix.',
     why: 'For gateways before the control plane. Values are never printed.',
   },

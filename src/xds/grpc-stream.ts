@@ -79,8 +79,16 @@ export function openGrpcStream({ server, path, headers, handlers }: GrpcStreamOp
   let keepAlive: NodeJS.Timeout | undefined;
 
   const socket = connectTls(server, (error) => {
-    if (error === null) begin();
-    else end({ kind: 'connection', error });
+    if (error !== null) {
+      end({ kind: 'connection', error });
+      return;
+    }
+    try {
+      begin();
+    } catch (error) {
+      // Headers that HTTP/2 does not allow, for one.
+      end({ kind: 'connection', error: error as Error });
+    }
   });
 
   function begin(): void {

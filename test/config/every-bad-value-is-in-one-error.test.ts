@@ -50,3 +50,24 @@ test('a bad value cannot forge lines of the error, nor flood it', async () => {
   assert.equal(problems.length, 1);
   assert.ok(problems[0]!.length < 300);
 });
+
+test('headers that HTTP/2 or gRPC keep for themselves are refused', async () => {
+  const refused = [
+    'connection',
+    'Upgrade',
+    'transfer-encoding',
+    'TE',
+    'keep-alive',
+    'host',
+    ':path',
+    'key-bin',
+    'grpc-timeout',
+  ];
+  for (const family of ['XDS_HEADER_', 'CA_HEADER_']) {
+    for (const name of refused) {
+      const [problem] = await problemsOf({ [family + name]: 'hush' });
+      assert.match(problem!, /; accepted: a header name after the prefix, none that HTTP\/2 or gRPC sets or forbids/);
+      assert.ok(problem!.startsWith(family + name) && !problem!.includes('hush'));
+    }
+  }
+});

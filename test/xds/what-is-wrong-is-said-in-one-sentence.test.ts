@@ -164,6 +164,14 @@ const cases: readonly Case[] = [
     }),
   },
   {
+    name: 'a header that HTTP/2 forbids',
+    says: /forbidden: "?connection/,
+    start: async (t) => ({
+      ...(await istiod(t)),
+      changes: { headers: [{ name: 'connection', value: new Secret('close') }] },
+    }),
+  },
+  {
     name: 'another namespace',
     says: /does not let this agent have mesh state: POD_NAMESPACE has to be .*\(no authorized identity\)/,
     start: refusing(status.PERMISSION_DENIED, 'no authorized identity'),
