@@ -125,6 +125,8 @@ export function openGrpcStream({ server, path, headers, handlers }: GrpcStreamOp
       status ??= statusOf(given);
     });
     stream.on('data', (bytes: Buffer) => {
+      // The page that comes with an error of a gateway.
+      if (status !== null) return;
       try {
         for (const piece of frames.push(bytes)) handlers.received(piece);
       } catch (error) {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createSecureServer, type ServerHttp2Stream } from 'node:http2';
 import { createServer, type Server, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { createServer as createTlsServer } from 'node:tls';
@@ -170,6 +171,20 @@ const cases: readonly Case[] = [
       ...(await istiod(t)),
       changes: { headers: [{ name: 'connection', value: new Secret('close') }] },
     }),
+  },
+  {
+    name: 'a gateway with an error page',
+    says: /is not available: .*\(HTTP status 503\)/,
+    start(t) {
+      const { chainPem, keyPem } = authority.material({ dnsNames: ['localhost'] });
+      const server = createSecureServer({ cert: chainPem, key: keyPem });
+      server.on('stream', (stream: ServerHttp2Stream) => {
+        stream.on('error', () => {});
+        stream.respond({ ':status': 503, 'content-type': 'text/html' });
+        stream.end('<html>no healthy upstream</html>');
+      });
+      return listening(t, server);
+    },
   },
   {
     name: 'another namespace',
