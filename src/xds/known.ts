@@ -55,6 +55,8 @@ export class KnownResources {
    */
   *report(fits: (name: string, version: string) => boolean): Generator<readonly [string, string]> {
     this.#unreported = null;
+    // What is still wrong is sent again, as its version was not reported.
+    this.#rejected.clear();
     for (const entry of this.#versions) {
       if (this.#unreported === null && fits(...entry)) {
         yield entry;

@@ -23,3 +23,15 @@ test('more than fits into what istiod takes is reported in part, and what went m
   for (const name of gone) assert.equal(store.workload(uid(name)), null);
   assert.deepEqual(terminations, ['Reconnect']);
 });
+
+test('what was rejected is forgotten when it went while there was no stream', async (t) => {
+  const server = await istiod(t);
+  server.change({ addresses: { [uid('good')]: workload('good'), [uid('wrong')]: workload('another name') } });
+  const { client, until } = startClient(t, server);
+  const rejected = () => Object.keys(client.status().types.Address!.rejected);
+  await client.synced;
+  assert.deepEqual(rejected(), [uid('wrong')]);
+  server.change({ addresses: { [uid('wrong')]: null } });
+  server.endStreams();
+  await until('forgotten', () => rejected().length === 0);
+});
