@@ -122,8 +122,10 @@ export class TunnelHandshake implements ChannelHandler, Handshake {
 
   #fail(error: CulvertError): void {
     if (this.#over) return;
+    const { loop } = this.#plane;
     this.#end();
-    this.#plane.loop.close(this.#channel);
+    // Of a handshake that has failed nothing is worth waiting until its peer, or a stream around it, has room for it.
+    if (!loop.close(this.#channel)) loop.reset(this.#channel);
     countFailed(this.#plane, error);
     this.#options.failed(error);
   }

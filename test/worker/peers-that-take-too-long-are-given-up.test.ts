@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { createServer as createHttp2, type ServerHttp2Stream } from 'node:http2';
+import { constants, createServer as createHttp2, type ServerHttp2Stream } from 'node:http2';
 import { connect, createServer, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { createServer as createTls } from 'node:tls';
@@ -90,6 +90,27 @@ test('a server that does not shake hands', async (t) => {
   assert.equal(await (await dial(t, rig.ports.outbound)).ended, 'reset');
   assert.match(rig.log(), /direction="outbound".*error="tls handshake error: the peer took too long"/);
   assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'tls-handshake'), 1);
+});
+
+test('a network gateway that takes nothing of the handshake with the far end', async (t) => {
+  const rig = await planeUnderTest(t, { handshakeTimeout: 1000 });
+  const resets: number[] = [];
+  const port = await tlsPeer(t, rig, (socket) => {
+    const http2 = createHttp2({ settings: { initialWindowSize: 0 } });
+    http2.on('session', (session) => session.on('error', () => {}));
+    http2.on('stream', (stream) => {
+      stream.on('error', () => {});
+      stream.on('close', () => resets.push((stream as ServerHttp2Stream).rstCode));
+      (stream as ServerHttp2Stream).respond({ ':status': 200 });
+    });
+    http2.emit('connection', socket);
+  });
+  rig.answer = () => beyond(tunnelTo({ ...rig.ports, hbone: port }, 80), 80);
+  startPod(rig);
+  assert.equal(await (await dial(t, rig.ports.outbound)).ended, 'reset');
+  assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'tls-handshake'), 1);
+  await until('the stream is not reset', () => resets.length === 1);
+  assert.deepEqual(resets, [constants.NGHTTP2_CONNECT_ERROR]);
 });
 
 test('a server that shakes hands and does not speak HTTP/2', async (t) => {
