@@ -66,7 +66,9 @@ export async function openChannel(
   const [grpc, tls, net] = await Promise.all([import('@grpc/grpc-js'), import('node:tls'), import('node:net')]);
   const { hostname, port } = new URL(address);
   const host = hostname.replace(/^\[|\]$/g, '');
-  const credentials = grpc.credentials.createSsl(Buffer.from(rootsPem), null, null, {
+  // An intermediate may be the trust anchor, as with rustls.
+  const context = tls.createSecureContext({ ca: rootsPem, allowPartialTrustChain: true });
+  const credentials = grpc.credentials.createFromSecureContext(context, {
     checkServerIdentity(_, certificate) {
       // The library connects a channel that is closed after a failure once more, and would keep that connection for ever.
       if (client.getChannel().getConnectivityState(false) === grpc.connectivityState.SHUTDOWN) {

@@ -189,6 +189,8 @@ function connectTls(server: GrpcServer, settled: (error: Error | null) => void):
     host,
     port: Number(port || 443),
     ca: server.roots,
+    // An intermediate may be the trust anchor, as with rustls.
+    allowPartialTrustChain: true,
     ALPNProtocols: ['h2'],
     minVersion: 'TLSv1.2',
     // An address is not allowed as server name (RFC 6066 §3).

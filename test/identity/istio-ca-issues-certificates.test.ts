@@ -183,3 +183,11 @@ test('roots that cannot be read are left out, and that is said', async (t) => {
   assert.equal(splitCertificates(rootsPem).length, 1);
   assert.match(logged.join('\n'), /1 roots of the CA cannot be read/);
 });
+
+test('a trust anchor need not be self-signed', async (t) => {
+  const folder = scratchFolder(t);
+  makeTestCa(folder);
+  const ca = await testCa(t, { folder });
+  const { client } = await clientOf(t, serverOf({ address: ca.address, rootsFile: join(folder, 'server.crt') }));
+  await client.sign(IDENTITY);
+});

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Secret } from '../../src/config/secret.ts';
+import { splitCertificates } from '../../src/identity/pem.ts';
+import { createAuthority } from '../native/authority.ts';
 import { ADDRESS, AUTHORIZATION, type TestIstiod, versionOf } from '../support/istiod.ts';
 import { encode } from '../support/xds-schema.ts';
 import {
@@ -221,4 +223,13 @@ test('bytes that are no message end the stream, and the next one goes on', async
   assert.ok(lines.some((line) => line.includes('cannot be read')));
   server.push({ addresses: { [uid('b')]: workload('b') } });
   await until('in step', () => holds(store, [uid('a'), uid('b')], []));
+});
+
+test('a trust anchor need not be self-signed', async (t) => {
+  const authority = createAuthority();
+  const material = authority.material({ dnsNames: ['localhost'] });
+  const { address } = await istiod(t, { authority: { ...authority, material: () => material } });
+  const [rootPem] = splitCertificates(material.chainPem);
+  const { client, until } = startClient(t, { address, rootPem: rootPem! });
+  await until('synced', () => client.status().synced);
 });
