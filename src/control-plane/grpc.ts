@@ -9,6 +9,7 @@ import type { Header, TokenSource } from '../config/config.ts';
 import type { RootSource } from '../config/values.ts';
 import { CulvertError, messageOf } from '../errors.ts';
 import { splitCertificates } from '../identity/pem.ts';
+import { checkServerNames, destinationOf } from './server-names.ts';
 
 /** A server of the control plane, as the settings name it. */
 export interface ControlPlaneServer {
@@ -64,8 +65,7 @@ export async function openChannel(
   options: ChannelOptions = {},
 ): Promise<Client> {
   const [grpc, tls, net] = await Promise.all([import('@grpc/grpc-js'), import('node:tls'), import('node:net')]);
-  const { hostname, port } = new URL(address);
-  const host = hostname.replace(/^\[|\]$/g, '');
+  const { hostname, host, port } = destinationOf(address);
   // An intermediate may be the trust anchor, as with rustls.
   const context = tls.createSecureContext({ ca: rootsPem, allowPartialTrustChain: true });
   const credentials = grpc.credentials.createFromSecureContext(context, {
@@ -74,12 +74,10 @@ export async function openChannel(
       if (client.getChannel().getConnectivityState(false) === grpc.connectivityState.SHUTDOWN) {
         return new Error('the channel is closed');
       }
-      const error = tls.checkServerIdentity(host, certificate);
-      if (error === undefined || altHostname === null) return error;
-      return tls.checkServerIdentity(altHostname, certificate);
+      return checkServerNames(host, altHostname, certificate);
     },
   });
-  const client = new grpc.Client(`dns:${hostname}:${port || 443}`, credentials, {
+  const client = new grpc.Client(`dns:${hostname}:${port}`, credentials, {
     ...CHANNEL_OPTIONS,
     // An address is not allowed as server name (RFC 6066 §3); what the certificate must bear is checked above.
     ...(net.isIP(host) === 0 ? {} : { 'grpc.ssl_target_name_override': altHostname ?? 'localhost' }),

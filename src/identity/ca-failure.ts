@@ -1,4 +1,6 @@
+import { expiryOf, placeOf, printable, rootsOf, tokenOf } from '../control-plane/failure.ts';
 import type { ControlPlaneServer } from '../control-plane/grpc.ts';
+import { STATUS } from '../control-plane/status.ts';
 import { CulvertError } from '../errors.ts';
 
 /** What is known of a request that a remote CA did not fulfil. */
@@ -28,9 +30,10 @@ export interface AgentAccount {
  * CA_SERVER_NOT_TRUSTED, CA_TOKEN_REFUSED, CA_IMPERSONATION_REFUSED, CA_REFUSED, CA_FAILED.
  */
 export function explainCaFailure(server: ControlPlaneServer, account: AgentAccount, failure: CaFailure): CulvertError {
-  const details = printable(failure);
-  const where = server.address.replace(/^https:\/\//, '');
-  const unreached = !failure.connected && (failure.code === UNAVAILABLE || failure.code === DEADLINE_EXCEEDED);
+  const details = printable(failure.details.replace(LIBRARY_PHRASES, ''), failure.token);
+  const where = placeOf(server);
+  const unreached =
+    !failure.connected && (failure.code === STATUS.UNAVAILABLE || failure.code === STATUS.DEADLINE_EXCEEDED);
   for (const { when, code, text } of unreached ? OBSTACLES : ANSWERS) {
     const match = when(failure, details);
     if (match === null) continue;
@@ -60,15 +63,6 @@ const status =
   (...codes: number[]) =>
   ({ code }: CaFailure) =>
     codes.includes(code) ? (true as const) : null;
-
-// grpc.status; the library is not loaded for its numbers.
-const INVALID_ARGUMENT = 3;
-const DEADLINE_EXCEEDED = 4;
-const PERMISSION_DENIED = 7;
-const RESOURCE_EXHAUSTED = 8;
-const UNIMPLEMENTED = 12;
-const UNAVAILABLE = 14;
-const UNAUTHENTICATED = 16;
 
 /** Why no connection was made: TCP and TLS, told apart by the words of Node and OpenSSL. */
 const OBSTACLES: readonly Case[] = [
@@ -120,13 +114,13 @@ const OBSTACLES: readonly Case[] = [
       `the server at ${where} does not speak TLS: CA_ADDRESS has to name the secure port (15012 of istiod), not the plain one`,
   },
   {
-    when: status(DEADLINE_EXCEEDED),
+    when: status(STATUS.DEADLINE_EXCEEDED),
     code: 'CA_UNREACHABLE',
     text: ({ where, failure }) =>
       `no connection to the CA at ${where} within ${failure.patience / 1000} s: a NetworkPolicy or firewall may be blocking its port, or it is overloaded`,
   },
   {
-    when: status(UNAVAILABLE),
+    when: status(STATUS.UNAVAILABLE),
     code: 'CA_UNREACHABLE',
     text: ({ where }) => `no connection to the CA at ${where}`,
   },
@@ -135,7 +129,7 @@ const OBSTACLES: readonly Case[] = [
 /** What the server answered, or did not. */
 const ANSWERS: readonly Case[] = [
   {
-    when: status(DEADLINE_EXCEEDED),
+    when: status(STATUS.DEADLINE_EXCEEDED),
     code: 'CA_SLOW',
     text: ({ where, failure }) =>
       `the CA at ${where} is connected but did not answer within ${failure.patience / 1000} s: it may be overloaded`,
@@ -147,13 +141,14 @@ const ANSWERS: readonly Case[] = [
       `the CA does not let this agent ask for the certificates of pods: ${agent(account)} has to be in its CA_TRUSTED_NODE_ACCOUNTS, and the CA has to know a pod of that identity on this node (right after a pod is scheduled it may not yet)`,
   },
   {
-    when: ({ code, token }) => (code === UNAUTHENTICATED && token === null ? true : null),
+    when: ({ code, token }) => (code === STATUS.UNAUTHENTICATED && token === null ? true : null),
     code: 'CA_TOKEN_REFUSED',
     text: () =>
       'the CA does not know who asks, as no token was sent: set AUTH_TOKEN, or mount a token with audience istio-ca at ./var/run/secrets/tokens/istio-token',
   },
   {
-    when: ({ code, token, now }) => (code === UNAUTHENTICATED && (expiryOf(token) ?? now + 1) <= now ? true : null),
+    when: ({ code, token, now }) =>
+      code === STATUS.UNAUTHENTICATED && (expiryOf(token) ?? now + 1) <= now ? true : null,
     code: 'CA_TOKEN_REFUSED',
     text: ({ server, failure }) =>
       `the CA refused the token: ${tokenOf(server)} expired at ${iso(expiryOf(failure.token)!)} and this node's clock says ${iso(failure.now)}; ${
@@ -163,28 +158,28 @@ const ANSWERS: readonly Case[] = [
       }`,
   },
   {
-    when: status(UNAUTHENTICATED, PERMISSION_DENIED),
+    when: status(STATUS.UNAUTHENTICATED, STATUS.PERMISSION_DENIED),
     code: 'CA_TOKEN_REFUSED',
     text: ({ server, account }) =>
       `the CA refused the token: ${tokenOf(server)} has to be of ${agent(account)}, for audience istio-ca, and of the cluster ${JSON.stringify(server.clusterId)} as the CA knows it (CLUSTER_ID)`,
   },
   {
-    when: status(INVALID_ARGUMENT),
+    when: status(STATUS.INVALID_ARGUMENT),
     code: 'CA_REFUSED',
     text: () => 'the CA refused the request as invalid: SECRET_TTL may be more than its MAX_WORKLOAD_CERT_TTL',
   },
   {
-    when: status(RESOURCE_EXHAUSTED),
+    when: status(STATUS.RESOURCE_EXHAUSTED),
     code: 'CA_REFUSED',
     text: () => 'the CA refuses requests because it has too many',
   },
   {
-    when: status(UNIMPLEMENTED),
+    when: status(STATUS.UNIMPLEMENTED),
     code: 'CA_REFUSED',
     text: ({ where }) => `the server at ${where} is not a CA of istio's kind: check CA_ADDRESS`,
   },
   {
-    when: status(UNAVAILABLE),
+    when: status(STATUS.UNAVAILABLE),
     code: 'CA_UNREACHABLE',
     text: ({ where }) => `the connection to the CA at ${where} was lost, or it is shutting down`,
   },
@@ -196,31 +191,8 @@ const ANSWERS: readonly Case[] = [
   },
 ];
 
-/**
- * When a token in JWT form expires, ms since 1970; null for any other. It is not verified: this only explains what the CA
- * said.
- */
-function expiryOf(token: string | null): number | null {
-  try {
-    const payload: unknown = JSON.parse(Buffer.from(token?.split('.')[1] ?? '', 'base64url').toString());
-    const { exp } = payload as { exp?: unknown };
-    return typeof exp === 'number' && Math.abs(exp) < 8.64e12 ? exp * 1000 : null;
-  } catch {
-    return null;
-  }
-}
-
-const MAX_DETAILS = 300;
-
-/** The text of the other side, made safe to print: without our own token, control characters and great length. */
-function printable({ details, token }: CaFailure): string {
-  const text = token === null ? details : details.replaceAll(token, '***');
-  return text
-    .replace(/[^\x20-\x7e]+/g, ' ')
-    .replace(/^No connection established\. Last error: (Error: )?|\. Resolution note: *$/g, '')
-    .trim()
-    .slice(0, MAX_DETAILS);
-}
+/** What the library wraps the reason in. */
+const LIBRARY_PHRASES = /^No connection established\. Last error: (Error: )?|\. Resolution note:\s*$/g;
 
 function said(details: string): string {
   return details === '' ? '' : ` (${details})`;
@@ -230,14 +202,6 @@ function agent({ namespace, serviceAccount }: AgentAccount): string {
   return namespace === '' || serviceAccount === ''
     ? 'the service account of this agent'
     : `the service account of this agent (${namespace}/${serviceAccount})`;
-}
-
-function tokenOf({ token }: ControlPlaneServer): string {
-  return token.kind === 'file' ? `the token in ${token.path}` : 'the token in AUTH_TOKEN';
-}
-
-function rootsOf({ roots }: ControlPlaneServer): string {
-  return roots.kind === 'file' ? `CA_ROOT_CA (${roots.path})` : 'CA_ROOT_CA';
 }
 
 function iso(ms: number): string {

@@ -1,6 +1,8 @@
+import { expiryOf, placeOf, printable, rootsOf, tokenOf } from '../control-plane/failure.ts';
 import type { ControlPlaneServer } from '../control-plane/grpc.ts';
+import { STATUS } from '../control-plane/status.ts';
 import { CulvertError, messageOf } from '../errors.ts';
-import { STATUS, type StreamEnd } from './grpc-stream.ts';
+import type { StreamEnd } from './grpc-stream.ts';
 
 /** How a stream came to its end, for metrics and for what follows. */
 export type Termination =
@@ -37,7 +39,7 @@ export function kindOf(end: StreamEnd): string {
 
 /** One sentence that says what is wrong between this agent and the control plane and what to do about it. */
 export function explain(end: StreamEnd, server: ControlPlaneServer, token: string | null, now: number): string {
-  const where = server.address.replace(/^https:\/\//, '');
+  const where = placeOf(server);
   if (end.kind === 'connection') return explainConnection(end.error, server, where, now);
   const said = printable(end.message, token);
   return `${explainStatus(end.code, server, where, token, now)}${said === '' ? '' : ` (${said})`}`;
@@ -131,35 +133,6 @@ function codeOf(error: Error): string {
 function reasonOf(error: Error & { reason?: unknown }): string {
   return typeof error.reason === 'string' ? error.reason : messageOf(error);
 }
-
-/** When a JWT expires, in ms since 1970; null for anything else. It is not verified: this explains an answer. */
-function expiryOf(token: string): number | null {
-  try {
-    const { exp } = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString()) as { exp?: unknown };
-    return typeof exp === 'number' && Math.abs(exp) < 8.64e12 ? exp * 1000 : null;
-  } catch {
-    return null;
-  }
-}
-
-function tokenOf({ token }: ControlPlaneServer): string {
-  return token.kind === 'file' ? `the token in ${token.path}` : 'the token in AUTH_TOKEN';
-}
-
-function rootsOf({ roots }: ControlPlaneServer): string {
-  return roots.kind === 'file' ? `XDS_ROOT_CA (${roots.path})` : 'XDS_ROOT_CA';
-}
-
-/** The text of the other side: bounded, in one line, and without our own token. */
-function printable(text: string, token: string | null): string {
-  const safe = token === null ? text : text.replaceAll(token, '***');
-  return safe
-    .replace(/[^\x20-\x7e]+/g, ' ')
-    .trim()
-    .slice(0, MAX_DETAIL);
-}
-
-const MAX_DETAIL = 300;
 
 const CONNECTION_CODES: ReadonlySet<string> = new Set(['TIMEOUT', 'NOT_HTTP2', 'CONNECTION_LOST']);
 

@@ -6,6 +6,8 @@
  */
 import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders } from 'node:http2';
 import type { TLSSocket } from 'node:tls';
+import { checkServerNames, destinationOf } from '../control-plane/server-names.ts';
+import { STATUS } from '../control-plane/status.ts';
 import { CulvertError } from '../errors.ts';
 
 export interface GrpcServer {
@@ -52,20 +54,6 @@ export interface GrpcStream {
   /** Ends the call without a further word; no handler is called any more. */
   close(): void;
 }
-
-/** Status codes of gRPC that are told apart here. */
-export const STATUS = {
-  CANCELLED: 1,
-  UNKNOWN: 2,
-  INVALID_ARGUMENT: 3,
-  DEADLINE_EXCEEDED: 4,
-  PERMISSION_DENIED: 7,
-  RESOURCE_EXHAUSTED: 8,
-  UNIMPLEMENTED: 12,
-  INTERNAL: 13,
-  UNAVAILABLE: 14,
-  UNAUTHENTICATED: 16,
-} as const;
 
 /** Connects, with a connection of its own, and starts the call. */
 export function openGrpcStream({ server, path, headers, handlers }: GrpcStreamOptions): GrpcStream {
@@ -183,11 +171,10 @@ export function openGrpcStream({ server, path, headers, handlers }: GrpcStreamOp
 function connectTls(server: GrpcServer, settled: (error: Error | null) => void): TLSSocket {
   const tls = process.getBuiltinModule('node:tls');
   const { isIP } = process.getBuiltinModule('node:net');
-  const { hostname, port } = new URL(server.address);
-  const host = hostname.replace(/^\[|\]$/g, '');
+  const { host, port } = destinationOf(server.address);
   const socket = tls.connect({
     host,
-    port: Number(port || 443),
+    port,
     ca: server.roots,
     // An intermediate may be the trust anchor, as with rustls.
     allowPartialTrustChain: true,
@@ -195,11 +182,7 @@ function connectTls(server: GrpcServer, settled: (error: Error | null) => void):
     minVersion: 'TLSv1.2',
     // An address is not allowed as server name (RFC 6066 §3).
     ...(isIP(host) === 0 ? { servername: host } : {}),
-    checkServerIdentity(_, certificate) {
-      const error = tls.checkServerIdentity(host, certificate);
-      if (error === undefined || server.altHostname === null) return error;
-      return tls.checkServerIdentity(server.altHostname, certificate);
-    },
+    checkServerIdentity: (_, certificate) => checkServerNames(host, server.altHostname, certificate),
   });
   const settle = (error: Error | null) => {
     clearTimeout(timer);
