@@ -2,16 +2,18 @@
  * The delta ADS client: keeps a stream to the control plane and the mesh state in step with it (spec §9). Loaded only when
  * there is a control plane.
  */
+
+import { createBackoff } from '../backoff.ts';
 import { type ControlPlaneServer, readRoots, readToken } from '../control-plane/grpc.ts';
+import { STATUS } from '../control-plane/status.ts';
 import { CulvertError, messageOf } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
 import type { LocalLayer, Overlay } from '../state/local-layer.ts';
 import type { MeshStore } from '../state/mesh-state.ts';
-import { createBackoff } from '../zds/backoff.ts';
 import { ADDRESS, AUTHORIZATION, encodeRequest, encodeVersions, type Node, type TypeUrl } from './delta.ts';
 import { createDemands, type Demands } from './demands.ts';
 import { explain, kindOf, type Termination, terminationOf } from './failure.ts';
-import { type GrpcStream, type MessagePiece, openGrpcStream, STATUS, type StreamEnd } from './grpc-stream.ts';
+import { type GrpcStream, type MessagePiece, openGrpcStream, type StreamEnd } from './grpc-stream.ts';
 import { Intake, type ResponseIntake, type TakenIn } from './intake.ts';
 import type { KnownResources, Push } from './known.ts';
 

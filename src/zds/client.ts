@@ -1,8 +1,8 @@
 import { connectSeqPacket, type Packet, type SeqPacketConnection } from '../../native/seqpacket.ts';
+import { createBackoff } from '../backoff.ts';
 import { CulvertError, messageOf } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
 import { adoptNetns, closeDescriptors, type NetnsHandle } from '../netns/handle.ts';
-import { createBackoff } from './backoff.ts';
 import { decodeRequest, encodeHello, encodeResponse } from './codec.ts';
 import type { ZdsSession } from './session.ts';
 import type { Timers, WorkloadRequest } from './types.ts';

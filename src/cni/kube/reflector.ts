@@ -1,6 +1,6 @@
+import { createBackoff } from '../../backoff.ts';
 import { messageOf } from '../../errors.ts';
 import type { Logger } from '../../log/logger.ts';
-import { createBackoff } from '../../zds/backoff.ts';
 import { type KubeApi, KubeError } from './api.ts';
 import { fields, text } from './objects.ts';
 

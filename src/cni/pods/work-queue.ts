@@ -1,4 +1,4 @@
-import { type Backoff, createBackoff } from '../../zds/backoff.ts';
+import { type Backoff, createBackoff } from '../../backoff.ts';
 
 /**
  * Work by key: what is asked for while the key's work runs is done once more afterwards, never at the same time. Failed
