@@ -38,7 +38,7 @@ export function buildBaggage(workload: Baggage): string {
  * comes twice the later one counts.
  */
 export function parseBaggage(header: string): Baggage {
-  const baggage = { ...UNKNOWN };
+  const baggage = { ...UNKNOWN_BAGGAGE };
   const members = header.slice(0, MAX_HEADER_LENGTH).split(',', MAX_MEMBERS);
   for (const member of members) {
     const equals = member.indexOf('=');
@@ -70,7 +70,8 @@ const FIELDS: ReadonlyMap<string, Exclude<keyof Baggage, 'workloadType' | 'workl
   ['cloud.availability_zone', 'zone'],
 ]);
 
-const UNKNOWN: Baggage = {
+/** Of a workload of which nothing is known. */
+export const UNKNOWN_BAGGAGE: Baggage = {
   clusterId: '',
   namespace: '',
   workloadType: '',

@@ -3,7 +3,7 @@
  * incumbent's (spec §12.2, §12.3), so that dashboards and alerts keep working; `culvert_…` are its own.
  */
 import type { Family } from './family.ts';
-import { LEADING_LABELS, TRAILING_LABELS } from './traffic-labels.ts';
+import { LEADING_LABELS, SOURCE_LABELS, TRAILING_LABELS } from './traffic-labels.ts';
 
 export const PROCESS = {
   openFds: gauge('process_open_fds', 'Number of open file descriptors'),
@@ -97,17 +97,7 @@ export const EARLY_DENIES = counter(
 export const ON_DEMAND_DNS = counter(
   'istio_on_demand_dns',
   'The total number of requests that used on-demand DNS (unstable).',
-  [
-    'source_workload',
-    'source_canonical_service',
-    'source_canonical_revision',
-    'source_workload_namespace',
-    'source_principal',
-    'source_app',
-    'source_version',
-    'source_cluster',
-    'hostname',
-  ],
+  [...SOURCE_LABELS, 'hostname'],
 );
 
 /** `result`: ejected, spared (too many of its service are left out already) */

@@ -28,9 +28,8 @@ export const RESPONSE_FLAGS = [
 ] as const;
 export type ResponseFlag = (typeof RESPONSE_FLAGS)[number];
 
-/** Labels before `response_flags`, in the incumbent's order. */
-export const LEADING_LABELS = [
-  'reporter',
+/** What is said of the source of a connection, in the incumbent's order. */
+export const SOURCE_LABELS = [
   'source_workload',
   'source_canonical_service',
   'source_canonical_revision',
@@ -39,6 +38,12 @@ export const LEADING_LABELS = [
   'source_app',
   'source_version',
   'source_cluster',
+] as const;
+
+/** Labels before `response_flags`, in the incumbent's order. */
+export const LEADING_LABELS = [
+  'reporter',
+  ...SOURCE_LABELS,
   'destination_service',
   'destination_service_namespace',
   'destination_service_name',

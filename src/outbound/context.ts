@@ -1,5 +1,5 @@
 import type { ConnectionContext } from '../filters/connection.ts';
-import type { Baggage } from '../hbone/baggage.ts';
+import { type Baggage, UNKNOWN_BAGGAGE } from '../hbone/baggage.ts';
 import { formatSocketAddress } from '../netns/address.ts';
 import type { OutboundPlan, PlannedEndpoint } from '../routing/plan.ts';
 
@@ -23,7 +23,7 @@ export function contextOf(
   const destination =
     farEnd === null
       ? endpoint.destination
-      : { uid: '', name: '', ...(farEnd.baggage ?? UNKNOWN), identity: farEnd.identity };
+      : { uid: '', name: '', ...(farEnd.baggage ?? UNKNOWN_BAGGAGE), identity: farEnd.identity };
   return {
     source: plan.source,
     destination,
@@ -48,14 +48,3 @@ export function sharedContext(plan: ForwardPlan, endpoint: PlannedEndpoint): Con
   }
   return context;
 }
-
-const UNKNOWN: Baggage = {
-  clusterId: '',
-  namespace: '',
-  workloadType: '',
-  workloadName: '',
-  canonicalName: '',
-  canonicalRevision: '',
-  region: '',
-  zone: '',
-};
