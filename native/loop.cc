@@ -285,6 +285,14 @@ napi_value Guarded(napi_env env, napi_callback_info info) {
   }
 }
 
+// A method whose only argument is a channel.
+template <auto Method>
+napi_value OnChannel(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (Channel* channel = call.Target()) (call.loop->*Method)(channel);
+  return nullptr;
+}
+
 std::string Text(Napi::Value value) { return value.IsString() ? value.As<Napi::String>().Utf8Value() : std::string(); }
 
 napi_value Attach(napi_env env, napi_callback_info info) {
@@ -303,18 +311,6 @@ napi_value Deliver(napi_env env, napi_callback_info info) {
   size_t offset = call.U32(1);
   size_t n = call.U32(2);
   if (channel != nullptr && call.loop->InMemory(offset, n)) call.loop->Deliver(channel, call.loop->memory() + offset, n);
-  return nullptr;
-}
-
-napi_value DeliverEnd(napi_env env, napi_callback_info info) {
-  Call call(env, info);
-  if (Channel* channel = call.Target()) call.loop->DeliverEnd(channel);
-  return nullptr;
-}
-
-napi_value DeliverReset(napi_env env, napi_callback_info info) {
-  Call call(env, info);
-  if (Channel* channel = call.Target()) call.loop->DeliverReset(channel);
   return nullptr;
 }
 
@@ -380,24 +376,12 @@ napi_value Resume(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-napi_value Shutdown(napi_env env, napi_callback_info info) {
-  Call call(env, info);
-  if (Channel* channel = call.Target()) call.loop->Shutdown(channel);
-  return nullptr;
-}
-
 napi_value Close(napi_env env, napi_callback_info info) {
   Call call(env, info);
   Channel* channel = call.Target();
   napi_value result = nullptr;
   napi_get_boolean(env, channel == nullptr || call.loop->Close(channel), &result);
   return result;
-}
-
-napi_value Reset(napi_env env, napi_callback_info info) {
-  Call call(env, info);
-  if (Channel* channel = call.Target()) call.loop->Reset(channel);
-  return nullptr;
 }
 
 // startTls(channel, context, server, identities, trustDomain, logSecrets) → null, or what is wrong.
@@ -604,9 +588,9 @@ Napi::Value CreateLoop(const Napi::CallbackInfo& info) {
   napi_add_async_cleanup_hook(env, OnEnvironmentExit, cleanup, &cleanup->handle);
   Napi::Object result = Napi::Object::New(env);
   const std::pair<const char*, napi_callback> functions[] = {
-      {"attach", Attach}, {"attachMemory", AttachMemory}, {"deliver", Deliver}, {"deliverEnd", DeliverEnd}, {"deliverReset", DeliverReset}, {"take", Take},
+      {"attach", Attach}, {"attachMemory", AttachMemory}, {"deliver", Deliver}, {"deliverEnd", OnChannel<&Loop::DeliverEnd>}, {"deliverReset", OnChannel<&Loop::DeliverReset>}, {"take", Take},
       {"connect", Connect}, {"write", Write}, {"writeFrame", WriteFrame}, {"flush", Flush}, {"resume", Resume},
-      {"shutdown", Shutdown}, {"close", Close}, {"reset", Reset}, {"startTls", Guarded<StartTls>}, {"errorText", Guarded<ErrorText>}, {"peer", Guarded<Peer>},
+      {"shutdown", OnChannel<&Loop::Shutdown>}, {"close", Close}, {"reset", OnChannel<&Loop::Reset>}, {"startTls", Guarded<StartTls>}, {"errorText", Guarded<ErrorText>}, {"peer", Guarded<Peer>},
       {"tcpInfo", Guarded<TcpInfo>}, {"localPort", LocalPort}, {"detach", Detach}, {"listen", Listen}, {"closeListener", CloseListener}, {"resumeListener", ResumeListener},
       {"newTlsContext", Guarded<NewTlsContext>}, {"freeTlsContext", FreeTlsContext}, {"setRevocations", Guarded<SetRevocations>}, {"setStreamOptions", SetStreamOptions}, {"count", Count}, {"trim", Trim}, {"stop", Stop},
   };
