@@ -1,6 +1,12 @@
-import { type ChannelError, type ChannelHandler, type ChannelId, ChannelLoop, NO_LIMIT } from '../../native/channel.ts';
-import { listenTcp, raiseNofileLimit } from '../../native/netns.ts';
+import {
+  type ChannelError,
+  type ChannelHandler,
+  type ChannelId,
+  type ChannelLoop,
+  NO_LIMIT,
+} from '../../native/channel.ts';
 import type { Pod } from '../../src/demo/pod-network.ts';
+import { loopServing } from './own-loop.ts';
 
 /** Downloads from one pod to another. Both ends are held by this process, on culvert's own channels. */
 export interface Downloads {
@@ -21,27 +27,7 @@ const CHUNK = 64 * 1024;
 const QUEUE = 128 * 1024;
 
 export function downloads(client: Pod, server: Pod): Downloads {
-  raiseNofileLimit();
-  const loop = new ChannelLoop((error) => {
-    throw error;
-  });
-  const options = { mark: 0, keepalive: null, userTimeoutMs: 0 };
-  const { fd } = listenTcp(server.netns.fd, server.ipv4, PORT, {
-    ...options,
-    reusePort: false,
-    transparent: 'no',
-    backlog: 4096,
-    dualStack: false,
-  });
-  loop.listen(fd, false, {
-    accepted: ({ channel }) => {
-      loop.adopt(channel, new Sending(loop, channel));
-      loop.resume(channel, NO_LIMIT);
-    },
-    failed: (error) => {
-      throw error;
-    },
-  });
+  const loop = loopServing(server, PORT, (loop, channel) => new Sending(loop, channel));
   let held: Fetching[] = [];
   return {
     async connect(count) {

@@ -2,19 +2,11 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { test } from 'node:test';
-import { type ChannelHandler, NO_LIMIT } from '../../native/channel.ts';
+import { type ChannelHandler, NO_HANDLER, NO_LIMIT } from '../../native/channel.ts';
 import { assertNothingOpened, openDescriptors } from '../support/descriptors.ts';
 import { listenSomewhere, testLoop } from './side.ts';
 
-const silent: ChannelHandler = {
-  data: () => NO_LIMIT,
-  connected() {},
-  secured() {},
-  ended() {},
-  drained() {},
-  failed() {},
-  closed() {},
-};
+const silent: ChannelHandler = { ...NO_HANDLER, data: () => NO_LIMIT };
 
 test('a connection that was given up is served under its descriptor, with what had arrived before', async (t) => {
   const loop = testLoop(t);

@@ -2,21 +2,13 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
-import { type Accepted, type ChannelHandler, ChannelLoop, NO_LIMIT } from '../../native/channel.ts';
+import { type Accepted, type ChannelHandler, ChannelLoop, NO_HANDLER, NO_LIMIT } from '../../native/channel.ts';
 import { listenTcp, OWN_NETNS } from '../../native/netns.ts';
 import { plainListener } from '../support/tcp.ts';
 
 const LOCALHOST = '127.0.0.1';
 
-const silent: ChannelHandler = {
-  data: () => NO_LIMIT,
-  connected() {},
-  secured() {},
-  ended() {},
-  drained() {},
-  failed() {},
-  closed() {},
-};
+const silent: ChannelHandler = { ...NO_HANDLER, data: () => NO_LIMIT };
 
 function loopOf(t: TestContext, onBug: (error: unknown) => void = (error) => assert.fail(String(error))): ChannelLoop {
   const loop = new ChannelLoop(onBug);

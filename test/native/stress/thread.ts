@@ -5,6 +5,7 @@ import {
   type ChannelHandler,
   type ChannelId,
   ChannelLoop,
+  NO_HANDLER,
   type TlsMaterial,
 } from '../../../native/channel.ts';
 import { OWN_NETNS } from '../../../native/netns.ts';
@@ -164,7 +165,7 @@ class Passage implements ChannelHandler {
   constructor(client: ChannelId, id: number, tiny: boolean) {
     const ports = order.ports[Math.floor(random() * order.ports.length)]!;
     this.#client = client;
-    loop.adopt(client, { ...silent, failed: () => this.failed() });
+    loop.adopt(client, { ...NO_HANDLER, failed: () => this.failed() });
     this.#server = loop.connect(
       tiny ? order.netns : OWN_NETNS,
       LOCAL,
@@ -194,16 +195,6 @@ class Passage implements ChannelHandler {
   drained(): void {}
   closed(): void {}
 }
-
-const silent: ChannelHandler = {
-  data: () => 0,
-  connected() {},
-  secured() {},
-  ended() {},
-  drained() {},
-  failed() {},
-  closed() {},
-};
 
 function listen(fd: number, tls: boolean, tiny: boolean): void {
   loop.listen(fd, false, {
