@@ -6,6 +6,8 @@ import { serveMetrics } from '../admin/metrics-server.ts';
 import { createReadiness } from '../admin/readiness.ts';
 import type { Environment } from '../config/config.ts';
 import { CulvertError, messageOf } from '../errors.ts';
+import { createKubeApi, isConflict, isNotFound, type KubeApi } from '../kube/api.ts';
+import { type Reflector, startReflector } from '../kube/reflector.ts';
 import { createLineWriter } from '../log/line-writer.ts';
 import { createLogger, type Logger } from '../log/logger.ts';
 import { expose } from '../metrics/exposition.ts';
@@ -25,10 +27,8 @@ import { type ConfFile, INCUMBENT_TYPE, PLUGIN_TYPE, pluginTypes } from './insta
 import { readConfFiles, removeFile } from './install/files.ts';
 import { startInstaller, uninstallPlugin } from './install/installer.ts';
 import { type Ending, whyEnding } from './install/shutdown.ts';
-import { createKubeApi, type KubeApi, KubeError } from './kube/api.ts';
 import { type NamespaceObject, type PodObject, REDIRECTION, readNamespace, readPod } from './kube/objects.ts';
 import { createProvisionalPods } from './kube/provisional-pods.ts';
-import { type Reflector, startReflector } from './kube/reflector.ts';
 import { NODE_AGENT } from './metrics.ts';
 import { createPluginHandler } from './plugin/handler.ts';
 import type { SandboxPod } from './plugin/request.ts';
@@ -395,7 +395,7 @@ function watchMesh(
       pod = await findPod(sandbox);
     } catch (error) {
       // It was deleted while its sandbox was made: there is nothing to protect.
-      if (error instanceof KubeError && error.status === 404) return null;
+      if (isNotFound(error)) return null;
       throw error;
     }
     if (pod === null) return null;
@@ -460,8 +460,7 @@ async function annotate(
       metadata: { uid: pod.uid, annotations: { [REDIRECTION]: value } },
     });
   } catch (error) {
-    const gone = error instanceof KubeError && (error.status === 404 || error.status === 409);
-    if (!gone) throw error;
+    if (!isNotFound(error) && !isConflict(error)) throw error;
   }
 }
 

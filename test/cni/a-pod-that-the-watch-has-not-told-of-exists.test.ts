@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { KubeError } from '../../src/cni/kube/api.ts';
 import { type PodObject, readPod } from '../../src/cni/kube/objects.ts';
 import { createProvisionalPods } from '../../src/cni/kube/provisional-pods.ts';
+import { KubeError } from '../../src/kube/api.ts';
 import { eventually } from './support/eventually.ts';
 
 const object = (uid: string, phase = 'Running') => ({

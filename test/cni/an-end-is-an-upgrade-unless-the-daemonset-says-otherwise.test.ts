@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { wantsNode, whyEnding } from '../../src/cni/install/shutdown.ts';
-import { type KubeApi, KubeError } from '../../src/cni/kube/api.ts';
+import { type KubeApi, KubeError } from '../../src/kube/api.ts';
 
 const NODE = { metadata: { name: 'n1', labels: { zone: 'a', size: '8' } } };
 const affinity = (...terms: unknown[]) => ({

@@ -1,7 +1,5 @@
 import { CulvertError, messageOf } from '../../errors.ts';
-
-/** Labels of an object; they need not have a prototype. */
-export type Labels = Readonly<Record<string, string>>;
+import type { Labels } from '../../kube/object.ts';
 
 /** A Kubernetes LabelSelector: every requirement must hold. None at all matches everything. */
 export type LabelSelector = readonly Requirement[];

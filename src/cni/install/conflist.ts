@@ -1,5 +1,5 @@
 import { CulvertError, messageOf } from '../../errors.ts';
-import { fields, text } from '../kube/objects.ts';
+import { fields, text } from '../../kube/object.ts';
 
 /** `type` of the plugin: the name of its executable. */
 export const PLUGIN_TYPE = 'culvert-cni';

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from '../../errors.ts';
-import { type KubeApi, KubeError } from '../kube/api.ts';
-import { fields, text } from '../kube/objects.ts';
+import { type KubeApi, KubeError } from '../../kube/api.ts';
+import { fields, text } from '../../kube/object.ts';
 
 /** Why the node agent ends, as far as it can be told. */
 export type Ending =

@@ -1,5 +1,5 @@
+import { fields, type Labels, labels, text } from '../../kube/object.ts';
 import { canonicalIp } from '../../netns/address.ts';
-import type { Labels } from '../enrolment/selectors.ts';
 
 /** What the node agent keeps of a Pod object. */
 export interface PodObject {
@@ -64,16 +64,4 @@ export function readNamespace(object: unknown): NamespaceObject | null {
   const meta = fields(fields(object).metadata);
   const name = text(meta.name);
   return name === '' ? null : { name, labels: labels(meta.labels) };
-}
-
-export function fields(value: unknown): Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
-}
-
-export function text(value: unknown): string {
-  return typeof value === 'string' ? value : '';
-}
-
-function labels(value: unknown): Labels {
-  return Object.fromEntries(Object.entries(fields(value)).filter(([, text]) => typeof text === 'string')) as Labels;
 }

@@ -1,4 +1,4 @@
-import { type KubeApi, KubeError } from './api.ts';
+import { isNotFound, type KubeApi } from '../../kube/api.ts';
 import { type PodObject, readPod } from './objects.ts';
 
 /** Pods that a plugin has asked about before the watch told of them. They count as existing until somebody knows better. */
@@ -47,7 +47,7 @@ export function createProvisionalPods({ api, onChange, askMs = 60_000 }: Provisi
       const pod = readPod(await api.get(`/api/v1/namespaces/${asked.namespace}/pods/${asked.name}`));
       return pod?.uid === asked.uid ? pod : null;
     } catch (error) {
-      return error instanceof KubeError && error.status === 404 ? null : asked;
+      return isNotFound(error) ? null : asked;
     }
   }
 

@@ -1,5 +1,5 @@
 import { CulvertError } from '../../errors.ts';
-import { fields, text } from '../kube/objects.ts';
+import { fields, text } from '../../kube/object.ts';
 
 /**
  * What the CNI plugin asks (native/cni-plugin): one packet on a SOCK_SEQPACKET socket, with the pod's network namespace

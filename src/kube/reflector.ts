@@ -1,8 +1,8 @@
-import { createBackoff } from '../../backoff.ts';
-import { messageOf } from '../../errors.ts';
-import type { Logger } from '../../log/logger.ts';
+import { createBackoff } from '../backoff.ts';
+import { messageOf } from '../errors.ts';
+import type { Logger } from '../log/logger.ts';
 import { type KubeApi, KubeError } from './api.ts';
-import { fields, text } from './objects.ts';
+import { fields, text } from './object.ts';
 
 /**
  * A copy of a list of Kubernetes objects that is kept up to date: it lists once and then watches. A watch goes on where
@@ -72,7 +72,7 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
         if (ended.signal.aborted) return;
         failures++;
         if (error instanceof KubeError && error.status === GONE) version = null;
-        const waitMs = Math.round(backoff.next());
+        const waitMs = Math.max(Math.round(backoff.next()), error instanceof KubeError ? error.retryAfterMs : 0);
         log.warn('kube', 'lost sight of objects, trying again', { path, error: messageOf(error), wait_ms: waitMs });
         await pause(waitMs);
       }

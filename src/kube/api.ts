@@ -5,14 +5,27 @@
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import type { Agent, RequestOptions } from 'node:https';
-import { CulvertError, messageOf } from '../../errors.ts';
-import { fields, text } from './objects.ts';
+import { CulvertError, messageOf } from '../errors.ts';
+import { fields, text } from './object.ts';
 
+/** Paths are those of the server, e.g. `/api/v1/pods`. What changes an object resolves with what it has become. */
 export interface KubeApi {
   /** @throws KubeError */
   get(path: string): Promise<unknown>;
+  /** POST to a collection, or to a resource that answers (TokenReview). @throws KubeError; a conflict when it exists */
+  create(path: string, object: unknown): Promise<unknown>;
+  /** PUT. With `metadata.resourceVersion` only when nobody has changed it meanwhile. @throws KubeError */
+  replace(path: string, object: unknown): Promise<unknown>;
   /** A JSON merge patch (RFC 7386). @throws KubeError */
-  mergePatch(path: string, patch: unknown): Promise<void>;
+  mergePatch(path: string, patch: unknown): Promise<unknown>;
+  /**
+   * Server-side apply: `object` holds all that `fieldManager` wants to own, of the object or of the subresource at the
+   * end of `path`. Fields of others that it names are taken over. Creates the object when there is none.
+   * @throws KubeError
+   */
+  apply(path: string, object: unknown, fieldManager: string): Promise<unknown>;
+  /** @throws KubeError; a conflict when `preconditions` name another object than there is */
+  delete(path: string, preconditions?: { readonly uid?: string; readonly resourceVersion?: string }): Promise<void>;
   /**
    * Hands over each line of an endless answer. Resolves when the server ends it.
    * @param idleMs longest silence, in ms
@@ -27,12 +40,30 @@ export type KubeErrorCode = 'KUBE_STATUS' | 'KUBE_UNREACHABLE' | 'KUBE_STALLED' 
 export class KubeError extends CulvertError<KubeErrorCode> {
   /** The HTTP status; 0 when there was none. */
   readonly status: number;
+  /** How long the API server asks to be left alone (Retry-After), in ms; 0 when it did not say. */
+  readonly retryAfterMs: number;
 
-  constructor(code: KubeErrorCode, message: string, status = 0, options?: { cause?: unknown }) {
+  constructor(
+    code: KubeErrorCode,
+    message: string,
+    status = 0,
+    options: { cause?: unknown; retryAfterMs?: number } = {},
+  ) {
     super(code, message, options);
     this.name = 'KubeError';
     this.status = status;
+    this.retryAfterMs = options.retryAfterMs ?? 0;
   }
+}
+
+/** The object, or the kind, does not exist. */
+export function isNotFound(error: unknown): boolean {
+  return error instanceof KubeError && error.status === 404;
+}
+
+/** The object exists already, or is not the one or not as it was expected to be. */
+export function isConflict(error: unknown): boolean {
+  return error instanceof KubeError && error.status === 409;
 }
 
 export interface KubeApiOptions {
@@ -51,11 +82,17 @@ export function createKubeApi({ host, port, serviceAccountDir, timeoutMs = 15_00
   const server = `https://${host.includes(':') ? `[${host}]` : host}:${port}`;
 
   return {
-    async get(path) {
-      return await request('GET', path, null);
+    get: (path) => request('GET', path, null),
+    create: (path, object) => request('POST', path, json(object)),
+    replace: (path, object) => request('PUT', path, json(object)),
+    mergePatch: (path, patch) => request('PATCH', path, { ...json(patch), type: 'application/merge-patch+json' }),
+    apply(path, object, fieldManager) {
+      const target = `${path}?${new URLSearchParams({ fieldManager, force: 'true' })}`;
+      // Every JSON text is YAML.
+      return request('PATCH', target, { ...json(object), type: 'application/apply-patch+yaml' });
     },
-    async mergePatch(path, patch) {
-      await request('PATCH', path, JSON.stringify(patch));
+    async delete(path, preconditions) {
+      await request('DELETE', path, preconditions === undefined ? null : json({ preconditions }));
     },
     async lines(path, onLine, idleMs, signal) {
       const watchdog = createWatchdog(`${server}${path}: nothing came for ${idleMs} ms`, idleMs, signal);
@@ -75,7 +112,7 @@ export function createKubeApi({ host, port, serviceAccountDir, timeoutMs = 15_00
     close: () => agent.destroy(),
   };
 
-  async function request(method: string, path: string, body: string | null): Promise<unknown> {
+  async function request(method: string, path: string, body: Body | null): Promise<unknown> {
     const watchdog = createWatchdog(`${server}${path}: no answer within ${timeoutMs} ms`, timeoutMs, null);
     try {
       const response = await send(method, path, body, agent, watchdog.signal);
@@ -96,7 +133,7 @@ export function createKubeApi({ host, port, serviceAccountDir, timeoutMs = 15_00
   function send(
     method: string,
     path: string,
-    body: string | null,
+    body: Body | null,
     agent: Agent | null,
     signal: AbortSignal,
   ): Promise<IncomingMessage> {
@@ -112,15 +149,10 @@ export function createKubeApi({ host, port, serviceAccountDir, timeoutMs = 15_00
           headers: {
             authorization: `Bearer ${readFileSync(`${serviceAccountDir}/token`, 'utf8').trim()}`,
             accept: 'application/json',
-            ...(body === null
-              ? {}
-              : { 'content-type': 'application/merge-patch+json', 'content-length': Buffer.byteLength(body) }),
+            ...(body === null ? {} : { 'content-type': body.type, 'content-length': Buffer.byteLength(body.text) }),
           },
         };
-        https
-          .request(`${server}${path}`, options, resolve)
-          .on('error', unreachable)
-          .end(body ?? undefined);
+        https.request(`${server}${path}`, options, resolve).on('error', unreachable).end(body?.text);
       } catch (cause) {
         // The token or the roots cannot be read.
         unreachable(cause);
@@ -129,9 +161,20 @@ export function createKubeApi({ host, port, serviceAccountDir, timeoutMs = 15_00
   }
 }
 
+interface Body {
+  readonly type: string;
+  readonly text: string;
+}
+
+function json(value: unknown): Body {
+  return { type: 'application/json', text: JSON.stringify(value) };
+}
+
 /** Long enough for any object that etcd takes (1.5 MiB), as JSON. */
 const MAX_LINE_CHARACTERS = 8 * 1024 * 1024;
 const MAX_BODY_BYTES = 64 * 1024 * 1024;
+/** Nobody is left alone for longer, whatever is asked for. */
+const MAX_RETRY_AFTER_MS = 60_000;
 
 async function readLines(response: IncomingMessage, onLine: (line: string) => void): Promise<void> {
   let rest = '';
@@ -167,7 +210,9 @@ async function statusError(method: string, path: string, response: IncomingMessa
     // Not a Status object: the status line has to do.
   }
   const hint = status === 401 || status === 403 ? ' (look at the ServiceAccount and its ClusterRole)' : '';
-  return new KubeError('KUBE_STATUS', `${method} ${path}: ${status} ${reason}${hint}`, status);
+  const seconds = Number(response.headers['retry-after'] ?? 0);
+  const retryAfterMs = seconds > 0 ? Math.min(seconds * 1000, MAX_RETRY_AFTER_MS) : 0;
+  return new KubeError('KUBE_STATUS', `${method} ${path}: ${status} ${reason}${hint}`, status, { retryAfterMs });
 }
 
 /** Ends a request by the clock or by its owner, and tells which of the two it was. */

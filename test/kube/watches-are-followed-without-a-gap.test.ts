@@ -7,10 +7,10 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { createKubeApi } from '../../src/cni/kube/api.ts';
 import { readNamespace } from '../../src/cni/kube/objects.ts';
-import { startReflector } from '../../src/cni/kube/reflector.ts';
-import { eventually } from './support/eventually.ts';
+import { createKubeApi } from '../../src/kube/api.ts';
+import { startReflector } from '../../src/kube/reflector.ts';
+import { eventually } from '../cni/support/eventually.ts';
 
 interface Watch {
   readonly version: string;
@@ -195,4 +195,20 @@ test('an API server that refuses is asked again, and the remedy is named', async
   put('a');
   await reflector.synced;
   assert.ok(reflector.failures() >= 2);
+});
+
+test('an API server that has too much to do is left alone for as long as it asks', async (t) => {
+  const { state, follow, warnings } = await apiServer(t);
+  state.broken = (response) => {
+    response.writeHead(429, { 'retry-after': '1' });
+    response.end(JSON.stringify({ kind: 'Status', message: 'too many requests' }));
+  };
+  const started = performance.now();
+  const reflector = follow();
+  await eventually('refused', () => warnings.length === 1);
+  assert.match(warnings[0]!, /429 too many requests/);
+  state.broken = null;
+  await reflector.synced;
+  assert.ok(performance.now() - started >= 1000);
+  assert.equal(reflector.failures(), 1);
 });
