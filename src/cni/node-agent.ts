@@ -7,6 +7,7 @@ import { createReadiness } from '../admin/readiness.ts';
 import type { Environment } from '../config/config.ts';
 import { CulvertError, messageOf } from '../errors.ts';
 import { createKubeApi, isConflict, isNotFound, type KubeApi } from '../kube/api.ts';
+import { metadataOf, text } from '../kube/object.ts';
 import { type Reflector, startReflector } from '../kube/reflector.ts';
 import { createLineWriter } from '../log/line-writer.ts';
 import { createLogger, type Logger } from '../log/logger.ts';
@@ -334,10 +335,9 @@ function watchMesh(
     api,
     path: '/api/v1/namespaces',
     read: readNamespace,
-    key: ({ name }) => name,
-    onChange(before, after) {
+    key: (object) => text(metadataOf(object).name),
+    onChange(_before, after, name) {
       events.onNamespaces();
-      const name = (after ?? before)!.name;
       // A pod of its own labels does not depend on its namespace, but looking is cheap.
       if (after !== null) for (const pod of pods.values()) if (pod.namespace === name) events.onPod(pod.uid, 'update');
     },
@@ -348,11 +348,10 @@ function watchMesh(
     path: '/api/v1/pods',
     query: { fieldSelector: `spec.nodeName=${config.nodeName}` },
     read: readPod,
-    key: ({ uid }) => uid,
-    onChange(before, after) {
-      const pod = (after ?? before)!;
-      provisional.settle(pod.uid);
-      events.onPod(pod.uid, after === null ? 'delete' : before === null ? 'add' : 'update');
+    key: (object) => text(metadataOf(object).uid),
+    onChange(before, after, uid) {
+      provisional.settle(uid);
+      events.onPod(uid, after === null ? 'delete' : before === null ? 'add' : 'update');
     },
     log,
   });

@@ -19,7 +19,10 @@ export interface Kind<T = unknown> {
   read(object: unknown): T | null;
 }
 
-/** `before` is null for a new object, `after` for one that is gone. */
+/**
+ * `before` is null for a new object, `after` for one that is gone or of no interest any more. Both are null when a rejected
+ * object is gone that never had a good version.
+ */
 export interface ObjectChange {
   readonly kind: Kind;
   /** `namespace/name`, or `name` of a kind without namespaces. */

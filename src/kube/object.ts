@@ -11,6 +11,10 @@ export function text(value: unknown): string {
   return typeof value === 'string' ? value : '';
 }
 
+export function metadataOf(object: unknown): Readonly<Record<string, unknown>> {
+  return fields(fields(object).metadata);
+}
+
 export function labels(value: unknown): Labels {
   return Object.fromEntries(Object.entries(fields(value)).filter(([, text]) => typeof text === 'string')) as Labels;
 }

@@ -1,8 +1,8 @@
 import { createBackoff } from '../backoff.ts';
 import { messageOf } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
-import { type KubeApi, KubeError } from './api.ts';
-import { fields, text } from './object.ts';
+import { isNotFound, type KubeApi, KubeError } from './api.ts';
+import { fields, metadataOf, text } from './object.ts';
 
 /**
  * A copy of a list of Kubernetes objects that is kept up to date: it lists once and then watches. A watch goes on where
@@ -20,37 +20,51 @@ export interface Reflector<T> {
 }
 
 export interface ReflectorOptions<T> {
-  readonly api: KubeApi;
+  readonly api: Pick<KubeApi, 'get' | 'lines'>;
   /** e.g. `/api/v1/pods` */
   readonly path: string;
   readonly query?: Readonly<Record<string, string>>;
-  /** Null for an object that cannot be used; it is passed over. */
+  /** Whether the API server may not know the kind. It is looked for from time to time, and counts as an empty list. */
+  readonly optional?: boolean;
+  /** By which an object is known; "" for one that is passed over. */
+  readonly key: (object: unknown) => string;
+  /** Null for an object that is of no interest. What it throws goes to `onRejected`. */
   readonly read: (object: unknown) => T | null;
-  readonly key: (object: T) => string;
   /** `after` is null when the object is gone; `before` when it is new. Called once the copy is up to date. */
-  readonly onChange: (before: T | null, after: T | null) => void;
+  readonly onChange: (before: T | null, after: T | null, key: string) => void;
+  /**
+   * An object cannot be read: the version before stays until it is corrected or deleted, which is told in any case.
+   * Without this, what `read` throws costs the watch.
+   */
+  readonly onRejected?: (object: unknown, key: string, error: unknown) => void;
   readonly log: Pick<Logger, 'info' | 'warn'>;
   readonly random?: () => number;
   /** Longest silence of a watch in ms. The API server sends a bookmark every minute or so. */
   readonly stallMs?: number;
+  /** How often an optional kind that is missing is looked for, in ms. */
+  readonly missingMs?: number;
 }
 
 export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
-  const { api, path, query = {}, read, key, onChange, log, random = Math.random, stallMs = 180_000 } = options;
-  const objects = new Map<string, { readonly version: string; readonly value: T }>();
+  const { api, path, query = {}, key, read, onChange, onRejected, log } = options;
+  const { optional = false, random = Math.random, stallMs = 180_000, missingMs = 30_000 } = options;
+  /** `value` is null of an object that never could be read. */
+  const objects = new Map<string, { readonly version: string; readonly value: T | null }>();
   const synced = Promise.withResolvers<void>();
   const ended = new AbortController();
   const backoff = createBackoff({ firstMs: 200, maxMs: 30_000, jitter: 0.5, random });
   let failures = 0;
   /** Where the next watch begins; null when everything has to be listed. */
   let version: string | null = null;
+  /** Since when the API server has not known the kind, by performance.now(); null while it knows it. */
+  let missingSince: number | null = null;
   void follow();
 
   return {
     synced: synced.promise,
     get: (key) => objects.get(key)?.value ?? null,
     *values() {
-      for (const { value } of objects.values()) yield value;
+      for (const { value } of objects.values()) if (value !== null) yield value;
     },
     failures: () => failures,
     close: () => ended.abort(),
@@ -61,6 +75,7 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
       try {
         if (version === null) {
           version = await list();
+          missingSince = null;
           synced.resolve();
         }
         const started = Date.now();
@@ -70,6 +85,10 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
         if (Date.now() - started < SHORT_WATCH_MS) await pause(SHORT_WATCH_MS);
       } catch (error) {
         if (ended.signal.aborted) return;
+        if (optional && isNotFound(error)) {
+          await missing();
+          continue;
+        }
         failures++;
         if (error instanceof KubeError && error.status === GONE) version = null;
         const waitMs = Math.max(Math.round(backoff.next()), error instanceof KubeError ? error.retryAfterMs : 0);
@@ -79,17 +98,26 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
     }
   }
 
+  /**
+   * The API server does not know the kind. Objects go with their kind only when that lasts: a server that has just
+   * started may not know yet what it serves.
+   */
+  async function missing(): Promise<void> {
+    version = null;
+    const now = performance.now();
+    if (missingSince === null) log.info('kube', 'the cluster does not have this kind, looking again', { path });
+    missingSince ??= now;
+    if (now - missingSince >= FORGET_MISSING_AFTER * missingMs) for (const known of [...objects.keys()]) drop(known);
+    if (objects.size === 0) synced.resolve();
+    await pause(missingMs * (0.5 + random()));
+  }
+
   async function list(): Promise<string> {
     const seen = new Set<string>();
     let next = '';
     do {
       const page = fields(await api.get(withQuery({ limit: '500', ...(next === '' ? {} : { continue: next }) })));
-      for (const object of Array.isArray(page.items) ? page.items : []) {
-        const value = read(object);
-        if (value === null) continue;
-        seen.add(key(value));
-        put(value, versionOf(object));
-      }
+      for (const object of Array.isArray(page.items) ? page.items : []) seen.add(put(object));
       const { resourceVersion, continue: more } = fields(page.metadata);
       next = text(more);
       if (next === '') {
@@ -126,29 +154,42 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
       throw new KubeError('KUBE_STATUS', `watch: ${text(message)}`, typeof code === 'number' ? code : 0);
     }
     backoff.reset();
+    if (type === 'DELETED') drop(key(object));
+    else if (type !== 'BOOKMARK') put(object);
     const at = versionOf(object);
-    const value = type === 'BOOKMARK' ? null : read(object);
-    if (value !== null) {
-      if (type === 'DELETED') drop(key(value), value);
-      else put(value, at);
-    }
     if (at !== '') version = at;
   }
 
-  function put(value: T, at: string): void {
-    const id = key(value);
+  /** Returns the object's key. */
+  function put(object: unknown): string {
+    const id = key(object);
+    if (id === '') return id;
+    const at = versionOf(object);
     const before = objects.get(id);
-    if (before !== undefined && before.version === at) return;
-    objects.set(id, { version: at, value });
-    onChange(before?.value ?? null, value);
+    if (before !== undefined && before.version === at) return id;
+    let value: T | null;
+    try {
+      value = read(object);
+    } catch (error) {
+      if (onRejected === undefined) throw error;
+      objects.set(id, { version: at, value: before?.value ?? null });
+      onRejected(object, id, error);
+      return id;
+    }
+    if (value === null) {
+      drop(id);
+    } else {
+      objects.set(id, { version: at, value });
+      onChange(before?.value ?? null, value, id);
+    }
+    return id;
   }
 
-  /** @param last how the object was in the end, if that was said */
-  function drop(id: string, last: T | null = null): void {
+  function drop(id: string): void {
     const before = objects.get(id);
     if (before === undefined) return;
     objects.delete(id);
-    onChange(last ?? before.value, null);
+    onChange(before.value, null, id);
   }
 
   function withQuery(more: Readonly<Record<string, string>>): string {
@@ -170,7 +211,7 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
 }
 
 function versionOf(object: unknown): string {
-  return text(fields(fields(object).metadata).resourceVersion);
+  return text(metadataOf(object).resourceVersion);
 }
 
 /** The API server has forgotten the version that a watch was to begin at. */
@@ -178,3 +219,5 @@ const GONE = 410;
 const SHORT_WATCH_MS = 1000;
 /** A watch lasts this long to twice as long: at rest, there is next to no request. */
 const MIN_WATCH_S = 1200;
+/** How often in a row, about, an optional kind must be missing before its objects are taken for deleted. */
+const FORGET_MISSING_AFTER = 4;

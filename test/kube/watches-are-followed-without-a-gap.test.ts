@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { readNamespace } from '../../src/cni/kube/objects.ts';
 import { createKubeApi } from '../../src/kube/api.ts';
+import { metadataOf, text } from '../../src/kube/object.ts';
 import { startReflector } from '../../src/kube/reflector.ts';
 import { eventually } from '../cni/support/eventually.ts';
 
@@ -82,7 +83,7 @@ async function apiServer(t: TestContext) {
   const follow = (stallMs = 60_000) => {
     const reflector = startReflector({
       ...{ api, path: '/api/v1/namespaces', read: readNamespace, stallMs },
-      key: ({ name }) => name,
+      key: (object) => text(metadataOf(object).name),
       onChange: (before, after) => void changes.push(`${before?.name ?? '-'} ${after?.name ?? '-'}`),
       log: { info() {}, warn: (_, message, fields) => void warnings.push(`${message}: ${fields?.error}`) },
     });
