@@ -17,7 +17,7 @@ import { type CertificateManager, createCertificateManager } from './identity/ma
 import { followRevocationLists } from './identity/revocation-lists.ts';
 import { createLineWriter } from './log/line-writer.ts';
 import { createLogger, type Logger } from './log/logger.ts';
-import { ADMIN_REJECTS, WORKLOAD_MANAGER } from './metrics/families.ts';
+import { ADMIN_REJECTS, LOG_LINES_LOST, WORKLOAD_MANAGER } from './metrics/families.ts';
 import { createMetricsHub } from './metrics/hub.ts';
 import { registerProcessMetrics } from './metrics/process-metrics.ts';
 import { createRegistry, type Registry } from './metrics/registry.ts';
@@ -52,13 +52,16 @@ const METRICS_REFRESH = 60_000;
  */
 export async function runAgent(env: Environment, argv: readonly string[]): Promise<number> {
   const config = await loadConfig(env, argv);
-  const writer = createLineWriter();
+  const registry = createRegistry();
+  const linesLost = registry.counter(LOG_LINES_LOST);
+  linesLost.add(0, 'control');
+  const writer = createLineWriter({ onLost: (lines) => linesLost.add(lines, 'control') });
   const log = createLogger({ format: config.logFormat, level: config.logFilter, write: writer.write });
   const stopped = Promise.withResolvers<string>();
   onSignals((signal) => stopped.resolve(signal));
   const end: (() => Promise<void> | void)[] = [];
   try {
-    await start(config, log, (reason) => stopped.resolve(reason), end);
+    await start(config, registry, log, (reason) => stopped.resolve(reason), end);
     const reason = await stopped.promise;
     log.info('app', 'shutting down', { reason });
     for (const step of end.reverse()) await step();
@@ -72,6 +75,7 @@ export async function runAgent(env: Environment, argv: readonly string[]): Promi
 /** Starts every part; what each needs at the end is pushed to `end`, to be done in reverse. */
 async function start(
   config: Config,
+  registry: Registry,
   log: Logger,
   shutDown: (reason: string) => void,
   end: (() => Promise<void> | void)[],
@@ -86,7 +90,6 @@ async function start(
   const readinessServer = await serveReadiness({ readiness, addresses: everywhere, log });
   end.push(() => readinessServer.close());
 
-  const registry = createRegistry();
   registerProcessMetrics(registry, config.metadata.ISTIO_VERSION ?? '');
 
   const mesh = createMeshState({ localNode: config.localNode ?? '' });
@@ -224,7 +227,7 @@ async function start(
         current: () => log.level(),
         set(filter) {
           log.setLevel(filter);
-          supervisor.setLogLevel(filter);
+          return supervisor.setLogLevel(filter);
         },
       }),
       explainRoute({

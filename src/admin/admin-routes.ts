@@ -11,8 +11,8 @@ export interface LogLevels {
   /** The filter the agent was started with. */
   readonly startup: string;
   current(): string;
-  /** Gives the filter to the loggers of all threads. */
-  set(filter: string): void;
+  /** Gives the filter to the loggers of all threads; resolves when all of them log by it. */
+  set(filter: string): Promise<void>;
 }
 
 export function configDumpRoute(dump: () => ConfigDump | Promise<ConfigDump>): AdminRoute {
@@ -53,13 +53,13 @@ export function loggingRoute(levels: LogLevels): AdminRoute {
     methods: ['POST'],
     purpose: 'Show or change the log level',
     usage: LOGGING_USAGE,
-    handle({ url }) {
+    async handle({ url }) {
       const spec = url.searchParams.get('level');
       const reset = url.searchParams.has('reset');
       try {
         const base = parseFilter(reset ? levels.startup : levels.current());
-        if (spec !== null) levels.set(formatFilter(extendFilter(base, spec)));
-        else if (reset) levels.set(formatFilter(base));
+        if (spec !== null) await levels.set(formatFilter(extendFilter(base, spec)));
+        else if (reset) await levels.set(formatFilter(base));
       } catch (error) {
         if (!(error instanceof CulvertError)) throw error;
         return { status: 400, body: `Invalid level provided: ${error.message}\n${LOGGING_USAGE}` };

@@ -18,8 +18,6 @@ export interface LineWriter {
   write(line: string): void;
   /** Hands over everything, waiting for the reader up to `timeoutMs`. False when lines remain. */
   flush(timeoutMs: number): boolean;
-  /** Lines that could not be written because the descriptor failed (reader gone, disk full). */
-  linesLost(): number;
   /** Flushes up to a second and releases what the writer opened. */
   close(): void;
 }
@@ -31,9 +29,18 @@ const RETRY_MS = 5;
 /** How long an ending thread waits for a stalled reader. */
 const EXIT_FLUSH_MS = 1000;
 
-/** A writer to a descriptor, 1 (stdout) by default. Flushes when its thread exits. */
-export function createLineWriter(options: { fd?: number; maxBacklogBytes?: number } = {}): LineWriter {
+export interface LineWriterOptions {
+  /** Descriptor, 1 (stdout) by default. */
+  fd?: number;
+  maxBacklogBytes?: number;
+  /** Told how many lines could not be written because the descriptor failed (reader gone, disk full). */
+  onLost?: (lines: number) => void;
+}
+
+/** Flushes when its thread exits. */
+export function createLineWriter(options: LineWriterOptions = {}): LineWriter {
   const maxBacklogBytes = options.maxBacklogBytes ?? MAX_BACKLOG_BYTES;
+  const onLost = options.onLost ?? (() => {});
   const output = openOutput(options.fd ?? 1);
   const batch = Buffer.allocUnsafe(MAX_LINE_BYTES);
   let used = 0;
@@ -42,7 +49,6 @@ export function createLineWriter(options: { fd?: number; maxBacklogBytes?: numbe
   let backlog: Buffer[] = [];
   let backlogBytes = 0;
   let retry: NodeJS.Timeout | null = null;
-  let lost = 0;
 
   function write(line: string): void {
     const space = batch.length - used;
@@ -111,7 +117,7 @@ export function createLineWriter(options: { fd?: number; maxBacklogBytes?: numbe
         if (code === 'EAGAIN') return at;
         if (code === 'EINTR') continue;
         // There is nowhere left to report this to; the count is a metric.
-        lost += linesIn(bytes, at, length);
+        onLost(linesIn(bytes, at, length));
         return length;
       }
     }
@@ -136,7 +142,6 @@ export function createLineWriter(options: { fd?: number; maxBacklogBytes?: numbe
   return {
     write,
     flush,
-    linesLost: () => lost,
     close() {
       flush(EXIT_FLUSH_MS);
       process.off('exit', onExit);

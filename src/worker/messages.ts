@@ -57,14 +57,14 @@ export type ToWorker =
   | { readonly kind: 'unhealthy'; readonly id: number }
   /** Asks for one live connection by the number it has in the thread. */
   | { readonly kind: 'connection'; readonly id: number; readonly number: number }
-  | { readonly kind: 'log-level'; readonly spec: string }
+  | { readonly kind: 'log-level'; readonly id: number; readonly spec: string }
   | { readonly kind: 'collect-young' }
   /** Take no new connections; end when the last one has, at the latest after `deadlineMs`. */
   | { readonly kind: 'drain'; readonly deadlineMs: number };
 
 export type FromWorker =
   | { readonly kind: 'ready' }
-  /** Answers `start-pod` and `stop-pod`; `error` is '' when it went well. */
+  /** Answers `start-pod`, `stop-pod` and `log-level`; `error` is '' when it went well. */
   | { readonly kind: 'done'; readonly id: number; readonly error: string }
   | { readonly kind: 'ask-plan'; readonly id: number; readonly query: PlanQuery }
   | { readonly kind: 'ask-certificate'; readonly identity: string }

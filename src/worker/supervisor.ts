@@ -156,8 +156,9 @@ export class Supervisor implements PodManager {
     this.#broadcast({ kind: 'collect-young' });
   }
 
-  setLogLevel(spec: string): void {
-    this.#broadcast({ kind: 'log-level', spec });
+  /** Resolves once every thread logs by it. */
+  async setLogLevel(spec: string): Promise<void> {
+    await Promise.all(this.#slots.map((slot) => slot.ask((id) => ({ kind: 'log-level', id, spec }))));
   }
 
   /** The threads, to be asked for their metrics. */
@@ -232,6 +233,8 @@ export class Supervisor implements PodManager {
           slot.attach(worker);
           const lists = this.#revocations;
           if (lists !== null && lists !== data.revocations) slot.send({ kind: 'revocations', lists });
+          const spec = log.level();
+          if (spec !== data.logLevel) void slot.ask((id) => ({ kind: 'log-level', id, spec }));
           this.#restore(slot);
           resolve();
           return;

@@ -4,6 +4,7 @@ import { messageOf } from '../errors.ts';
 import { WindowBudget } from '../hbone/window-budget.ts';
 import { createLineWriter } from '../log/line-writer.ts';
 import { createLogger } from '../log/logger.ts';
+import { LOG_LINES_LOST } from '../metrics/families.ts';
 import { createThreadMetrics, transferListOf } from '../metrics/thread-metrics.ts';
 import { DataPlane } from './data-plane.ts';
 import { collectYoung } from './memory-release.ts';
@@ -13,9 +14,10 @@ import { TunnelAffinity } from './tunnel-affinity.ts';
 
 const { name, index, affinity, budget, settings, revocations, logLevel, logFormat } = workerData as WorkerData;
 const port = parentPort!;
-const writer = createLineWriter();
-const log = createLogger({ format: logFormat, level: logLevel, write: writer.write });
 const metrics = createThreadMetrics(name);
+const linesLost = metrics.slot(LOG_LINES_LOST, name);
+const writer = createLineWriter({ onLost: (lines) => metrics.add(linesLost, lines) });
+const log = createLogger({ format: logFormat, level: logLevel, write: writer.write });
 const asked = new Map<number, Parameters<AskControl>[1]>();
 let nextQuestion = 1;
 
@@ -90,7 +92,7 @@ port.on('message', (message: ToWorker) => {
       collectYoung();
       break;
     case 'log-level':
-      log.setLevel(message.spec);
+      answer(message.id, () => log.setLevel(message.spec));
       break;
     case 'drain':
       plane.drain(message.deadlineMs, () => {

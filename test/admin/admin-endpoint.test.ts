@@ -41,7 +41,7 @@ async function start(context: TestContext, more: readonly AdminRoute[] = []) {
     loggingRoute({
       startup: 'info,access=warn',
       current: () => filter,
-      set(next) {
+      async set(next) {
         filter = next;
       },
     }),

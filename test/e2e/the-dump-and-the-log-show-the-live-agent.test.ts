@@ -157,6 +157,12 @@ test('the config dump and the log show the agent as it is', async (t) => {
     await level('?reset');
   });
 
+  await t.test('lines that cannot be written would be seen, of each thread', async () => {
+    const lost = (await agent.metrics()).filter(({ name }) => name === 'culvert_log_lines_lost_total');
+    const counts = lost.map(({ labels, value }) => `${labels.join()} ${value}`).sort();
+    assert.deepEqual(counts, ['thread,control 0', 'thread,worker-1 0', 'thread,worker-2 0']);
+  });
+
   await t.test('every line has the form that tools parse', () => {
     for (const line of agent.output().trimEnd().split('\n')) {
       assert.match(
@@ -166,11 +172,9 @@ test('the config dump and the log show the agent as it is', async (t) => {
     }
   });
 
-  /** Changes the level; what the threads answer after that, they answer under the new one. */
+  /** Changes the level; once it is answered, every thread logs by it. */
   async function level(query: string): Promise<number> {
-    const { status } = await agent.post(`/logging${query}`);
-    await agent.dump();
-    return status;
+    return (await agent.post(`/logging${query}`)).status;
   }
 
   /** What is logged while connections are made, one after the other, until their ends are logged. */
