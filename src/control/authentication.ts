@@ -1,4 +1,5 @@
 import type { X509Certificate } from 'node:crypto';
+import { printable } from '../control-plane/failure.ts';
 import { messageOf } from '../errors.ts';
 import { CallRefused } from './call-refused.ts';
 import { callerOfCertificate } from './client-certificate.ts';
@@ -74,9 +75,8 @@ export function createAuthentication(options: AuthenticationOptions): Authentica
       return await tokens.review(token);
     } catch (error) {
       if (error instanceof CallRefused) throw error;
-      throw new CallRefused('UNAVAILABLE', 'request authentication is unavailable, try again', messageOf(error), {
-        cause: error,
-      });
+      const reason = printable(messageOf(error), token);
+      throw new CallRefused('UNAVAILABLE', 'request authentication is unavailable, try again', reason);
     }
   }
 }

@@ -11,6 +11,8 @@ export interface CaMaterial {
   /** What peers need between a leaf and the root; empty when the root signs itself. */
   readonly intermediatesPem: string;
   readonly rootsPem: string;
+  /** The one of the roots that the signing certificate leads to. */
+  readonly anchor: X509Certificate;
   /** The time in which the signing certificate and all above it are valid, ms since 1970. */
   readonly validity: Validity;
 }
@@ -55,6 +57,7 @@ export function readCaMaterial(files: CaFiles, where: string): CaMaterial {
     issuer: { key, name: details.subject, keyIdentifier: details.keyIdentifier },
     intermediatesPem: intermediates.map(String).join(''),
     rootsPem: roots.map(String).join(''),
+    anchor: path.at(-1)!,
     validity: {
       notBefore: Math.max(...path.map(({ validFromDate }) => validFromDate.getTime())),
       notAfter: Math.min(...path.map(({ validToDate }) => validToDate.getTime())),

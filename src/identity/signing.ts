@@ -1,10 +1,11 @@
 import { type KeyObject, randomBytes, type SignKeyObjectInput, sign } from 'node:crypto';
 import { promisify } from 'node:util';
 import { CulvertError } from '../errors.ts';
+import { type IpWords, parseIp } from '../netns/address.ts';
 import * as der from './der.ts';
 
 /**
- * Writes and signs the two kinds of X.509 certificates that culvert issues (RFC 5280), and requests for one. Written out here because the
+ * Writes and signs the kinds of X.509 certificates that culvert issues (RFC 5280), and requests for one. Written out here because the
  * general library keeps 25 MB resident; this keeps less than 1, and takes 0.6 ms for a key and its certificate instead
  * of 1.8.
  */
@@ -34,12 +35,39 @@ export function signWorkloadCertificate(
   publicKey: Buffer,
   validity: Validity,
 ): Promise<Buffer> {
-  return signCertificate(issuer, der.sequence(), publicKey, validity, [
-    extension('2.5.29.15', 'critical', der.namedBits(KEY_USAGE.digitalSignature)),
-    extension('2.5.29.37', 'optional', der.sequence(der.oid('1.3.6.1.5.5.7.3.1'), der.oid('1.3.6.1.5.5.7.3.2'))),
-    extension('2.5.29.19', 'critical', der.sequence()),
+  return signLeafCertificate(
+    issuer,
+    { names: [identity], commonName: null, keyEncipherment: false },
+    publicKey,
+    validity,
+  );
+}
+
+/** What differs between the certificates of leaves. */
+export interface LeafProfile {
+  /** Each an identity `spiffe://…`, an IP address, or else a DNS name, as its text says. */
+  readonly names: readonly string[];
+  /** Null for an empty subject. */
+  readonly commonName: string | null;
+  /** Whether the key may encrypt other keys, which RSA did before TLS 1.3. */
+  readonly keyEncipherment: boolean;
+}
+
+/** A certificate for TLS servers and clients. @param publicKey SubjectPublicKeyInfo */
+export function signLeafCertificate(
+  issuer: Issuer,
+  { names, commonName, keyEncipherment }: LeafProfile,
+  publicKey: Buffer,
+  validity: Validity,
+): Promise<Buffer> {
+  const subject = commonName === null ? der.sequence() : nameOf(OID.commonName, commonName);
+  const usages = [KEY_USAGE.digitalSignature, ...(keyEncipherment ? [KEY_USAGE.keyEncipherment] : [])];
+  return signCertificate(issuer, subject, publicKey, validity, [
+    extension(OID.keyUsage, 'critical', der.namedBits(...usages)),
+    extension(OID.extendedKeyUsage, 'optional', der.sequence(der.oid(OID.serverAuth), der.oid(OID.clientAuth))),
+    extension(OID.basicConstraints, 'critical', der.sequence()),
     ...authorityKeyIdentifier(issuer),
-    identityName(identity),
+    alternativeNames(names),
   ]);
 }
 
@@ -50,8 +78,8 @@ export function signWorkloadCertificate(
 export async function signCertificateRequest(key: KeyObject, identity: string, publicKey: Buffer): Promise<Buffer> {
   const signature = signatureOf(key)!;
   const requestedExtensions = der.sequence(
-    der.oid('1.2.840.113549.1.9.14'),
-    der.element(der.TAG.set, der.sequence(identityName(identity))),
+    der.oid(OID.extensionRequest),
+    der.element(der.TAG.set, der.sequence(alternativeNames([identity]))),
   );
   const info = der.sequence(
     der.unsignedInteger(Buffer.of(0)),
@@ -69,16 +97,20 @@ export function signRootCertificate(
   validity: Validity,
 ): Promise<Buffer> {
   return signCertificate(issuer, issuer.name, publicKey, validity, [
-    extension('2.5.29.15', 'critical', der.namedBits(KEY_USAGE.keyCertSign, KEY_USAGE.cRLSign)),
-    extension('2.5.29.19', 'critical', der.sequence(der.TRUE)),
-    extension('2.5.29.14', 'optional', der.element(der.TAG.octetString, issuer.keyIdentifier)),
+    extension(OID.keyUsage, 'critical', der.namedBits(KEY_USAGE.keyCertSign, KEY_USAGE.cRLSign)),
+    extension(OID.basicConstraints, 'critical', der.sequence(der.TRUE)),
+    extension(OID.subjectKeyIdentifier, 'optional', der.element(der.TAG.octetString, issuer.keyIdentifier)),
   ]);
 }
 
 /** A Name of one organisation. */
 export function organizationName(organization: string): Buffer {
-  const value = der.element(der.TAG.utf8String, Buffer.from(organization));
-  return der.sequence(der.element(der.TAG.set, der.sequence(der.oid('2.5.4.10'), value)));
+  return nameOf(OID.organization, organization);
+}
+
+function nameOf(attribute: string, text: string): Buffer {
+  const value = der.element(der.TAG.utf8String, Buffer.from(text));
+  return der.sequence(der.element(der.TAG.set, der.sequence(der.oid(attribute), value)));
 }
 
 /** What a CA's certificate says that signing needs and `X509Certificate` does not tell. */
@@ -96,17 +128,19 @@ export function readCaDetails(raw: Buffer): CaDetails {
   const subject = tbs[5]!.whole;
   const list = tbs.find(({ tag }) => tag === 0xa3);
   const extensions = list === undefined ? [] : der.elements(der.elements(list.content)[0]!.content);
-  const extensionValue = (dotted: string): der.Element | null => {
-    const id = der.oid(dotted);
-    const parts = extensions.map(({ content }) => der.elements(content)).find(([first]) => first!.whole.equals(id));
-    return parts === undefined ? null : der.elements(parts.at(-1)!.content)[0]!;
-  };
-  const keyUsage = extensionValue('2.5.29.15');
+  const keyUsage = extensionValue(extensions, OID.keyUsage);
   return {
     subject,
-    keyIdentifier: extensionValue('2.5.29.14')?.content ?? null,
+    keyIdentifier: extensionValue(extensions, OID.subjectKeyIdentifier)?.content ?? null,
     maySign: keyUsage === null || ((keyUsage.content[1] ?? 0) & (0x80 >> KEY_USAGE.keyCertSign)) !== 0,
   };
+}
+
+/** What an extension holds; null when it is not there. @param extensions each a SEQUENCE (RFC 5280 §4.1) */
+export function extensionValue(extensions: readonly der.Element[], dotted: string): der.Element | null {
+  const id = der.oid(dotted);
+  const parts = extensions.map(({ content }) => der.elements(content)).find(([first]) => first?.whole.equals(id));
+  return parts === undefined ? null : (der.elements(parts.at(-1)!.content)[0] ?? null);
 }
 
 /** The hash that goes with a CA's key, or null for a kind of key that is not supported. */
@@ -127,7 +161,22 @@ export function signatureOf(key: KeyObject): { hash: 'sha256' | 'sha384'; algori
 }
 
 // RFC 5280 §4.2.1.3.
-const KEY_USAGE = { digitalSignature: 0, keyCertSign: 5, cRLSign: 6 } as const;
+const KEY_USAGE = { digitalSignature: 0, keyEncipherment: 2, keyCertSign: 5, cRLSign: 6 } as const;
+
+/** Of what certificates and requests are made of (RFC 5280 §4.2, RFC 2985 §5.4.2). */
+export const OID = {
+  commonName: '2.5.4.3',
+  organization: '2.5.4.10',
+  subjectKeyIdentifier: '2.5.29.14',
+  keyUsage: '2.5.29.15',
+  subjectAltName: '2.5.29.17',
+  basicConstraints: '2.5.29.19',
+  authorityKeyIdentifier: '2.5.29.35',
+  extendedKeyUsage: '2.5.29.37',
+  serverAuth: '1.3.6.1.5.5.7.3.1',
+  clientAuth: '1.3.6.1.5.5.7.3.2',
+  extensionRequest: '1.2.840.113549.1.9.14',
+} as const;
 
 const signAsync = promisify<string, Buffer, KeyObject | SignKeyObjectInput, Buffer>(sign);
 
@@ -168,11 +217,28 @@ function extension(dotted: string, weight: 'critical' | 'optional', value: Buffe
 }
 
 /** Critical because the subject is empty (RFC 5280 §4.2.1.6). */
-function identityName(identity: string): Buffer {
-  return extension('2.5.29.17', 'critical', der.sequence(der.implicit(6, Buffer.from(identity, 'ascii'))));
+function alternativeNames(names: readonly string[]): Buffer {
+  return extension(OID.subjectAltName, 'critical', der.sequence(...names.map(generalName)));
+}
+
+/** The tags of a GeneralName (RFC 5280 §4.2.1.6). */
+export const GENERAL_NAME = { dns: 2, uri: 6, ip: 7 } as const;
+
+function generalName(text: string): Buffer {
+  if (text.startsWith('spiffe://')) return der.implicit(GENERAL_NAME.uri, Buffer.from(text, 'ascii'));
+  const ip = parseIp(text);
+  return ip === null
+    ? der.implicit(GENERAL_NAME.dns, Buffer.from(text, 'ascii'))
+    : der.implicit(GENERAL_NAME.ip, ipBytes(ip));
+}
+
+function ipBytes({ family, words }: IpWords): Buffer {
+  const bytes = Buffer.alloc(16);
+  for (const [at, word] of words.entries()) bytes.writeUInt32BE(word >>> 0, at * 4);
+  return family === 4 ? bytes.subarray(0, 4) : bytes;
 }
 
 function authorityKeyIdentifier(issuer: Issuer): Buffer[] {
   if (issuer.keyIdentifier === null) return [];
-  return [extension('2.5.29.35', 'optional', der.sequence(der.implicit(0, issuer.keyIdentifier)))];
+  return [extension(OID.authorityKeyIdentifier, 'optional', der.sequence(der.implicit(0, issuer.keyIdentifier)))];
 }
