@@ -1,5 +1,6 @@
 /** Status codes of gRPC that are told apart here. The library is not loaded for its numbers. */
 export const STATUS = {
+  OK: 0,
   CANCELLED: 1,
   UNKNOWN: 2,
   INVALID_ARGUMENT: 3,
