@@ -17,6 +17,12 @@ export interface Kind<T = unknown> {
    * @throws Error that says which field cannot be used and why; the last good version of the object is kept then
    */
   read(object: unknown): T | null;
+  /**
+   * What is to be in force instead of a malformed object that never had a good version, because leaving it out would widen
+   * somebody's rights: a source tells of it like of any object. Null when nothing is needed.
+   * @throws Error when not even the object's name can be read
+   */
+  standIn?(object: unknown): T | null;
 }
 
 /**

@@ -3,6 +3,7 @@ import { messageOf } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
 import { isNotFound, type KubeApi, KubeError } from './api.ts';
 import { fields, metadataOf, text } from './object.ts';
+import { createObjectTable, type ObjectReader } from './object-table.ts';
 
 /**
  * A copy of a list of Kubernetes objects that is kept up to date: it lists once and then watches. A watch goes on where
@@ -19,7 +20,7 @@ export interface Reflector<T> {
   close(): void;
 }
 
-export interface ReflectorOptions<T> {
+export interface ReflectorOptions<T> extends ObjectReader<T> {
   readonly api: Pick<KubeApi, 'get' | 'lines'>;
   /** e.g. `/api/v1/pods` */
   readonly path: string;
@@ -28,15 +29,6 @@ export interface ReflectorOptions<T> {
   readonly optional?: boolean;
   /** By which an object is known; "" for one that is passed over. */
   readonly key: (object: unknown) => string;
-  /** Null for an object that is of no interest. What it throws goes to `onRejected`. */
-  readonly read: (object: unknown) => T | null;
-  /** `after` is null when the object is gone; `before` when it is new. Called once the copy is up to date. */
-  readonly onChange: (before: T | null, after: T | null, key: string) => void;
-  /**
-   * An object cannot be read: the version before stays until it is corrected or deleted, which is told in any case.
-   * Without this, what `read` throws costs the watch.
-   */
-  readonly onRejected?: (object: unknown, key: string, error: unknown) => void;
   readonly log: Pick<Logger, 'info' | 'warn'>;
   readonly random?: () => number;
   /** Longest silence of a watch in ms. The API server sends a bookmark every minute or so. */
@@ -46,10 +38,9 @@ export interface ReflectorOptions<T> {
 }
 
 export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
-  const { api, path, query = {}, key, read, onChange, onRejected, log } = options;
+  const { api, path, query = {}, key, log } = options;
   const { optional = false, random = Math.random, stallMs = 180_000, missingMs = 30_000 } = options;
-  /** `value` is null of an object that never could be read. */
-  const objects = new Map<string, { readonly version: string; readonly value: T | null }>();
+  const objects = createObjectTable(options);
   const synced = Promise.withResolvers<void>();
   const ended = new AbortController();
   const backoff = createBackoff({ firstMs: 200, maxMs: 30_000, jitter: 0.5, random });
@@ -62,10 +53,8 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
 
   return {
     synced: synced.promise,
-    get: (key) => objects.get(key)?.value ?? null,
-    *values() {
-      for (const { value } of objects.values()) if (value !== null) yield value;
-    },
+    get: objects.get,
+    values: objects.values,
     failures: () => failures,
     close: () => ended.abort(),
   };
@@ -107,8 +96,8 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
     const now = performance.now();
     if (missingSince === null) log.info('kube', 'the cluster does not have this kind, looking again', { path });
     missingSince ??= now;
-    if (now - missingSince >= FORGET_MISSING_AFTER * missingMs) for (const known of [...objects.keys()]) drop(known);
-    if (objects.size === 0) synced.resolve();
+    if (now - missingSince >= FORGET_MISSING_AFTER * missingMs) forget(new Set());
+    if (objects.size() === 0) synced.resolve();
     await pause(missingMs * (0.5 + random()));
   }
 
@@ -121,8 +110,8 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
       const { resourceVersion, continue: more } = fields(page.metadata);
       next = text(more);
       if (next === '') {
-        for (const known of [...objects.keys()]) if (!seen.has(known)) drop(known);
-        log.info('kube', 'listed objects', { path, objects: objects.size });
+        forget(seen);
+        log.info('kube', 'listed objects', { path, objects: objects.size() });
         return text(resourceVersion);
       }
     } while (!ended.signal.aborted);
@@ -154,7 +143,7 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
       throw new KubeError('KUBE_STATUS', `watch: ${text(message)}`, typeof code === 'number' ? code : 0);
     }
     backoff.reset();
-    if (type === 'DELETED') drop(key(object));
+    if (type === 'DELETED') objects.drop(key(object));
     else if (type !== 'BOOKMARK') put(object);
     const at = versionOf(object);
     if (at !== '') version = at;
@@ -163,33 +152,12 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   /** Returns the object's key. */
   function put(object: unknown): string {
     const id = key(object);
-    if (id === '') return id;
-    const at = versionOf(object);
-    const before = objects.get(id);
-    if (before !== undefined && before.version === at) return id;
-    let value: T | null;
-    try {
-      value = read(object);
-    } catch (error) {
-      if (onRejected === undefined) throw error;
-      objects.set(id, { version: at, value: before?.value ?? null });
-      onRejected(object, id, error);
-      return id;
-    }
-    if (value === null) {
-      drop(id);
-    } else {
-      objects.set(id, { version: at, value });
-      onChange(before?.value ?? null, value, id);
-    }
+    if (id !== '') objects.put(id, versionOf(object), object);
     return id;
   }
 
-  function drop(id: string): void {
-    const before = objects.get(id);
-    if (before === undefined) return;
-    objects.delete(id);
-    onChange(before.value, null, id);
+  function forget(seen: ReadonlySet<string>): void {
+    for (const known of [...objects.keys()]) if (!seen.has(known)) objects.drop(known);
   }
 
   function withQuery(more: Readonly<Record<string, string>>): string {

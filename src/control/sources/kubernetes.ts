@@ -1,10 +1,10 @@
 import { messageOf } from '../../errors.ts';
 import type { KubeApi } from '../../kube/api.ts';
-import { metadataOf, text } from '../../kube/object.ts';
 import { type Reflector, startReflector } from '../../kube/reflector.ts';
 import type { Logger } from '../../log/logger.ts';
 import type { Kind, ObjectListener, ObjectSource } from '../kinds.ts';
 import { createBatch } from './batch.ts';
+import { collectionPath, generationOf, keyOf, readerOf } from './of-kind.ts';
 
 export interface KubernetesSource extends ObjectSource {
   /** Times that a list or a watch of each kind failed, since the start. */
@@ -40,7 +40,7 @@ export function watchKubernetes(options: KubernetesSourceOptions): KubernetesSou
       ...(kind.fieldSelector === undefined ? {} : { query: { fieldSelector: kind.fieldSelector } }),
       optional: kind.optional,
       key: (object) => keyOf(kind, object),
-      read: (object) => kind.read(object),
+      ...readerOf(kind),
       onChange: (before, after, key) => batch.changed({ kind, key, before, after }),
       onRejected: (object, key, error) =>
         batch.rejected({ kind, key, generation: generationOf(object), reason: messageOf(error) }),
@@ -54,30 +54,4 @@ export function watchKubernetes(options: KubernetesSourceOptions): KubernetesSou
       for (const { reflector } of reflectors) reflector.close();
     },
   };
-}
-
-/** `namespace/name`, or `name` of a kind without namespaces; "" when it lacks one of them. */
-export function keyOf(kind: Pick<Kind, 'namespaced'>, object: unknown): string {
-  const { namespace, name } = metadataOf(object);
-  if (text(name) === '') return '';
-  if (!kind.namespaced) return text(name);
-  return text(namespace) === '' ? '' : `${namespace}/${name}`;
-}
-
-export function generationOf(object: unknown): number {
-  const { generation } = metadataOf(object);
-  return typeof generation === 'number' ? generation : 0;
-}
-
-/** Path of all objects of a kind, of every namespace. */
-export function collectionPath({ group, version, plural }: Pick<Kind, 'group' | 'version' | 'plural'>): string {
-  return group === '' ? `/api/${version}/${plural}` : `/apis/${group}/${version}/${plural}`;
-}
-
-/** Path of one object. @param key as in ObjectChange */
-export function objectPath(kind: Pick<Kind, 'group' | 'version' | 'plural' | 'namespaced'>, key: string): string {
-  const root = kind.group === '' ? `/api/${kind.version}` : `/apis/${kind.group}/${kind.version}`;
-  if (!kind.namespaced) return `${root}/${kind.plural}/${key}`;
-  const [namespace, name] = key.split('/');
-  return `${root}/namespaces/${namespace}/${kind.plural}/${name}`;
 }
