@@ -4,7 +4,7 @@
  *
  * prom-client is not used: it writes neither UNIT lines nor leaves out empty families, and costs 11 MB resident (it loads https, zlib and its cluster support).
  */
-import type { Family, Sample } from './family.ts';
+import type { Distribution, Family, Sample } from './family.ts';
 import type { RegisteredFamily, Registry } from './registry.ts';
 
 /** Piece by piece, so that a large exposition neither blocks the loop nor is ever whole in memory. */
@@ -57,10 +57,28 @@ function* linesOf(entry: RegisteredFamily): Generator<string> {
     for (const { labelText, value } of entry.lines()) yield `{${labelText}} ${numberText(value)}\n`;
     return;
   }
+  if (entry.kind === 'histogram') {
+    for (const distribution of entry.distributions()) yield* histogramLines(entry.family, distribution);
+    return;
+  }
   for (const sample of entry.samples()) yield `${labelsOf(entry.family, sample)} ${numberText(sample.value)}\n`;
 }
 
-function labelsOf(family: Family, sample: Sample): string {
+/** Buckets count everything up to their bound (OpenMetrics 1.0 § "Histogram"). */
+function* histogramLines(family: Family, sample: Distribution): Generator<string> {
+  const labels = labelText(family.labels, sample.labels);
+  let count = 0;
+  for (const [at, inBucket] of sample.counts.entries()) {
+    count += inBucket;
+    const bound = numberText(family.buckets?.[at] ?? Number.POSITIVE_INFINITY);
+    yield `_bucket{${labels === '' ? '' : `${labels},`}le="${bound}"} ${count}\n`;
+  }
+  const all = labelsOf(family, sample);
+  yield `_sum${all} ${numberText(sample.sum)}\n`;
+  yield `_count${all} ${count}\n`;
+}
+
+function labelsOf(family: Family, sample: Pick<Sample, 'labels'>): string {
   return family.labels.length === 0 ? '' : `{${labelText(family.labels, sample.labels)}}`;
 }
 

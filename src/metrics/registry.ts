@@ -1,5 +1,5 @@
 import { CulvertError } from '../errors.ts';
-import type { Family, Sample } from './family.ts';
+import type { Distribution, Family, Sample } from './family.ts';
 
 /** All metrics of the process, in the order they were registered. Lives on the control thread. */
 export interface Registry {
@@ -7,6 +7,8 @@ export interface Registry {
   counter(family: Family): Counter;
   /** The gauge of a family; the same one for the same family. @throws CulvertError METRIC_INVALID */
   gauge(family: Family): Gauge;
+  /** A new histogram. @throws CulvertError METRIC_INVALID */
+  histogram(family: Family): Histogram;
   /** A family whose samples are computed when they are asked for. @throws CulvertError METRIC_INVALID */
   computed(family: Family, samples: () => Iterable<Sample>): void;
   /** A family that prints its own label text, for families too large for samples. @throws CulvertError METRIC_INVALID */
@@ -17,6 +19,11 @@ export interface Registry {
 export interface Counter {
   /** `labels` are values in the family's order. */
   add(amount: number, ...labels: string[]): void;
+}
+
+export interface Histogram {
+  /** `labels` are values in the family's order. */
+  observe(value: number, ...labels: string[]): void;
 }
 
 /** A sample is the sum of what its contributors say; the control thread is one, every reporting thread another. */
@@ -35,7 +42,8 @@ export interface RenderedSample {
 
 export type RegisteredFamily =
   | { readonly kind: 'samples'; readonly family: Family; readonly samples: () => Iterable<Sample> }
-  | { readonly kind: 'rendered'; readonly family: Family; readonly lines: () => Iterable<RenderedSample> };
+  | { readonly kind: 'rendered'; readonly family: Family; readonly lines: () => Iterable<RenderedSample> }
+  | { readonly kind: 'histogram'; readonly family: Family; readonly distributions: () => Iterable<Distribution> };
 
 /** Metrics whose HELP need not say "unstable": dashboards rely on them (spec §12.3). */
 const STABLE = /^(?:istio_build|istio_tcp_(?:connections_(?:opened|closed)|(?:received|sent)_bytes)|process_\w+)$/;
@@ -65,13 +73,18 @@ export function createRegistry(): Registry {
   return {
     counter(family) {
       const store = storeOf(family);
-      if (store.type !== 'counter') throw invalid(family, 'is no counter');
+      if (store.type === 'gauge') throw invalid(family, 'is no counter');
       return store;
     },
     gauge(family) {
       const store = storeOf(family);
       if (store.type !== 'gauge') throw invalid(family, 'is no gauge');
       return store;
+    },
+    histogram(family) {
+      const { observe, distributions } = createHistogram(family);
+      register({ kind: 'histogram', family, distributions });
+      return { observe };
     },
     computed: (family, samples) => register({ kind: 'samples', family, samples }),
     rendered: (family, lines) => register({ kind: 'rendered', family, lines }),
@@ -80,17 +93,19 @@ export function createRegistry(): Registry {
 }
 
 type SampleStore = (CounterStore | GaugeStore) & { readonly family: Family; samples(): Iterable<Sample> };
-type CounterStore = Counter & { readonly type: 'counter' };
+type CounterStore = Counter & { readonly type: 'counter' | 'unknown' };
 type GaugeStore = Gauge & { readonly type: 'gauge' };
 
 function createSampleStore(family: Family): SampleStore {
-  return family.type === 'counter' ? createCounterStore(family) : createGaugeStore(family);
+  const { type } = family;
+  if (type === 'histogram') throw invalid(family, 'is a histogram');
+  return type === 'gauge' ? createGaugeStore(family) : createCounterStore(family, type);
 }
 
-function createCounterStore(family: Family): SampleStore {
+function createCounterStore(family: Family, type: CounterStore['type']): SampleStore {
   const samples = createLabelled(family, (labels) => ({ labels, value: 0 }));
   return {
-    type: 'counter',
+    type,
     family,
     samples: samples.all,
     add(amount, ...labels) {
@@ -128,6 +143,28 @@ function createGaugeStore(family: Family): SampleStore {
 }
 
 const CONTROL_THREAD = '';
+
+function createHistogram(family: Family): Histogram & { distributions(): Iterable<Distribution> } {
+  const { type, buckets = [] } = family;
+  if (type !== 'histogram') throw invalid(family, 'is no histogram');
+  if (buckets.length === 0 || buckets.some((bound, at) => at > 0 && bound <= buckets[at - 1]!)) {
+    throw invalid(family, 'needs buckets with rising bounds');
+  }
+  const samples = createLabelled(family, (labels) => ({
+    labels,
+    counts: Array<number>(buckets.length + 1).fill(0),
+    sum: 0,
+  }));
+  return {
+    observe(value, ...labels) {
+      const sample = samples.of(labels);
+      const bucket = buckets.findIndex((bound) => value <= bound);
+      sample.counts[bucket < 0 ? buckets.length : bucket]!++;
+      sample.sum += value;
+    },
+    distributions: samples.all,
+  };
+}
 
 /** One item per label set. */
 function createLabelled<T>(family: Family, create: (labels: string[]) => T) {

@@ -134,3 +134,53 @@ test('process metrics are those of this process', () => {
   assert.ok(Math.abs(value('process_start_time_seconds') + process.uptime() - Date.now() / 1000) < 1);
   assert.match(text, /^istio_build\{component="ztunnel",tag="1\.27\.0"\} 1$/m);
 });
+
+test('a histogram counts in each bucket what is below its bound', () => {
+  const registry = createRegistry();
+  const delays = registry.histogram({
+    name: 'culvert_delay_seconds',
+    type: 'histogram',
+    help: 'Delays (unstable).',
+    labels: ['kind'],
+    unit: 'seconds',
+    buckets: [0.1, 1],
+  });
+  for (const value of [0.05, 0.1, 0.5, 7]) delays.observe(value, 'a');
+  assert.equal(
+    textOf(registry),
+    `# HELP culvert_delay_seconds Delays (unstable).
+# TYPE culvert_delay_seconds histogram
+# UNIT culvert_delay_seconds seconds
+culvert_delay_seconds_bucket{kind="a",le="0.1"} 2
+culvert_delay_seconds_bucket{kind="a",le="1"} 3
+culvert_delay_seconds_bucket{kind="a",le="+Inf"} 4
+culvert_delay_seconds_sum{kind="a"} 7.65
+culvert_delay_seconds_count{kind="a"} 4
+# EOF
+`,
+  );
+});
+
+test('a histogram without labels is there from the start', () => {
+  const registry = createRegistry();
+  registry.histogram({ name: 'delay', type: 'histogram', help: 'Delays (unstable).', labels: [], buckets: [1] });
+  assert.match(
+    textOf(registry),
+    /delay_bucket\{le="1"\} 0\ndelay_bucket\{le="\+Inf"\} 0\ndelay_sum 0\ndelay_count 0\n/,
+  );
+});
+
+test('a counter with a name of somebody else keeps that name', () => {
+  const registry = createRegistry();
+  registry.counter({ name: 'pilot_pushes', type: 'unknown', help: 'Pushes (unstable).', labels: [] }).add(3);
+  assert.match(textOf(registry), /# TYPE pilot_pushes unknown\npilot_pushes 3\n/);
+});
+
+for (const buckets of [undefined, [], [1, 1], [2, 1]]) {
+  test(`a histogram with the buckets ${buckets} is refused`, () => {
+    const family: Family = { name: 'delay', type: 'histogram', help: 'unstable', labels: [] };
+    assert.throws(() => createRegistry().histogram(buckets === undefined ? family : { ...family, buckets }), {
+      code: 'METRIC_INVALID',
+    });
+  });
+}
