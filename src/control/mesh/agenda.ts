@@ -1,0 +1,17 @@
+import type { Source } from './sources.ts';
+
+/** What has to be worked out anew, because something that it depends on has changed. */
+export interface Agenda {
+  readonly sources: Set<Source>;
+  /** `namespace/hostname` */
+  readonly services: Set<string>;
+  /** Names of policies. */
+  readonly policies: Set<string>;
+  networkGateways: boolean;
+  /** Addresses for hosts of ServiceEntries. */
+  allocation: boolean;
+}
+
+export function createAgenda(): Agenda {
+  return { sources: new Set(), services: new Set(), policies: new Set(), networkGateways: false, allocation: false };
+}

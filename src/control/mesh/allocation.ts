@@ -1,0 +1,159 @@
+/**
+ * Addresses for hosts of ServiceEntries that have none (control-01 §4.4): one of each family per host, which a client gets
+ * from DNS and the agent knows the host by. They are kept in the object's status, so that they outlive every replica.
+ */
+import { canonicalIp, cidrContains, formatIp, type IpWords, parseCidr, parseIp } from '../../netns/address.ts';
+import { byAge, keyOf } from '../objects/metadata.ts';
+import type { HostAddress, ServiceEntry } from '../objects/service-entry.ts';
+import type { MeshSettings } from './settings.ts';
+import type { AddressUpdate } from './statuses.ts';
+
+type AllocationSettings = Pick<MeshSettings, 'allocateAddresses' | 'ipv4Pool' | 'ipv6Pool'>;
+
+/** What the entry's hosts were given before; nothing for an entry that is to have none. */
+export function allocatedTo(entry: ServiceEntry, settings: AllocationSettings): readonly HostAddress[] {
+  return settings.allocateAddresses && wantsAddresses(entry) ? entry.allocated : [];
+}
+
+export interface Allocator {
+  /**
+   * What is to be written to the status of entries that do not have what they should. Of two that hold the same address
+   * the older keeps it; an address that a user gave to an entry is not given to another.
+   */
+  decide(entries: Iterable<ServiceEntry>): AddressUpdate[];
+}
+
+/**
+ * Addresses are given out in order, after all that were ever seen to be held: one that has become free is not given to
+ * another host while clients may remember it, until the block is used up.
+ *
+ * @throws Error when a pool is no CIDR block
+ */
+export function createAllocator(settings: AllocationSettings): Allocator {
+  const pools = [createPool(settings.ipv4Pool), createPool(settings.ipv6Pool)];
+
+  /** What the entry keeps of what it has. */
+  function keep(entry: ServiceEntry): readonly HostAddress[] {
+    const hosts = hostsToServe(entry);
+    const slots = new Set<string>();
+    return entry.allocated.filter(({ host, value }) =>
+      pools.some((pool, index) => {
+        const slot = `${index} ${host}`;
+        if (!hosts.includes(host) || slots.has(slot) || !pool.claim(value)) return false;
+        slots.add(slot);
+        return true;
+      }),
+    );
+  }
+
+  return {
+    decide(entries) {
+      if (!settings.allocateAddresses) return [];
+      const sorted = [...entries].sort(byAge);
+      for (const pool of pools) pool.clear();
+      for (const { addresses } of sorted)
+        for (const address of addresses) for (const pool of pools) pool.reserve(address);
+      const kept = new Map(sorted.map((entry) => [entry, keep(entry)]));
+      return sorted.flatMap((entry) => {
+        const addresses = hostsToServe(entry).flatMap((host) =>
+          pools.flatMap((pool) => {
+            const known = kept.get(entry)!.find((each) => each.host === host && pool.contains(each.value));
+            const value = known?.value ?? pool.next();
+            return value === null ? [] : [{ host, value }];
+          }),
+        );
+        return isSame(addresses, entry.allocated) ? [] : [{ key: keyOf(entry), addresses }];
+      });
+    },
+  };
+}
+
+function wantsAddresses(entry: ServiceEntry): boolean {
+  return (
+    entry.resolution !== 'NONE' &&
+    entry.addresses.length === 0 &&
+    entry.labels['networking.istio.io/enable-autoallocate-ip']?.toLowerCase() !== 'false'
+  );
+}
+
+function hostsToServe(entry: ServiceEntry): string[] {
+  if (!wantsAddresses(entry)) return [];
+  return [...new Set(entry.hosts)].filter((host) => !host.includes('*') || entry.resolution === 'DYNAMIC_DNS');
+}
+
+function isSame(a: readonly HostAddress[], b: readonly HostAddress[]): boolean {
+  return (
+    a.length === b.length && a.every(({ host, value }, index) => host === b[index]!.host && value === b[index]!.value)
+  );
+}
+
+interface Pool {
+  /** Forgets who has what, but not how far it got. */
+  clear(): void;
+  contains(address: string): boolean;
+  /** Keeps an address, or the first one of a block, from being given out. */
+  reserve(address: string): void;
+  /** Whether the address is of the pool and nobody else's; it is taken then. */
+  claim(address: string): boolean;
+  /** The next free address; null when there is none. */
+  next(): string | null;
+}
+
+/** @throws Error when the pool is no CIDR block */
+function createPool(block: string): Pool {
+  const cidr = parseCidr(block);
+  if (cidr === null) throw new Error(`${block} is no CIDR block`);
+  const bits = (cidr.family === 4 ? 32 : 128) - cidr.length;
+  // More than anybody will ever have; keeps the numbers exact.
+  const size = 2 ** Math.min(bits, 32);
+  const word = cidr.family === 4 ? 0 : 3;
+  const taken = new Set<string>();
+  let last = 0;
+
+  const contains = (address: string) => {
+    const ip = parseIp(address);
+    return ip !== null && cidrContains(cidr, ip);
+  };
+  const at = (offset: number) => {
+    const words = [...cidr.words] as [number, number, number, number];
+    words[word] = (words[word]! + offset) >>> 0;
+    return formatIp({ family: cidr.family, words } as IpWords);
+  };
+  const take = (address: string) => {
+    taken.add(address);
+    last = Math.max(last, offsetOf(address));
+  };
+  const offsetOf = (address: string) => {
+    const { words } = parseIp(address)!;
+    const isNear = words.every((each, index) => index === word || each === cidr.words[index]);
+    return isNear ? words[word]! - cidr.words[word]! : 0;
+  };
+
+  return {
+    contains,
+    clear: () => taken.clear(),
+    reserve(address) {
+      const ip = canonicalIp(address.split('/', 1)[0]!);
+      if (ip !== null && contains(ip)) take(ip);
+    },
+    claim(address) {
+      const ip = canonicalIp(address);
+      if (ip === null || !contains(ip) || taken.has(ip)) return false;
+      take(ip);
+      return true;
+    },
+    next() {
+      // The first address of a block is the network's.
+      for (const start of [last + 1, 1]) {
+        for (let offset = start; offset < size; offset++) {
+          const address = at(offset);
+          if (taken.has(address)) continue;
+          taken.add(address);
+          last = offset;
+          return address;
+        }
+      }
+      return null;
+    },
+  };
+}

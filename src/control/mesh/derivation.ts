@@ -1,0 +1,165 @@
+/** Works out what is on the agenda: resources into the table, conditions into the book of statuses. */
+import type { Kind } from '../kinds.ts';
+import { AUTHORIZATION_POLICIES } from '../objects/authorization-policy.ts';
+import { keyOf } from '../objects/metadata.ts';
+import type { Condition } from '../objects/reported-conditions.ts';
+import { SERVICES } from '../objects/service.ts';
+import { SERVICE_ENTRIES, type ServiceEntry } from '../objects/service-entry.ts';
+import { WORKLOAD_ENTRIES } from '../objects/workload-entry.ts';
+import { createAllocator } from './allocation.ts';
+import { encodeAuthorization } from './authorization-messages.ts';
+import { deriveService } from './derive-services.ts';
+import { createWorkloadDerivation } from './derive-workloads.ts';
+import { encodeService, encodeWorkload } from './encode-address.ts';
+import type { MeshObjects } from './mesh-objects.ts';
+import type { WorkloadMessage } from './messages.ts';
+import type { ResourceTable } from './resource-table.ts';
+import type { MeshSettings } from './settings.ts';
+import type { Source } from './sources.ts';
+import type { FieldManager, StatusBook } from './statuses.ts';
+import type { Surroundings } from './waypoints.ts';
+
+export interface Derivation {
+  /** Until nothing is left on the agenda; it may grow in between. */
+  work(): Generator<void, void>;
+}
+
+export function createDerivation(
+  objects: MeshObjects,
+  settings: MeshSettings,
+  table: ResourceTable,
+  statuses: StatusBook,
+): Derivation {
+  const { agenda, gateways } = objects;
+  const derivation = createWorkloadDerivation(objects, settings);
+  const allocator = createAllocator(settings);
+  let gatewayNames: readonly string[] = [];
+  /** Policies that are gone, but may still be listed by workloads. */
+  const leaving = new Set<string>();
+
+  /** New policies come before the workloads that list them: an agent ignores one that it does not know. */
+  function setPolicies(): void {
+    for (const name of agenda.policies) {
+      const message = objects.policies.message(name);
+      if (message === null) leaving.add(name);
+      else {
+        leaving.delete(name);
+        table.setPolicy(name, encodeAuthorization(message));
+      }
+      reportPolicy(name);
+    }
+    agenda.policies.clear();
+  }
+
+  /** Once no workload lists them any more. */
+  function removePolicies(): void {
+    for (const name of leaving) table.removePolicy(name);
+    leaving.clear();
+  }
+
+  function reportPolicy(key: string): void {
+    const found = objects.policies.authorization(key);
+    if (found === null) return;
+    const { policy, converted } = found;
+    const conditions = converted.condition === null ? [] : [converted.condition];
+    report(AUTHORIZATION_POLICIES, 'istio-ambient-ztunnel-policy', policy, conditions);
+  }
+
+  function report(kind: Kind, fieldManager: FieldManager, object: Reported, conditions: readonly Condition[]): void {
+    const update = { kind, key: keyOf(object), fieldManager, observedGeneration: object.generation, conditions };
+    statuses.setConditions(update, object.reported);
+  }
+
+  function setService(key: string): void {
+    const service = objects.services.get(key);
+    const { around, asked } = surroundings();
+    if (service === null) table.removeAddress(key);
+    else {
+      const { message, conditions } = deriveService(service, objects, settings, around);
+      const addresses = message.addresses.map(({ network, ip, length }) =>
+        length === null ? `${network}/${ip}` : `${network}/${ip}/${length}`,
+      );
+      table.setAddress(key, encodeService(message), { addresses, services: null, node: '' });
+      if (service.kind === 'Service') report(SERVICES, 'istio-ambient-service', service.object, conditions);
+    }
+    gateways.serviceAsksFor(key, asked());
+  }
+
+  function setSource(source: Source): void {
+    const { around, asked } = surroundings();
+    const { workloads, conditions } = derivation.derive(source, around);
+    source.names = setWorkloads(workloads, source.names);
+    gateways.sourceAsksFor(source, asked());
+    if (source.kind === 'WorkloadEntry' && source.object !== null)
+      report(WORKLOAD_ENTRIES, 'istio-ambient-workloadentry', source.object, conditions);
+    if (source.kind === 'ServiceEntry' && source.object !== null)
+      report(SERVICE_ENTRIES, 'istio-ambient-service', source.object, conditions);
+  }
+
+  /** Replaces the workloads of those names. */
+  function setWorkloads(workloads: readonly WorkloadMessage[], before: readonly string[]): readonly string[] {
+    const names = workloads.map(({ uid }) => uid);
+    for (const name of before) if (!names.includes(name)) table.removeAddress(name);
+    for (const workload of workloads) {
+      const { uid, network, addresses, services, node } = workload;
+      table.setAddress(uid, encodeWorkload(workload), {
+        addresses: addresses.map((ip) => `${network}/${ip}`),
+        services: services.size === 0 ? NONE : [...services.keys()],
+        node,
+      });
+    }
+    return names;
+  }
+
+  function setGateways(): void {
+    agenda.networkGateways = false;
+    if (derivation.setGateways(gateways.networkGateways())) objects.touchAllSources();
+    const messages = new Map(derivation.gateways().map((message) => [message.uid, message]));
+    gatewayNames = setWorkloads([...messages.values()], gatewayNames);
+  }
+
+  /** Notes each waypoint that is looked up. */
+  function surroundings(): { readonly around: Surroundings; readonly asked: () => readonly string[] } {
+    let asked: Set<string> | null = null;
+    const around: Surroundings = {
+      waypoint(key) {
+        asked ??= new Set();
+        asked.add(key);
+        return gateways.waypoint(key);
+      },
+      namespace: (name) => objects.namespace(name),
+    };
+    return { around, asked: () => (asked === null ? NONE : [...asked]) };
+  }
+
+  return {
+    *work() {
+      for (;;) {
+        setPolicies();
+        if (agenda.networkGateways) setGateways();
+        if (agenda.allocation) {
+          agenda.allocation = false;
+          statuses.setAddresses(allocator.decide(objects.serviceEntries()));
+        }
+        for (const key of agenda.services) {
+          agenda.services.delete(key);
+          setService(key);
+          yield;
+        }
+        for (const source of agenda.sources) {
+          agenda.sources.delete(source);
+          setSource(source);
+          yield;
+          // Their policies have to be there first.
+          setPolicies();
+        }
+        if (agenda.sources.size + agenda.services.size + agenda.policies.size === 0 && !agenda.networkGateways) break;
+      }
+      removePolicies();
+    },
+  };
+}
+
+type Reported = Pick<ServiceEntry, 'namespace' | 'name' | 'generation' | 'reported'>;
+
+const NONE: readonly string[] = [];

@@ -1,0 +1,61 @@
+/**
+ * Kubernetes objects → mesh state. Objects and what they select are filed as they come; the resources that depend on what has
+ * changed are worked out afterwards, in slices, so that many changes of one turn are one piece of work.
+ */
+import { runInSlices } from '../../slices.ts';
+import type { Kind, ObjectChange } from '../kinds.ts';
+import { MESH_KINDS } from '../objects/kinds.ts';
+import type { MeshResources } from '../resources.ts';
+import { createDerivation } from './derivation.ts';
+import { MeshObjects } from './mesh-objects.ts';
+import { createResourceTable } from './resource-table.ts';
+import type { MeshSettings } from './settings.ts';
+import { createStatusBook, type Statuses } from './statuses.ts';
+
+export interface Mesh {
+  /** What has to be told about. */
+  readonly kinds: readonly Kind[];
+  readonly resources: MeshResources;
+  readonly statuses: Statuses;
+  /** Takes changes in; of a kind that is not known they are ignored. The resources follow within the turns after this one. */
+  apply(changes: readonly ObjectChange[]): void;
+  /** Resolves when the resources have caught up with all that was applied. */
+  settled(): Promise<void>;
+}
+
+export function createMesh(settings: MeshSettings): Mesh {
+  const table = createResourceTable();
+  const statuses = createStatusBook();
+  const objects = new MeshObjects(settings);
+  const derivation = createDerivation(objects, settings, table, statuses);
+  let state: 'settled' | 'scheduled' | 'working' = 'settled';
+  let waiting: (() => void)[] = [];
+
+  function work(): void {
+    state = 'working';
+    runInSlices(derivation.work(), () => {
+      table.announce();
+      statuses.announce();
+      state = 'settled';
+      const resolved = waiting;
+      waiting = [];
+      for (const resolve of resolved) resolve();
+    });
+  }
+
+  return {
+    kinds: MESH_KINDS,
+    resources: table,
+    statuses,
+    apply(changes) {
+      for (const change of changes) {
+        objects.apply(change);
+        if (change.after === null) statuses.forget(change.kind, change.key);
+      }
+      if (state !== 'settled') return;
+      state = 'scheduled';
+      setImmediate(work);
+    },
+    settled: () => (state === 'settled' ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve))),
+  };
+}

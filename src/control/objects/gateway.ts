@@ -1,0 +1,122 @@
+import type { Kind } from '../kinds.ts';
+import { Field } from './field.ts';
+import { annotation, type Metadata, readMetadata } from './metadata.ts';
+
+export interface Gateway extends Metadata {
+  readonly className: string;
+  /** "" when not annotated. */
+  readonly inboundBinding: string;
+  readonly serviceAccount: string;
+  readonly listeners: readonly Listener[];
+  /** Those of the status: where the gateway really is. */
+  readonly addresses: readonly { readonly type: string; readonly value: string }[];
+}
+
+export interface Listener {
+  readonly port: number;
+  readonly protocol: string;
+  /** Namespaces whose objects may use the listener. */
+  readonly allowed: AllowedNamespaces;
+}
+
+export type AllowedNamespaces =
+  | { readonly from: 'All' | 'Same' | 'None' }
+  | { readonly from: 'Selector'; readonly requirements: readonly Requirement[] };
+
+/** Of a Kubernetes LabelSelector; all must hold. */
+export interface Requirement {
+  readonly key: string;
+  readonly operator: (typeof OPERATORS)[number];
+  readonly values: readonly string[];
+}
+
+const OPERATORS = ['In', 'NotIn', 'Exists', 'DoesNotExist'] as const;
+
+const GATEWAY_API = { group: 'gateway.networking.k8s.io', version: 'v1', optional: true } as const;
+
+export const GATEWAYS: Kind<Gateway> = {
+  ...GATEWAY_API,
+  kind: 'Gateway',
+  plural: 'gateways',
+  namespaced: true,
+  read: readGateway,
+};
+
+export interface GatewayClass extends Metadata {
+  readonly controller: string;
+  readonly inboundBinding: string;
+}
+
+export const GATEWAY_CLASSES: Kind<GatewayClass> = {
+  ...GATEWAY_API,
+  kind: 'GatewayClass',
+  plural: 'gatewayclasses',
+  namespaced: false,
+  read(object) {
+    const gatewayClass = Field.of(object);
+    return {
+      ...readMetadata(gatewayClass, false),
+      controller: gatewayClass.at('spec').at('controllerName').text(),
+      inboundBinding: annotation(gatewayClass, INBOUND_BINDING),
+    };
+  },
+};
+
+const INBOUND_BINDING = 'ambient.istio.io/waypoint-inbound-binding';
+
+function readGateway(object: unknown): Gateway {
+  const gateway = Field.of(object);
+  const metadata = readMetadata(gateway);
+  const className = gateway.at('spec').at('gatewayClassName').text();
+  return {
+    ...metadata,
+    className,
+    inboundBinding: annotation(gateway, INBOUND_BINDING),
+    serviceAccount: annotation(gateway, 'gateway.istio.io/service-account') || `${metadata.name}-${className}`,
+    listeners: gateway.at('spec').at('listeners').list().map(readListener),
+    addresses: gateway
+      .at('status')
+      .at('addresses')
+      .list()
+      .map((address) => ({ type: address.at('type').text() || 'IPAddress', value: address.at('value').text() })),
+  };
+}
+
+function readListener(listener: Field): Listener {
+  return {
+    port: listener.at('port').port() ?? 0,
+    protocol: listener.at('protocol').text(),
+    allowed: readAllowed(listener.at('allowedRoutes').at('namespaces')),
+  };
+}
+
+function readAllowed(namespaces: Field): AllowedNamespaces {
+  const from = namespaces.at('from').text() || 'Same';
+  switch (from) {
+    case 'All':
+    case 'Same':
+    case 'None':
+      return { from };
+    case 'Selector':
+      return { from, requirements: readRequirements(namespaces.at('selector')) };
+    default:
+      throw namespaces.at('from').wrong('All, Same, None or Selector');
+  }
+}
+
+function readRequirements(selector: Field): Requirement[] {
+  if (!selector.isPresent) throw selector.wrong('a selector of namespaces');
+  const equal = Object.entries(selector.at('matchLabels').labels());
+  return [
+    ...equal.map(([key, value]): Requirement => ({ key, operator: 'In', values: [value] })),
+    ...selector
+      .at('matchExpressions')
+      .list()
+      .map((expression) => {
+        const given = expression.at('operator');
+        const operator = OPERATORS.find((known) => known === given.text());
+        if (operator === undefined) throw given.wrong(`one of ${OPERATORS.join(', ')}`);
+        return { key: expression.at('key').text(), operator, values: expression.at('values').texts() };
+      }),
+  ];
+}
