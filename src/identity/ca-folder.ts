@@ -63,7 +63,8 @@ async function makeFolder(dir: string): Promise<void> {
   }
 }
 
-async function present(dir: string): Promise<string[]> {
+/** Which of the files there are. */
+export async function present(dir: string): Promise<string[]> {
   const entries = new Set(await readdir(dir));
   return NAMES.filter((name) => entries.has(name));
 }

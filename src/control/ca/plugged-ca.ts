@@ -1,0 +1,109 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CulvertError, messageOf } from '../../errors.ts';
+import { type CaFiles, openCaFolder, present } from '../../identity/ca-folder.ts';
+import { followCa } from '../../identity/followed-ca.ts';
+import { splitCertificates } from '../../identity/pem.ts';
+import { caFilesOf, createRoot } from '../../identity/self-signed-root.ts';
+import type { Logger } from '../../log/logger.ts';
+import { type CaSource, checkTrusted } from './ca-source.ts';
+
+export interface PluggedCaOptions {
+  readonly dir: string;
+  /** Makes a root when the folder is empty; for a control plane without Kubernetes. */
+  readonly create: { readonly trustDomain: string; readonly lifeMs: number } | null;
+  readonly log: Pick<Logger, 'info' | 'error'>;
+  /** ms since 1970 */
+  readonly now?: () => number;
+  /** How often the folder is looked at, in ms. */
+  readonly interval?: number;
+}
+
+/**
+ * A CA in a folder (ROOT_CA_DIR), in either layout of istio's plugged-in CA (node-09 §9.3), usually a mounted Secret. It is
+ * followed: what cannot be used leaves the CA of before in force.
+ * @throws CulvertError CA_FOLDER_UNUSABLE, CA_FOLDER_INCOMPLETE, CA_INVALID, CA_EXPIRED or CA_NOT_YET_VALID
+ */
+export async function openPluggedCa(options: PluggedCaOptions): Promise<CaSource> {
+  const { dir, create, log, now = Date.now, interval } = options;
+  const listeners: (() => void)[] = [];
+  let lists = await readLists(dir);
+  const ca = followCa({
+    where: dir,
+    files: await readFiles(dir, async () => {
+      if (create === null) throw new CulvertError('CA_FOLDER_INCOMPLETE', `the CA folder ${dir} is empty`);
+      return caFilesOf(await createRoot(create.trustDomain, now(), create.lifeMs));
+    }),
+    async read() {
+      const files = await readFiles(dir, () => Promise.reject(new Error('it is empty')));
+      const found = await readLists(dir);
+      if (found !== lists) {
+        lists = found;
+        tell();
+      }
+      return files;
+    },
+    now,
+    permit: checkTrusted,
+    changed(error) {
+      if (error === null) {
+        log.info('control::ca', 'the CA has changed', { folder: dir });
+        tell();
+      } else {
+        log.error('control::ca', 'the CA cannot be changed, that of before goes on signing', {
+          folder: dir,
+          error: messageOf(error),
+        });
+      }
+    },
+    ...(interval === undefined ? {} : { interval }),
+  });
+
+  function tell(): void {
+    for (const listener of listeners) listener();
+  }
+
+  return {
+    where: dir,
+    material: () => ca.material(),
+    revocationLists: () => lists,
+    onChange: (listener) => void listeners.push(listener),
+    close: () => ca.close(),
+  };
+}
+
+/** Whether an operator has put a CA into the folder, complete or not. */
+export async function isPlugged(dir: string): Promise<boolean> {
+  const names = await present(dir).catch(() => []);
+  return names.length > 0 || (await textOf(dir, TLS_LAYOUT.cert)) !== null;
+}
+
+/** The layout of Kubernetes' TLS Secrets, as cert-manager writes them. */
+const TLS_LAYOUT = { cert: 'tls.crt', key: 'tls.key', roots: 'ca.crt' } as const;
+
+async function readFiles(dir: string, create: () => Promise<CaFiles>): Promise<CaFiles> {
+  const cert = await textOf(dir, TLS_LAYOUT.cert);
+  if (cert === null) return await openCaFolder(dir, create);
+  const key = await textOf(dir, TLS_LAYOUT.key);
+  const roots = await textOf(dir, TLS_LAYOUT.roots);
+  if (key === null || roots === null) {
+    const missing = key === null ? TLS_LAYOUT.key : TLS_LAYOUT.roots;
+    throw new CulvertError('CA_FOLDER_INCOMPLETE', `the CA folder ${dir} has ${TLS_LAYOUT.cert} but not ${missing}`);
+  }
+  return { cert: splitCertificates(cert)[0] ?? cert, key, chain: cert, roots };
+}
+
+function readLists(dir: string): Promise<string | null> {
+  return textOf(dir, 'ca-crl.pem');
+}
+
+async function textOf(dir: string, name: string): Promise<string | null> {
+  try {
+    return await readFile(join(dir, name), 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw new CulvertError('CA_FOLDER_UNUSABLE', `the CA folder ${dir} cannot be used: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}

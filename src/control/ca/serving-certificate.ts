@@ -1,0 +1,88 @@
+import { messageOf } from '../../errors.ts';
+import { generateWorkloadKey, privateKeyPem } from '../../identity/workload-key.ts';
+import type { Logger } from '../../log/logger.ts';
+import { createCaretaker } from '../caretaker.ts';
+import type { CertificateAuthority } from './certificate-authority.ts';
+
+/** What the control plane's own port shows, in the form in which the server takes it. */
+export interface ServingCertificate {
+  /** The certificate and its intermediates, PEM. */
+  readonly chainPem: string;
+  readonly keyPem: string;
+  /** What certificates of clients are verified against, PEM. */
+  readonly clientRootsPem: string;
+}
+
+export interface ServingCertificateOptions {
+  readonly ca: CertificateAuthority;
+  /** DNS names and IP addresses. */
+  readonly names: readonly string[];
+  readonly log: Pick<Logger, 'info' | 'warn'>;
+  /** ms since 1970 */
+  readonly now?: () => number;
+  readonly ttlMs?: number;
+  /** How often it is looked whether it is due, in ms. */
+  readonly checkMs?: number;
+}
+
+/**
+ * A certificate of the mesh's own CA for the control plane itself: a new one at half of its life, and whenever the CA has
+ * changed. The first is handed to `use` once there is a CA; until one can be made, that of before stays.
+ */
+export function keepServingCertificate(
+  { ca, names, log, now = Date.now, ttlMs = TTL_MS, checkMs = 60_000 }: ServingCertificateOptions,
+  use: (certificate: ServingCertificate) => void,
+): { close(): void } {
+  let renewAt = 0;
+  let underRoots: string | null = null;
+  const caretaker = createCaretaker(
+    async () => {
+      const roots = ca.rootsPem();
+      if (roots === null || (now() < renewAt && roots === underRoots)) return;
+      const { publicKey, privateKey } = await generateWorkloadKey();
+      const { certPem, intermediatesPem, rootsPem, notAfter } = await ca.issue(
+        { names: names.toSorted(), commonName: null, ttlMs },
+        publicKey,
+      );
+      use({
+        chainPem: certPem + intermediatesPem.join(''),
+        keyPem: privateKeyPem(privateKey),
+        clientRootsPem: rootsPem,
+      });
+      renewAt = (now() + notAfter) / 2;
+      underRoots = rootsPem;
+      log.info('control::ca', 'the control plane has a new serving certificate', {
+        names: names.join(','),
+        until: new Date(notAfter).toISOString(),
+      });
+    },
+    {
+      everyMs: checkMs,
+      failed(error, waitMs) {
+        log.warn('control::ca', 'there is no new serving certificate, that of before stays in use', {
+          error: messageOf(error),
+          wait_ms: waitMs,
+        });
+      },
+    },
+  );
+  ca.onChange(() => {
+    // Another certificate may sign under the same roots.
+    underRoots = null;
+    caretaker.tend();
+  });
+  caretaker.tend();
+  return caretaker;
+}
+
+const TTL_MS = 7 * 86_400_000;
+
+/**
+ * The names that agents know a control plane by: its own Service's, and those of istiod, so that an agent in its default
+ * settings verifies it (control-02 §4.4).
+ */
+export function servingNames(namespace: string, service: string, further: readonly string[] = []): string[] {
+  const own = [`${service}.${namespace}.svc`, `${service}.${namespace}.svc.cluster.local`];
+  const istiods = ['istiod', 'istiod-remote', 'istio-pilot'].map((name) => `${name}.${namespace}.svc`);
+  return [...new Set([...own, ...istiods, 'istiod.istio-system.svc', ...further])];
+}
