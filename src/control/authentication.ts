@@ -3,6 +3,7 @@ import { printable } from '../control-plane/failure.ts';
 import { messageOf } from '../errors.ts';
 import { CallRefused } from './call-refused.ts';
 import { callerOfCertificate } from './client-certificate.ts';
+import type { Metadata, Peer } from './grpc/service.ts';
 
 /** Who calls, as somebody has vouched for: the API server, an operator's file, or the CA of the mesh. */
 export interface Caller {
@@ -14,16 +15,8 @@ export interface Caller {
   readonly node: string | null;
 }
 
-/** The headers of a call; names are in lower case. */
-export type CallMetadata = Readonly<Record<string, unknown>>;
-
-export interface CallPeer {
-  /** What the client has shown and TLS has verified against the roots of the mesh; null otherwise. */
-  readonly certificate: X509Certificate | null;
-}
-
 /** Rejects with CallRefused: UNAUTHENTICATED, or UNAVAILABLE when nobody can tell for the moment. */
-export type Authenticate = (metadata: CallMetadata, peer: CallPeer) => Promise<Caller>;
+export type Authenticate = (metadata: Metadata, peer: Pick<Peer, 'certificate'>) => Promise<Caller>;
 
 /** Vouches for a token. Null when it is not one of its own; rejects when nobody can tell for the moment. */
 export interface TokenReviewer {
@@ -63,12 +56,12 @@ export function createAuthentication(options: AuthenticationOptions): Authentica
     return verdict;
   };
 
-  async function callerOfToken(metadata: CallMetadata): Promise<Caller | TokenRefused> {
+  async function callerOfToken(metadata: Metadata): Promise<Caller | TokenRefused> {
     const { clusterid: cluster, authorization } = metadata;
     if (cluster !== undefined && cluster !== '' && cluster !== clusterId) {
       return { refused: `the caller is of cluster ${quoted(cluster)}, and only ${quoted(clusterId)} is known` };
     }
-    const token = typeof authorization === 'string' ? /^Bearer +([\x21-\x7e]+)$/i.exec(authorization)?.[1] : undefined;
+    const token = /^Bearer +([\x21-\x7e]+)$/i.exec(authorization ?? '')?.[1];
     if (token === undefined) return { refused: 'no token was sent' };
     if (token.length > MAX_TOKEN_LENGTH) return { refused: `the token is longer than ${MAX_TOKEN_LENGTH} characters` };
     try {
@@ -89,6 +82,6 @@ function unauthenticated(reason: string): CallRefused {
   return new CallRefused('UNAUTHENTICATED', 'request authenticate failure', reason);
 }
 
-function quoted(value: unknown): string {
-  return JSON.stringify(String(value).slice(0, 100));
+function quoted(text: string): string {
+  return JSON.stringify(text.slice(0, 100));
 }

@@ -3,8 +3,9 @@ import { decodeCertificateRequest, encodeCertificateResponse } from '../../ident
 import { formatSpiffeId } from '../../identity/spiffe.ts';
 import type { Logger } from '../../log/logger.ts';
 import type { Registry } from '../../metrics/registry.ts';
-import type { Authenticate, Caller, CallMetadata, CallPeer } from '../authentication.ts';
+import type { Authenticate, Caller } from '../authentication.ts';
 import { CallRefused } from '../call-refused.ts';
+import type { Call, GrpcService } from '../grpc/service.ts';
 import type { CertificateAuthority, IssuedLeaf } from './certificate-authority.ts';
 import { readSigningRequest, type SigningRequest } from './csr.ts';
 import { CA } from './metrics.ts';
@@ -22,18 +23,12 @@ export interface CertificateServiceOptions {
   readonly log: Pick<Logger, 'info' | 'warn' | 'debug'>;
 }
 
-/** What a call of CreateCertificate comes with. */
-export interface CertificateCall {
-  readonly metadata: CallMetadata;
-  readonly peer: CallPeer & { readonly address: string };
-}
-
 /**
- * `istio.v1.auth.IstioCertificateService`, in the form in which the server takes services. Whose certificate it is follows
+ * `istio.v1.auth.IstioCertificateService`. Whose certificate it is follows
  * from who calls, or from whom the caller may speak for; a request that names anybody else is refused, where the
  * incumbent does not look at the names in it (control-02 §4).
  */
-export function createCertificateService(options: CertificateServiceOptions) {
+export function createCertificateService(options: CertificateServiceOptions): GrpcService {
   const { ca, authenticate, authorizer, trustDomain, defaultTtlMs, maxTtlMs, metrics, log } = options;
   const counters = {
     requests: metrics.counter(CA.requests),
@@ -45,7 +40,7 @@ export function createCertificateService(options: CertificateServiceOptions) {
   };
 
   /** The serialized answer. @throws CallRefused */
-  async function answer(message: Uint8Array, call: CertificateCall): Promise<Buffer> {
+  async function answer(message: Uint8Array, call: Call): Promise<Buffer> {
     counters.requests.add(1);
     const known: { caller: Caller | null; identity: string } = { caller: null, identity: '' };
     try {
@@ -131,7 +126,7 @@ export function createCertificateService(options: CertificateServiceOptions) {
   return {
     name: 'istio.v1.auth.IstioCertificateService',
     methods: { CreateCertificate: { kind: 'unary', maxRequest: MAX_REQUEST_BYTES, answer } },
-  } as const;
+  };
 }
 
 /** A request for an RSA key of 8192 bits has 4 KiB. */

@@ -1,5 +1,9 @@
 /** Metrics of the CA, by istiod's names; those of `culvert_…` are its own. */
-import type { Family } from '../../metrics/family.ts';
+import { X509Certificate } from 'node:crypto';
+import { splitCertificates } from '../../identity/pem.ts';
+import type { Family, Sample } from '../../metrics/family.ts';
+import type { Registry } from '../../metrics/registry.ts';
+import type { CaSource } from './ca-source.ts';
 
 export const CA = {
   requests: counter('citadel_server_csr_count', 'Requests for certificates (unstable).'),
@@ -30,6 +34,16 @@ export const CA = {
   ),
   roots: gauge('culvert_ca_roots', 'Roots that are trusted; more than one while a root is being replaced (unstable).'),
 } as const;
+
+/** What there is to say of the CA itself. */
+export function reportMetrics(metrics: Pick<Registry, 'computed'>, source: Pick<CaSource, 'material'>): void {
+  const ends = () =>
+    splitCertificates(source.material()?.rootsPem ?? '').map((pem) => new X509Certificate(pem).validToDate.getTime());
+  const sample = (value: number): Sample[] => (Number.isFinite(value) ? [{ labels: [], value }] : []);
+  metrics.computed(CA.rootExpiry, () => sample(Math.min(...ends()) / 1000));
+  metrics.computed(CA.signerExpiry, () => sample((source.material()?.validity.notAfter ?? Number.NaN) / 1000));
+  metrics.computed(CA.roots, () => sample(ends().length));
+}
 
 function counter(name: string, help: string, labels: readonly string[] = []): Family {
   return { name, type: 'counter', help, labels };

@@ -2,16 +2,8 @@ import { messageOf } from '../../errors.ts';
 import { generateWorkloadKey, privateKeyPem } from '../../identity/workload-key.ts';
 import type { Logger } from '../../log/logger.ts';
 import { createCaretaker } from '../caretaker.ts';
+import type { ServingCertificate } from '../server.ts';
 import type { CertificateAuthority } from './certificate-authority.ts';
-
-/** What the control plane's own port shows, in the form in which the server takes it. */
-export interface ServingCertificate {
-  /** The certificate and its intermediates, PEM. */
-  readonly chainPem: string;
-  readonly keyPem: string;
-  /** What certificates of clients are verified against, PEM. */
-  readonly clientRootsPem: string;
-}
 
 export interface ServingCertificateOptions {
   readonly ca: CertificateAuthority;
