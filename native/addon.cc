@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include "loop.h"
+#include "netlink.h"
 #include "netns.h"
 #include "seqpacket.h"
 
@@ -10,6 +11,7 @@ namespace culvert {
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitNetns(env, exports);
+  InitNetlink(env, exports);
   InitSeqpacket(env, exports);
   InitLoop(env, exports);
   return exports;

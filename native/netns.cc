@@ -72,8 +72,8 @@ int OwnNetns() {
   return own.get();
 }
 
-/// socket(2) inside `netns`. The thread is back in its own namespace when this returns; if it cannot get back the
-/// process ends, because every later socket of this thread would silently belong to somebody's pod.
+}  // namespace
+
 int SocketIn(int netns, int family, int type, int protocol, SocketError* error) {
   const int flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
   if (netns == kOwnNetns) {
@@ -97,6 +97,8 @@ int SocketIn(int netns, int family, int type, int protocol, SocketError* error) 
   }
   return fd;
 }
+
+namespace {
 
 int SetInt(int fd, int level, int option, int value) { return setsockopt(fd, level, option, &value, sizeof value); }
 

@@ -71,6 +71,11 @@ struct SocketError {
 /// A namespace descriptor, or kOwnNetns to stay in the namespace of the process.
 constexpr int kOwnNetns = -1;
 
+/// socket(2) inside `netns`, close-on-exec and non-blocking; -1 with `error` when that fails. The thread is back in its own
+/// namespace when this returns; if it cannot get back the process ends, because every later socket of this thread would
+/// silently belong to somebody's pod.
+int SocketIn(int netns, int family, int type, int protocol, SocketError* error);
+
 struct Listener {
   int fd = -1;
   bool transparent = false;

@@ -98,6 +98,20 @@ test('many changes at once end in what was wanted last', async (t) => {
   assert.ok(!text.includes('10.0.31.1'));
 });
 
+test('a whole node of addresses is written, and again when somebody has removed the table', async (t) => {
+  const { netns, rules, show } = await node(t, 'nftables');
+  const addresses = (from: number, count: number) =>
+    Array.from({ length: count }, (_, index) => `10.1.${(from + index) >> 8}.${(from + index) & 255}`);
+  await rules.set('first', addresses(0, 1));
+  await rules.set('many', addresses(1, 999));
+  assert.equal((await show()).match(/10\.1\.\d+\.\d+ comment "(first|many)"/g)?.length, 1000);
+  await runChecked(['nft', 'flush', 'ruleset'], { netns });
+  await rules.set('last', ['10.2.0.1']);
+  const text = await show();
+  assert.equal(text.match(/10\.\d+\.\d+\.\d+ comment/g)?.length, 1001);
+  assert.match(text, /snat ip to 169\.254\.7\.127/);
+});
+
 test('a failure is told, and the next attempt writes what is missing', async (t) => {
   const { rules, show } = await node(t, 'nftables', { probeIpv4: 'nonsense' });
   await assert.rejects(rules.set('u', ['10.0.0.1']), { code: 'HOST_RULES_FAILED' });

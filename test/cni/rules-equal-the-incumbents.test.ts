@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { jump } from '../../src/cni/nftables/expressions.ts';
+import { replaceTables } from '../../src/cni/nftables/transaction.ts';
 import { chooseRulesBackend } from '../../src/cni/rules/backend.ts';
 import { defaultPodRules, type PodRules } from '../../src/cni/rules/pod-rules.ts';
 import { type Pod, podNetwork } from '../support/pods.ts';
@@ -35,6 +38,42 @@ test('iptables-save shows what the incumbent made', async (t) => {
   await backend.apply(pod.netns.fd, withDns);
   assert.deepEqual(byTable(await printed(pod, 'iptables-save')), byTable(golden('pod-iptables-save')));
   assert.deepEqual(byTable(await printed(pod, 'ip6tables-save')), byTable(golden('pod-ip6tables-save')));
+});
+
+test('nft shows what the incumbent made, but for marking fewer packets', async (t) => {
+  const network = await podNetwork(t);
+  const [pod, incumbents] = [await network.addPod('pod'), await network.addPod('incumbents')];
+  const rules = fileURLToPath(new URL('fixtures/nftables.nft', import.meta.url));
+  const listed = (of: Pod, ...chain: string[]) =>
+    printed(of, 'nft', 'list', ...(chain.length > 0 ? chain : ['ruleset']));
+  await printed(incumbents, 'nft', '-f', rules);
+  const backend = await chooseRulesBackend('nftables');
+  await backend.apply(pod.netns.fd, { ...withDns, virtualInterfaces: ['tap0'] });
+  const restores = 'counter packets 0 bytes 0 meta mark set ct mark';
+  const incumbent = `ct mark & 0x00000fff == 0x00000111 ${restores}`;
+  const listing = await listed(incumbents);
+  assert.ok(listing.includes(incumbent), listing);
+  assert.equal(
+    await listed(pod),
+    listing.replace(incumbent, `ct direction reply meta mark & 0x00000fff != 0x00000539 ${incumbent}`),
+  );
+});
+
+test('nft: what is refused changes nothing, and is named', async (t) => {
+  const network = await podNetwork(t);
+  const pod = await network.addPod('pod');
+  const chains = (target: string) => [{ name: 'mine', hook: null, rules: [jump(target)] }];
+  await replaceTables(pod.netns.fd, [], [{ name: 'kept', chains: [] }]);
+  const before = await printed(pod, 'nft', 'list', 'ruleset');
+  await assert.rejects(replaceTables(pod.netns.fd, ['kept'], [{ name: 'new', chains: chains('absent') }]), {
+    code: 'NFTABLES_REFUSED',
+    message: /the kernel refused a rule: .*ENOENT/,
+  });
+  assert.equal(await printed(pod, 'nft', 'list', 'ruleset'), before);
+  // One that is there and was not to be removed would have its own rules, too.
+  await assert.rejects(replaceTables(pod.netns.fd, [], [{ name: 'kept', chains: [] }]), {
+    message: /a table: .*EEXIST/,
+  });
 });
 
 for (const name of ['nftables', 'iptables'] as const) {

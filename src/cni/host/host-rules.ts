@@ -1,6 +1,8 @@
 import { CulvertError, messageOf } from '../../errors.ts';
 import { isIpv4 } from '../../netns/address.ts';
 import { runChecked } from '../../netns/run.ts';
+import { addressIn, COUNTER, type IpFamily, protocol, socketUser, sourceNat } from '../nftables/expressions.ts';
+import { type AddressSet, addToSets, replaceTables, type Table } from '../nftables/transaction.ts';
 import type { RulesBackend } from '../rules/backend.ts';
 import { kernelHasIpv6 } from '../rules/return-routing.ts';
 
@@ -36,6 +38,8 @@ export interface HostRulesOptions {
 export function createHostRules(options: HostRulesOptions): HostRules {
   const owners = new Map<string, string>();
   const write = options.backend.name === 'nftables' ? writeNft : writeIptables;
+  /** What is on the node; null when that is not known. */
+  let written: ReadonlyMap<string, string> | null = null;
   let flushing: Promise<void> = Promise.resolve();
   let next: Promise<void> | null = null;
   /** What is kept here is not known to be on the node. */
@@ -48,7 +52,13 @@ export function createHostRules(options: HostRulesOptions): HostRules {
       .then(() => {
         next = null;
         dirty = false;
-        flushing = explained(() => write(options, owners));
+        flushing = explained(async () => {
+          const wanted = new Map(owners);
+          const before = written;
+          written = null;
+          await write(options, wanted, before);
+          written = wanted;
+        });
         return flushing;
       })
       .catch((error) => {
@@ -63,7 +73,10 @@ export function createHostRules(options: HostRulesOptions): HostRules {
       for (const ip of wantedOf(ips)) owners.set(ip, uid);
       dirty = true;
     },
-    sync: flush,
+    sync() {
+      written = null;
+      return flush();
+    },
     async set(uid, ips) {
       const before = ipsOf(uid);
       const wanted = wantedOf(ips);
@@ -98,34 +111,56 @@ export function createHostRules(options: HostRulesOptions): HostRules {
 }
 
 const TABLE = 'istio-ambient-nat';
-const SET = { ipv4: 'istio-inpod-probes-v4', ipv6: 'istio-inpod-probes-v6' };
+const SET = { ip: 'istio-inpod-probes-v4', ip6: 'istio-inpod-probes-v6' };
 const CHAIN = 'ISTIO_POSTRT';
 
-/** The node's table; '' for the removal when there is nothing to exempt. */
-export function hostNftScript(options: HostRulesOptions, owners: ReadonlyMap<string, string>): string {
-  const { probeIpv4, probeIpv6, ipv6, kubeletUid } = options;
-  const removal = `add table inet ${TABLE}\ndelete table inet ${TABLE}\n`;
-  if (owners.size === 0) return removal;
-  const set = (name: string, type: string, mine: (ip: string) => boolean) => {
-    const elements = [...owners].filter(([ip]) => mine(ip)).map(([ip, uid]) => `${ip} comment "${uid}"`);
-    const list = elements.length === 0 ? '' : `    elements = { ${elements.join(', ')} }\n`;
-    return `  set ${name} {\n    type ${type}\n${list}  }\n`;
-  };
-  const rule = (ip: string, name: string, probe: string) =>
-    `    meta l4proto tcp meta skuid ${kubeletUid} ${ip} daddr @${name} counter snat ${ip} to ${probe}\n`;
-  return (
-    `${removal}table inet ${TABLE} {\n` +
-    set(SET.ipv4, 'ipv4_addr', isIpv4) +
-    (ipv6 ? set(SET.ipv6, 'ipv6_addr', (ip) => !isIpv4(ip)) : '') +
-    '  chain postrouting {\n    type nat hook postrouting priority 100; policy accept;\n' +
-    rule('ip', SET.ipv4, probeIpv4) +
-    (ipv6 ? rule('ip6', SET.ipv6, probeIpv6) : '') +
-    '  }\n}\n'
-  );
+/** Addresses that are to be, or are, in the rules, each with the pod that has it. */
+type Owners = ReadonlyMap<string, string>;
+
+/** The node's tables; none when there is nothing to exempt. @throws CulvertError 'RULES_INVALID' for an address that is none */
+function hostTables(options: HostRulesOptions, owners: Owners): Table[] {
+  if (owners.size === 0) return [];
+  const probe = { ip: options.probeIpv4, ip6: options.probeIpv6 };
+  const rules = familiesOf(options).map((family) => [
+    ...protocol('tcp'),
+    ...socketUser(options.kubeletUid),
+    ...addressIn(family, 'daddr', SET[family]),
+    ...COUNTER,
+    ...sourceNat(family, probe[family]),
+  ]);
+  const hook = { type: 'nat', at: 'postrouting', priority: 100 } as const;
+  return [{ name: TABLE, sets: setsOf(options, owners), chains: [{ name: 'postrouting', hook, rules }] }];
 }
 
-async function writeNft(options: HostRulesOptions, owners: ReadonlyMap<string, string>): Promise<void> {
-  await runChecked(['nft', '-f', '-'], { netns: options.netns, input: hostNftScript(options, owners) });
+/** One set for each family. */
+function setsOf(options: HostRulesOptions, owners: Owners): AddressSet[] {
+  const isOf = { ip: isIpv4, ip6: (ip: string) => !isIpv4(ip) };
+  return familiesOf(options).map((family) => ({
+    name: SET[family],
+    family,
+    elements: [...owners].flatMap(([ip, uid]) => (isOf[family](ip) ? [{ ip, comment: uid }] : [])),
+  }));
+}
+
+function familiesOf({ ipv6 }: HostRulesOptions): IpFamily[] {
+  return ipv6 ? ['ip', 'ip6'] : ['ip'];
+}
+
+/**
+ * Addresses that are new are added to the sets: pods that start wait for it, and to replace a table takes the kernel
+ * longer. For any other change, and when that fails, all is written anew.
+ */
+async function writeNft(options: HostRulesOptions, owners: Owners, written: Owners | null): Promise<void> {
+  if (written !== null && written.size > 0 && [...written].every(([ip, uid]) => owners.get(ip) === uid)) {
+    const added = new Map([...owners].filter(([ip]) => !written.has(ip)));
+    if (added.size === 0) return;
+    try {
+      return await addToSets(options.netns, TABLE, setsOf(options, added));
+    } catch {
+      // Somebody has removed the table.
+    }
+  }
+  await replaceTables(options.netns, [TABLE], hostTables(options, owners));
 }
 
 /** One rule per address instead of an ipset: only the first packet of a connection passes the nat table. */
@@ -133,7 +168,7 @@ export function hostIptablesScript(
   saved: string,
   family: 'ipv4' | 'ipv6',
   options: HostRulesOptions,
-  owners: ReadonlyMap<string, string>,
+  owners: Owners,
 ): string {
   const mine = [...owners].filter(([ip]) => isIpv4(ip) === (family === 'ipv4'));
   const there = saved.split('\n').filter((line) => line.startsWith('-A ') && line.endsWith(` -j ${CHAIN}`));
@@ -160,7 +195,7 @@ export function hostIptablesScript(
   return `${lines.join('\n')}\n`;
 }
 
-async function writeIptables(options: HostRulesOptions, owners: ReadonlyMap<string, string>): Promise<void> {
+async function writeIptables(options: HostRulesOptions, owners: Owners): Promise<void> {
   const { netns, backend, ipv6 } = options;
   const programs = backend.programs;
   if (programs === null) throw new CulvertError('HOST_RULES_FAILED', `the backend ${backend.name} has no iptables`);

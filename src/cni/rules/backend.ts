@@ -1,8 +1,9 @@
 import { CulvertError, messageOf } from '../../errors.ts';
 import { runCommand } from '../../netns/run.ts';
+import { checkTables, replaceTables } from '../nftables/transaction.ts';
 import { type IpFamily, type IptablesPrograms, iptablesTables, reconcileIptables } from './iptables.ts';
-import { applyNft, nftRemovalScript, nftScript } from './nftables.ts';
-import type { PodRules } from './pod-rules.ts';
+import { POD_TABLES, podTables } from './nftables.ts';
+import { defaultPodRules, type PodRules } from './pod-rules.ts';
 import { addReturnRouting, kernelHasIpv6, removeReturnRouting } from './return-routing.ts';
 
 /** Puts rules into pods and takes them out, by one of the kernel's two interfaces. */
@@ -32,7 +33,7 @@ export async function chooseRulesBackend(
 ): Promise<RulesBackend> {
   const reasons: string[] = [];
   if (only !== 'iptables') {
-    const reason = await unusable(['nft', 'list', 'tables']);
+    const reason = await missingNftables();
     if (reason === null) return nftables;
     reasons.push(reason);
   }
@@ -43,10 +44,10 @@ export async function chooseRulesBackend(
       reasons.push(reason);
     }
   }
-  const packages = only ?? 'nftables or iptables';
   throw new CulvertError(
     'RULES_UNAVAILABLE',
-    `no way to set capture rules, install ${packages}: ${reasons.join('; ')}`,
+    'no way to set capture rules; the kernel needs nf_tables and its modules for NAT, or the programs of iptables and ' +
+      `what they need: ${reasons.join('; ')}`,
   );
 }
 
@@ -58,7 +59,7 @@ const nftables: RulesBackend = {
       const effective = supported(rules);
       // Answers must find their way before anything is captured.
       await addReturnRouting(netns, effective.ipv6);
-      await applyNft(netns, nftScript(effective));
+      await replaceTables(netns, POD_TABLES, podTables(effective));
     }),
   removeForeign: (netns) =>
     explained('remove', async () => {
@@ -68,7 +69,7 @@ const nftables: RulesBackend = {
     }),
   remove: (netns) =>
     explained('remove', async () => {
-      await applyNft(netns, nftRemovalScript());
+      await replaceTables(netns, POD_TABLES, []);
       await removeReturnRouting(netns);
     }),
 };
@@ -100,7 +101,7 @@ function iptablesBackend(variant: string): RulesBackend {
       }),
     removeForeign: (netns) =>
       explained('remove', async () => {
-        if ((await unusable(['nft', 'list', 'tables'])) === null) await applyNft(netns, nftRemovalScript());
+        if ((await missingNftables()) === null) await replaceTables(netns, POD_TABLES, []);
       }),
     remove: (netns) =>
       explained('remove', async () => {
@@ -112,6 +113,16 @@ function iptablesBackend(variant: string): RulesBackend {
 
 /** In order of preference: `iptables` alone is whatever the distribution made of it. */
 const IPTABLES_VARIANTS = ['iptables-nft', 'iptables', 'iptables-legacy'];
+
+/** What the kernel lacks for the rules of a pod, or null when it has everything. */
+async function missingNftables(): Promise<string | null> {
+  try {
+    await checkTables(podTables(supported({ ...defaultPodRules, dnsCapture: true })));
+    return null;
+  } catch (error) {
+    return messageOf(error);
+  }
+}
 
 /** Why a program cannot be used, or null when it can. */
 async function unusable(argv: readonly string[]): Promise<string | null> {

@@ -25,9 +25,10 @@ export function iptablesTables(rules: PodRules, family: IpFamily): IptablesTable
   const { dnsCapture, ingress, virtualInterfaces, probeIpv4, probeIpv6 } = checkedPodRules(rules);
   const loopback = family === 'ipv4' ? '127.0.0.1/32' : '::1/128';
   const probe = family === 'ipv4' ? `${probeIpv4}/32` : `${probeIpv6}/128`;
-  const fromAgent = `-m mark --mark ${AGENT_MARK}/${MARK_MASK}`;
-  const notFromAgent = `-m mark ! --mark ${AGENT_MARK}/${MARK_MASK}`;
-  const returning = `${RETURN_MARK}/${MARK_MASK}`;
+  const agentMark = masked(AGENT_MARK);
+  const fromAgent = `-m mark --mark ${agentMark}`;
+  const notFromAgent = `-m mark ! --mark ${agentMark}`;
+  const returning = masked(RETURN_MARK);
   const mangle: IptablesTable = {
     name: 'mangle',
     jumps: JUMPS,
@@ -72,6 +73,10 @@ export function iptablesTables(rules: PodRules, family: IpFamily): IptablesTable
     ],
   };
   return dnsCapture ? [mangle, nat, raw] : [mangle, nat];
+}
+
+function masked(mark: number): string {
+  return `0x${mark.toString(16)}/0x${MARK_MASK.toString(16)}`;
 }
 
 /**

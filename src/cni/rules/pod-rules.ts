@@ -29,11 +29,11 @@ export const defaultPodRules: PodRules = {
 };
 
 /** Mark of every packet that the agent sends in a pod. */
-export const AGENT_MARK = '0x539';
+export const AGENT_MARK = 0x539;
 /** Mark of connections from the agent to the application, whose answers have to come back to the agent. */
-export const RETURN_MARK = '0x111';
+export const RETURN_MARK = 0x111;
 /** The bits of a mark that count. */
-export const MARK_MASK = '0xfff';
+export const MARK_MASK = 0xfff;
 /** Routing table that delivers marked answers locally, and the priority of the rule that leads to it. */
 export const RETURN_TABLE = 100;
 export const RETURN_RULE_PRIORITY = 32764;

@@ -1,53 +1,49 @@
 import { existsSync } from 'node:fs';
-import { CulvertError, messageOf } from '../../errors.ts';
-import { runChecked, runCommand } from '../../netns/run.ts';
+import { NETLINK_ROUTE } from '../../../native/netlink.ts';
+import { CulvertError } from '../../errors.ts';
+import { askKernel, attribute, type NetlinkRefusal, type NetlinkRequest, NLM_F, u32 } from '../../netns/netlink.ts';
+import { runCommand } from '../../netns/run.ts';
 import { MARK_MASK, RETURN_MARK, RETURN_RULE_PRIORITY, RETURN_TABLE } from './pod-rules.ts';
 
 /**
  * Policy routing that brings the application's answers back to the agent (spec node-04 §4.4). The agent connects to the
  * application under the address of the remote client, so the answer would leave the pod; the return mark, restored from
  * the connection, sends it to a table in which every address is local.
+ * @throws CulvertError 'ROUTING_REFUSED' with what the kernel says
  */
 export async function addReturnRouting(netns: number, ipv6: boolean): Promise<void> {
-  await Promise.all(families(ipv6).map((family) => addFamily(netns, family)));
-}
-
-/** The rule last: that it is there already is how the kernel answers when there is nothing to do. */
-async function addFamily(netns: number, family: Family): Promise<void> {
-  const rule = `rule add ${RULE}`;
-  try {
-    await addLast(netns, family, [`route replace ${ROUTE[family]}`, rule]);
-  } catch (error) {
-    // Asked only now: it is rare, and a pod that starts waits for each program.
-    if (family === 4 || !(await isIpv6OffInLoopback(netns))) throw error;
-    await addLast(netns, family, [rule]);
+  const asked = families(ipv6);
+  const refused = await askKernel(
+    netns,
+    NETLINK_ROUTE,
+    asked.flatMap((family) => [
+      { type: NEW_ROUTE, flags: NLM_F.create | NLM_F.replace | NLM_F.ack, body: routeOf(family) },
+      { type: NEW_RULE, flags: NLM_F.create | NLM_F.exclusive | NLM_F.ack, body: ruleOf(family) },
+    ]),
+  );
+  for (const refusal of refused) {
+    const isRule = refusal.request % 2 === 1;
+    if (isRule && refusal.code === 'EEXIST') continue;
+    // Asked only now, as it is rare.
+    if (!isRule && asked[refusal.request >> 1] === 6 && (await isIpv6OffInLoopback(netns))) continue;
+    throw refusedRouting(isRule ? 'the rule for answers' : 'the route for answers', refusal);
   }
 }
 
-/** Commands of which the last may have been done before. */
-async function addLast(netns: number, family: Family, commands: readonly string[]): Promise<void> {
-  try {
-    await ip(netns, family, commands);
-  } catch (error) {
-    if (!new RegExp(`File exists\\s+Command failed -:${commands.length}\\b`).test(messageOf(error))) throw error;
-  }
-}
-
-/** Without addresses on lo the kernel takes no route to it, and no answer of IPv6 has to come back. */
-async function isIpv6OffInLoopback(netns: number): Promise<boolean> {
-  const { stdout } = await runCommand(['cat', '/proc/sys/net/ipv6/conf/lo/disable_ipv6'], { netns });
-  return stdout.trim() === '1';
-}
-
-/** Leaves nothing of what `addReturnRouting` made. What is gone already is no error. */
+/**
+ * Leaves nothing of what `addReturnRouting` made. What is gone already is no error.
+ * @throws CulvertError 'ROUTING_REFUSED' with what the kernel says
+ */
 export async function removeReturnRouting(netns: number): Promise<void> {
   for (const family of families(true)) {
-    const rules = await returnRules(netns, family);
-    const { stdout } = await runCommand(['ip', FLAG[family], 'route', 'show', 'table', `${RETURN_TABLE}`], { netns });
-    await ip(netns, family, [
-      ...new Array<string>(rules).fill(`rule delete ${RULE}`),
-      ...(stdout.includes('local default') ? [`route delete ${ROUTE[family]}`] : []),
-    ]);
+    // There is more than one rule only by the hand of somebody else.
+    const removals: NetlinkRequest[] = [
+      ...Array.from({ length: MAX_RULES }, () => ({ type: DELETE_RULE, flags: NLM_F.ack, body: ruleOf(family) })),
+      { type: DELETE_ROUTE, flags: NLM_F.ack, body: routeOf(family) },
+    ];
+    for (const refusal of await askKernel(netns, NETLINK_ROUTE, removals)) {
+      if (!GONE.includes(refusal.code)) throw refusedRouting('to remove the routing of answers', refusal);
+    }
   }
 }
 
@@ -60,29 +56,53 @@ export function kernelHasIpv6(): boolean {
 }
 
 type Family = 4 | 6;
-const FLAG = { 4: '-4', 6: '-6' } as const;
-const RULE = `fwmark ${RETURN_MARK}/${MARK_MASK} priority ${RETURN_RULE_PRIORITY} table ${RETURN_TABLE}`;
-const ROUTE = {
-  4: `local 0.0.0.0/0 dev lo table ${RETURN_TABLE}`,
-  6: `local ::/0 dev lo table ${RETURN_TABLE}`,
-} as const;
 
 function families(ipv6: boolean): Family[] {
   return ipv6 && kernelHasIpv6() ? [4, 6] : [4];
 }
 
-/** How many of our rules there are; more than one only by the hand of somebody else. */
-async function returnRules(netns: number, family: Family): Promise<number> {
-  const output = await runChecked(['ip', '-json', FLAG[family], 'rule', 'show'], { netns });
-  try {
-    const rules = JSON.parse(output) as { priority?: number; fwmark?: string }[];
-    return rules.filter(({ priority, fwmark }) => priority === RETURN_RULE_PRIORITY && fwmark === RETURN_MARK).length;
-  } catch (cause) {
-    throw new CulvertError('RULES_UNREADABLE', 'ip rule show printed something that is not JSON', { cause });
-  }
+/** `local default dev lo table 100`, as rtmsg and attributes of linux/rtnetlink.h. */
+function routeOf(family: Family): Buffer {
+  const header = Buffer.of(AF[family], 0, 0, 0, RETURN_TABLE, RTPROT_BOOT, RT_SCOPE_HOST, RTN_LOCAL, 0, 0, 0, 0);
+  return Buffer.concat([header, attribute(RTA_OIF, u32(LOOPBACK_INDEX))]);
 }
 
-async function ip(netns: number, family: Family, commands: readonly string[]): Promise<void> {
-  if (commands.length === 0) return;
-  await runChecked(['ip', FLAG[family], '-batch', '-'], { netns, input: `${commands.join('\n')}\n` });
+/** `fwmark 0x111/0xfff priority 32764 table 100`, as fib_rule_hdr and attributes of linux/fib_rules.h. */
+function ruleOf(family: Family): Buffer {
+  const header = Buffer.of(AF[family], 0, 0, 0, RETURN_TABLE, 0, 0, FR_ACT_TO_TABLE, 0, 0, 0, 0);
+  return Buffer.concat([
+    header,
+    attribute(FRA_PRIORITY, u32(RETURN_RULE_PRIORITY)),
+    attribute(FRA_FWMARK, u32(RETURN_MARK)),
+    attribute(FRA_FWMASK, u32(MARK_MASK)),
+  ]);
 }
+
+/** Without addresses on lo the kernel takes no route to it, and no answer of IPv6 has to come back. */
+async function isIpv6OffInLoopback(netns: number): Promise<boolean> {
+  const { stdout } = await runCommand(['cat', '/proc/sys/net/ipv6/conf/lo/disable_ipv6'], { netns });
+  return stdout.trim() === '1';
+}
+
+function refusedRouting(what: string, { reason, code }: NetlinkRefusal): CulvertError {
+  return new CulvertError('ROUTING_REFUSED', `the kernel refused ${what}: ${reason} (${code})`);
+}
+
+const NEW_ROUTE = 24;
+const DELETE_ROUTE = 25;
+const NEW_RULE = 32;
+const DELETE_RULE = 33;
+const AF = { 4: 2, 6: 10 } as const;
+const RTPROT_BOOT = 3;
+const RT_SCOPE_HOST = 254;
+const RTN_LOCAL = 2;
+const RTA_OIF = 4;
+/** The kernel makes lo first in every namespace. */
+const LOOPBACK_INDEX = 1;
+const FR_ACT_TO_TABLE = 1;
+const FRA_PRIORITY = 6;
+const FRA_FWMARK = 10;
+const FRA_FWMASK = 16;
+const MAX_RULES = 4;
+/** What the kernel says of a rule, and of a route, that is not there; of a table that is not there, too. */
+const GONE = ['ENOENT', 'ESRCH'];

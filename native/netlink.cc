@@ -1,0 +1,124 @@
+#include "netlink.h"
+
+#include <linux/netlink.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "netns.h"
+
+namespace culvert {
+namespace {
+
+/// More than the kernel puts into one packet of answers.
+constexpr size_t kReceiveSize = 64 << 10;
+
+Napi::Error ErrnoError(Napi::Env env, int error, const char* step) {
+  Napi::Error made = Napi::Error::New(env, std::string("netlink: ") + step + ": " + strerror(error));
+  made.Set("code", Napi::String::New(env, uv_err_name(-error)));
+  return made;
+}
+
+/// Closes on a thread of the pool: what nftables has replaced is only then freed, which waits for every processor
+/// (10 ms and more).
+class Close : public Napi::AsyncWorker {
+ public:
+  Close(Napi::Env env, int fd) : AsyncWorker(env, "netlink-close"), fd_(fd) {}
+
+ protected:
+  void Execute() override { close(fd_); }
+
+ private:
+  const int fd_;
+};
+
+/// One request and its answers, on a thread of the pool because the kernel may let the caller wait for its locks. It has
+/// done everything and queued every answer when sendto returns; only a dump goes on while it is read.
+class Exchange : public Napi::AsyncWorker {
+ public:
+  /// Takes over the socket.
+  Exchange(Napi::Env env, int fd, const Napi::Uint8Array& request)
+      : AsyncWorker(env, "netlink"),
+        deferred_(Napi::Promise::Deferred::New(env)),
+        fd_(fd),
+        request_(request.Data(), request.Data() + request.ByteLength()) {}
+  Napi::Promise Promise() const { return deferred_.Promise(); }
+
+ protected:
+  void Execute() override {
+    // A long transaction is one datagram, longer than the default allows. A refusal shows when it is sent.
+    const int room = static_cast<int>(request_.size()) * 2 + 4096;
+    setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room);
+    sockaddr_nl kernel = {};
+    kernel.nl_family = AF_NETLINK;
+    ssize_t sent;
+    do {
+      sent = sendto(fd_, request_.data(), request_.size(), 0, reinterpret_cast<sockaddr*>(&kernel), sizeof kernel);
+    } while (sent < 0 && errno == EINTR);
+    if (sent < 0) return Fail("sendto");
+    std::vector<uint8_t> packet(kReceiveSize);
+    for (;;) {
+      const ssize_t length = recv(fd_, packet.data(), packet.size(), MSG_DONTWAIT | MSG_TRUNC);
+      if (length < 0 && errno == EINTR) continue;
+      if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+      if (length < 0) return Fail("recv");
+      if (static_cast<size_t>(length) > packet.size()) {
+        errno = EMSGSIZE;
+        return Fail("recv");
+      }
+      answer_.insert(answer_.end(), packet.data(), packet.data() + length);
+    }
+  }
+
+  void OnOK() override {
+    (new Close(Env(), fd_))->Queue();
+    if (error_ != 0) {
+      deferred_.Reject(ErrnoError(Env(), error_, step_).Value());
+    } else {
+      deferred_.Resolve(Napi::Buffer<uint8_t>::Copy(Env(), answer_.data(), answer_.size()));
+    }
+  }
+
+ private:
+  void Fail(const char* step) {
+    error_ = errno;
+    step_ = step;
+  }
+
+  Napi::Promise::Deferred deferred_;
+  const int fd_;
+  const std::vector<uint8_t> request_;
+  std::vector<uint8_t> answer_;
+  int error_ = 0;
+  const char* step_ = "";
+};
+
+/// netlinkExchange(netns, protocol, request)
+Napi::Value NetlinkExchange(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  SocketError error;
+  const int fd = SocketIn(info[0].As<Napi::Number>().Int32Value(), AF_NETLINK, SOCK_RAW,
+                          info[1].As<Napi::Number>().Int32Value(), &error);
+  if (fd < 0) throw ErrnoError(env, error.error, error.step);
+  const int on = 1;
+  // Answers without a copy of the request, and with the kernel's reason in words; kernels before 4.12 have neither.
+  setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof on);
+  setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
+  auto* exchange = new Exchange(env, fd, info[2].As<Napi::Uint8Array>());
+  const Napi::Promise promise = exchange->Promise();
+  exchange->Queue();
+  return promise;
+}
+
+}  // namespace
+
+void InitNetlink(Napi::Env env, Napi::Object exports) {
+  exports.Set("netlinkExchange", Napi::Function::New<NetlinkExchange>(env, "netlinkExchange"));
+}
+
+}  // namespace culvert
