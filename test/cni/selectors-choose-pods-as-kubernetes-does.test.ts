@@ -3,10 +3,11 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Eligibility, eligibilityOf } from '../../src/cni/enrolment/eligibility.ts';
 import { podRulesOf } from '../../src/cni/enrolment/overrides.ts';
-import { isSelected, matchesLabels, parseSelectors, selectsNamespace } from '../../src/cni/enrolment/selectors.ts';
+import { isSelected, parseSelectors, selectsNamespace } from '../../src/cni/enrolment/selectors.ts';
 import { type PodObject, readNamespace, readPod } from '../../src/cni/kube/objects.ts';
 import { defaultPodRules } from '../../src/cni/rules/pod-rules.ts';
 import { nodeAgentSettings } from '../../src/config/settings/node-agent.ts';
+import { matchesLabels } from '../../src/kube/label-selector.ts';
 
 const KEY = 'istio.io/dataplane-mode';
 const defaults = await parseSelectors(nodeAgentSettings.enablementSelector.default);

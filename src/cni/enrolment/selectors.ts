@@ -1,14 +1,6 @@
 import { CulvertError, messageOf } from '../../errors.ts';
+import { type LabelSelector, matchesLabels, OPERATORS, type Requirement } from '../../kube/label-selector.ts';
 import type { Labels } from '../../kube/object.ts';
-
-/** A Kubernetes LabelSelector: every requirement must hold. None at all matches everything. */
-export type LabelSelector = readonly Requirement[];
-
-export interface Requirement {
-  readonly key: string;
-  readonly operator: 'In' | 'NotIn' | 'Exists' | 'DoesNotExist';
-  readonly values: readonly string[];
-}
 
 /** A pod is selected when one entry matches it and its namespace (spec node-02 §2.2). None selects nothing. */
 export type EnrolmentSelectors = readonly { readonly pod: LabelSelector; readonly namespace: LabelSelector }[];
@@ -34,10 +26,6 @@ export async function parseSelectors(yaml: string): Promise<EnrolmentSelectors> 
   });
 }
 
-export function matchesLabels(selector: LabelSelector, labels: Labels): boolean {
-  return selector.every((requirement) => holds(requirement, labels));
-}
-
 export function isSelected(selectors: EnrolmentSelectors, pod: Labels, namespace: Labels): boolean {
   return selectors.some((entry) => matchesLabels(entry.pod, pod) && matchesLabels(entry.namespace, namespace));
 }
@@ -46,22 +34,6 @@ export function isSelected(selectors: EnrolmentSelectors, pod: Labels, namespace
 export function selectsNamespace(selectors: EnrolmentSelectors, namespace: Labels): boolean {
   return selectors.some((entry) => entry.namespace.length > 0 && matchesLabels(entry.namespace, namespace));
 }
-
-function holds({ key, operator, values }: Requirement, labels: Labels): boolean {
-  const value = Object.hasOwn(labels, key) ? labels[key]! : null;
-  switch (operator) {
-    case 'In':
-      return value !== null && values.includes(value);
-    case 'NotIn':
-      return value === null || !values.includes(value);
-    case 'Exists':
-      return value !== null;
-    case 'DoesNotExist':
-      return value === null;
-  }
-}
-
-const OPERATORS = ['In', 'NotIn', 'Exists', 'DoesNotExist'] as const;
 
 function labelSelector(given: unknown, at: string): LabelSelector {
   if (given === undefined || given === null) return [];

@@ -27,7 +27,7 @@ export function deriveService(
   const { namespace: name, labels } = object;
   const namespace = objects.namespace(name);
   const { waypoint, weightedWaypoints, conditions } = bindingOf(
-    { kind: 'service', namespace: name, labels },
+    { kind: 'service', namespace: name, labels, isLocal: service.visibility === 'Namespace' },
     object.annotations.canaryWeight,
     around,
   );

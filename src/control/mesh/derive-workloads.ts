@@ -2,7 +2,7 @@
 import type { EndpointSlice } from '../objects/endpoint-slice.ts';
 import { keyOf, type Labels } from '../objects/metadata.ts';
 import type { Pod } from '../objects/pod.ts';
-import type { Condition } from '../objects/reported-conditions.ts';
+import { type Condition, VISIBILITY_APPLIED, WAYPOINT_MISSING } from '../objects/reported-conditions.ts';
 import type { EntryEndpoint, ServiceEntry } from '../objects/service-entry.ts';
 import type { WorkloadEntry } from '../objects/workload-entry.ts';
 import { addressOfGateway, type NetworkGateway } from './gateway-registry.ts';
@@ -121,8 +121,18 @@ export function createWorkloadDerivation(objects: MeshObjects, settings: MeshSet
     if (entry.endpoints.length === 0 && !entry.hasWorkloadSelector && RESOLVED.includes(entry.resolution)) {
       for (const service of services) add({ ...IMPLICIT_ENDPOINT, address: service.hostname }, { services: [service] });
     }
-    const { conditions } = bindingOf({ kind: 'service', namespace, labels }, entry.annotations.canaryWeight, around);
-    return { workloads: [...workloads.values()], conditions };
+    return { workloads: [...workloads.values()], conditions: conditionsOfEntry(entry, services[0]!, around) };
+  }
+
+  function conditionsOfEntry(entry: ServiceEntry, { visibility }: PublishedService, around: Surroundings): Condition[] {
+    const { namespace, labels, annotations } = entry;
+    const isLocal = visibility === 'Namespace';
+    const binding = bindingOf({ kind: 'service', namespace, labels, isLocal }, annotations.canaryWeight, around);
+    const conditions = [...binding.conditions];
+    const wildcard = entry.hosts.find((host) => host.includes('*'));
+    if (wildcard !== undefined && binding.waypoint === null) conditions.push(missingWaypoint(wildcard));
+    if (settings.serviceEntryVisibility !== null) conditions.push(visibilityApplied(visibility));
+    return conditions;
   }
 
   function ofSlice(slice: EndpointSlice): DerivedWorkloads {
@@ -173,6 +183,20 @@ export function createWorkloadDerivation(objects: MeshObjects, settings: MeshSet
       return JSON.stringify([...before]) !== JSON.stringify([...gatewayByNetwork]);
     },
   };
+}
+
+function missingWaypoint(host: string): Condition {
+  return {
+    type: WAYPOINT_MISSING,
+    status: 'True',
+    reason: 'NoWaypointForWildcardService',
+    message: `only a waypoint can resolve what is behind ${host}`,
+  };
+}
+
+function visibilityApplied(visibility: PublishedService['visibility']): Condition {
+  const seen = visibility === 'Public' ? 'in all namespaces' : 'in its own namespace only';
+  return { type: VISIBILITY_APPLIED, status: 'True', reason: visibility, message: `visible ${seen}` };
 }
 
 interface WorkloadBinding {

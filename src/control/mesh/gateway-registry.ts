@@ -1,6 +1,6 @@
 /** Gateways as waypoints and as ways into other networks (control-01 §5, §6), and who has asked for which waypoint. */
 import { canonicalIp } from '../../netns/address.ts';
-import type { Gateway, GatewayClass } from '../objects/gateway.ts';
+import { type Gateway, type GatewayClass, REMOTE_CLASS } from '../objects/gateway.ts';
 import { byAge } from '../objects/metadata.ts';
 import type { Agenda } from './agenda.ts';
 import type { GatewayAddress } from './messages.ts';
@@ -95,9 +95,6 @@ export class GatewayRegistry {
     for (const service of this.#askingServices.get(key)) this.#agenda.services.add(service);
   }
 }
-
-/** A Gateway of this class stands for one of another cluster. */
-const REMOTE_CLASS = 'istio-remote';
 
 function networkGatewaysOf(gateway: Gateway): NetworkGateway[] {
   const port = gateway.listeners.find(({ protocol }) => protocol === 'HBONE')?.port ?? 0;

@@ -1,9 +1,10 @@
 /** Takes objects in: files them, and puts on the agenda what depends on what has changed of them. */
+import { matchesLabels } from '../../kube/label-selector.ts';
 import type { ObjectChange } from '../kinds.ts';
 import type { AuthorizationPolicy } from '../objects/authorization-policy.ts';
 import type { EndpointSlice } from '../objects/endpoint-slice.ts';
 import type { Gateway, GatewayClass } from '../objects/gateway.ts';
-import type { Labels } from '../objects/metadata.ts';
+import { keyOf, type Labels } from '../objects/metadata.ts';
 import type { Namespace } from '../objects/namespace.ts';
 import type { Locality, Node } from '../objects/node.ts';
 import type { PeerAuthentication } from '../objects/peer-authentication.ts';
@@ -17,7 +18,7 @@ import { PolicyRegistry } from './policy-registry.ts';
 import { createPublishedServices, type PublishedService, type PublishedServices } from './published-services.ts';
 import { SelectorIndex } from './selector-index.ts';
 import { hasUsableAddresses } from './service-messages.ts';
-import type { MeshSettings } from './settings.ts';
+import type { MeshSettings, ServiceEntryVisibility, Visibility } from './settings.ts';
 import { createSources, type Source, type Sources } from './sources.ts';
 
 export class MeshObjects {
@@ -138,7 +139,21 @@ export class MeshObjects {
   #setServiceEntry(key: string, entry: ServiceEntry | null): void {
     this.#setSource('ServiceEntry', key, entry);
     this.agenda.allocation = true;
-    this.services.publish(`ServiceEntry ${key}`, entry === null ? [] : publishedBy(entry));
+    this.services.publish(`ServiceEntry ${key}`, entry === null ? [] : this.#publishedBy(entry));
+  }
+
+  /** One service per host. An entry with an address that is none is left out whole: it would catch other traffic than it says. */
+  #publishedBy(entry: ServiceEntry): PublishedService[] {
+    const visibility = visibilityOf(this.#settings.serviceEntryVisibility, this.namespace(entry.namespace));
+    if (visibility === 'None' || !hasUsableAddresses(entry)) return [];
+    return [...new Set(entry.hosts)].map((hostname) => ({
+      key: `${entry.namespace}/${hostname}`,
+      hostname,
+      kind: 'ServiceEntry',
+      object: entry,
+      selector: entry.workloadSelector,
+      visibility,
+    }));
   }
 
   #setService(key: string, service: Service | null): void {
@@ -190,8 +205,16 @@ export class MeshObjects {
     else this.#namespaces.set(name, after);
     if (isSame(before?.labels, after?.labels) && isSame(before?.annotations, after?.annotations)) return;
     if (name === this.#settings.systemNamespace) this.#setNetwork(after?.labels[NETWORK_LABEL] ?? '');
+    if (this.#settings.serviceEntryVisibility !== null) this.#publishAnew(name);
     this.#touch(this.sources.matching(name, {}));
     for (const key of this.#servicesByNamespace.get(name)) this.agenda.services.add(key);
+  }
+
+  #publishAnew(namespace: string): void {
+    for (const source of [...this.sources.matching(namespace, {})]) {
+      if (source.kind !== 'ServiceEntry' || source.object === null) continue;
+      this.services.publish(`ServiceEntry ${keyOf(source.object)}`, this.#publishedBy(source.object));
+    }
   }
 
   #setNetwork(network: string): void {
@@ -219,17 +242,10 @@ export class MeshObjects {
   }
 }
 
-/** One service per host. An entry with an address that is none is left out whole: it would catch other traffic than it says. */
-function publishedBy(entry: ServiceEntry): PublishedService[] {
-  if (!hasUsableAddresses(entry)) return [];
-  return [...new Set(entry.hosts)].map((hostname) => ({
-    key: `${entry.namespace}/${hostname}`,
-    hostname,
-    kind: 'ServiceEntry',
-    object: entry,
-    selector: entry.workloadSelector,
-    visibility: 'Public',
-  }));
+function visibilityOf(settings: ServiceEntryVisibility | null, namespace: Namespace | null): Visibility {
+  if (settings === null) return 'Public';
+  const labels = namespace?.labels ?? {};
+  return settings.rules.find(({ namespaces }) => matchesLabels(namespaces, labels))?.visibility ?? settings.otherwise;
 }
 
 /** Whether workloads that serve one serve the other, at the same ports. */

@@ -54,7 +54,7 @@ export function messageOfServiceEntry(
   allocated: readonly HostAddress[],
   context: ServiceContext,
 ): ServiceMessage {
-  const { network, isCanonical, visibility, waypoint, weightedWaypoints } = context;
+  const { network, isCanonical, visibility, waypoint, weightedWaypoints, ingressUseWaypoint } = context;
   const distribution = distributionOf('', entry.annotations, context.namespace);
   return {
     name: entry.name,
@@ -80,7 +80,7 @@ export function messageOfServiceEntry(
         : loadBalancingOf({ isNodeLocal: false, distribution }),
     ipFamilies: 'automatic',
     isCanonical,
-    ingressUseWaypoint: false,
+    ingressUseWaypoint,
     visibility,
   };
 }

@@ -1,3 +1,5 @@
+import type { LabelSelector } from '../../kube/label-selector.ts';
+
 export interface MeshSettings {
   readonly clusterId: string;
   /** Of hostnames: `<service>.<namespace>.svc.<suffix>`. */
@@ -18,6 +20,8 @@ export interface MeshSettings {
   /** Blocks that they come from. */
   readonly ipv4Pool: string;
   readonly ipv6Pool: string;
+  /** Who sees the services of ServiceEntries; null: everybody, and their status says nothing of it. */
+  readonly serviceEntryVisibility: ServiceEntryVisibility | null;
   /** Whether policies annotated as dry run are sent, to be logged. */
   readonly allowDryRun: boolean;
 }
@@ -35,5 +39,15 @@ export const DEFAULT_MESH_SETTINGS: MeshSettings = {
   allocateAddresses: true,
   ipv4Pool: '240.240.0.0/16',
   ipv6Pool: '2001:2::/48',
+  serviceEntryVisibility: null,
   allowDryRun: false,
 };
+
+/** The first rule whose selectors all match the labels of the entry's namespace decides. */
+export interface ServiceEntryVisibility {
+  readonly rules: readonly { readonly namespaces: LabelSelector; readonly visibility: Visibility }[];
+  readonly otherwise: Visibility;
+}
+
+/** `None`: not published at all. */
+export type Visibility = 'Public' | 'Namespace' | 'None';

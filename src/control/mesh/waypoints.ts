@@ -1,6 +1,7 @@
 /** Waypoints, and which of them stands before a service or a workload (control-01 §5). */
+import { matchesLabels } from '../../kube/label-selector.ts';
 import { canonicalIp, parsePort } from '../../netns/address.ts';
-import type { AllowedNamespaces, Gateway, GatewayClass, Requirement } from '../objects/gateway.ts';
+import type { AllowedNamespaces, Gateway, GatewayClass } from '../objects/gateway.ts';
 import { keyOf, type Labels } from '../objects/metadata.ts';
 import type { Namespace } from '../objects/namespace.ts';
 import type { ApplicationTunnel, GatewayAddress } from './messages.ts';
@@ -22,6 +23,8 @@ export interface Attachable {
   readonly kind: 'service' | 'workload';
   readonly namespace: string;
   readonly labels: Labels;
+  /** Whether other namespaces do not see it. */
+  readonly isLocal?: boolean;
 }
 
 export type Attachment =
@@ -68,13 +71,16 @@ export function attachmentOf(object: Attachable, around: Surroundings): Attachme
   const attachment = lookUp(object, USE_WAYPOINT, labels, around);
   if (attachment.kind !== 'bound') return attachment;
   const { waypoint } = attachment;
-  if (waypoint.trafficType === 'all' || waypoint.trafficType === object.kind) return attachment;
+  if (object.isLocal && waypoint.namespace !== object.namespace) {
+    return refused(
+      'CrossNamespaceWaypointForbidden',
+      `waypoint ${waypoint.key} is of another namespace, and the object is visible in its own only`,
+    );
+  }
+  if (suits(waypoint, object)) return attachment;
   // A namespace names one waypoint for what may be of either kind.
   if (object.kind === 'workload' && own === undefined) return NO_WAYPOINT;
-  return refused(
-    'UnsupportedTrafficType',
-    `waypoint ${waypoint.key} is for traffic of type ${waypoint.trafficType}, not ${object.kind}`,
-  );
+  return unsuitable(waypoint, object);
 }
 
 export type Canary =
@@ -83,31 +89,39 @@ export type Canary =
   | { readonly kind: 'refused'; readonly message: string };
 
 /**
- * The second waypoint of a service, and the percentage of connections that it gets.
- * @param weights the annotation of the object and of its namespace
+ * The second waypoint of a service, and the percentage of connections that it gets. The namespace is asked only by an
+ * object that has its first waypoint from there, too.
+ * @param weight the object's annotation
  */
 export function canaryOf(object: Attachable, primary: Waypoint, weight: string, around: Surroundings): Canary {
-  const namespace = around.namespace(object.namespace);
-  const ofObject = object.labels[USE_WAYPOINT] !== undefined;
-  const labels = ofObject ? object.labels : (namespace?.labels ?? {});
-  const text = ofObject ? weight : (namespace?.annotations.canaryWeight ?? '');
+  const isInherited = object.labels[USE_WAYPOINT] === undefined;
+  const namespace = isInherited ? around.namespace(object.namespace) : null;
+  const labels = object.labels[USE_WAYPOINT_CANARY] === undefined ? (namespace?.labels ?? {}) : object.labels;
   const attachment = lookUp(object, USE_WAYPOINT_CANARY, labels, around);
   if (attachment.kind === 'none') return attachment;
   if (attachment.kind === 'refused') return { kind: 'refused', message: attachment.message };
   const { waypoint } = attachment;
-  if (waypoint.trafficType !== 'all' && waypoint.trafficType !== object.kind)
-    return { kind: 'refused', message: `waypoint ${waypoint.key} is for traffic of type ${waypoint.trafficType}` };
-  if (waypoint.key === primary.key) return { kind: 'none' };
+  if (!suits(waypoint, object)) return { kind: 'refused', message: unsuitable(waypoint, object).message };
+  if (waypoint.key === primary.key) return { kind: 'refused', message: `it is ${primary.key} itself` };
+  const text = weight || (namespace?.annotations.canaryWeight ?? '');
   const percent = text === '' ? 0 : parsePort(text);
   if (percent === null || percent > 100)
-    return { kind: 'refused', message: `the weight ${JSON.stringify(text)} is no number from 0 to 100` };
+    return { kind: 'refused', message: `its weight ${JSON.stringify(text)} is no number from 0 to 100` };
   return { kind: 'weighted', waypoint, weight: percent };
+}
+
+function suits({ trafficType }: Waypoint, { kind }: Attachable): boolean {
+  return trafficType === 'all' || trafficType === kind;
+}
+
+function unsuitable({ key, trafficType }: Waypoint, { kind }: Attachable) {
+  return refused('UnsupportedTrafficType', `waypoint ${key} is for traffic of type ${trafficType}, not ${kind}`);
 }
 
 const NO_WAYPOINT: Attachment = { kind: 'none' };
 
-function refused(reason: RefusalReason, message: string): Attachment {
-  return { kind: 'refused', reason, message };
+function refused(reason: RefusalReason, message: string) {
+  return { kind: 'refused', reason, message } as const;
 }
 
 /** The waypoint of a label and of its companion that names the namespace. */
@@ -132,21 +146,7 @@ function isAllowed({ allowed, namespace }: Waypoint, from: string, labels: Label
     case 'Same':
       return namespace === from;
     case 'Selector':
-      return allowed.requirements.every((requirement) => holds(requirement, labels));
-  }
-}
-
-function holds({ key, operator, values }: Requirement, labels: Labels): boolean {
-  const value = Object.hasOwn(labels, key) ? labels[key]! : null;
-  switch (operator) {
-    case 'In':
-      return value !== null && values.includes(value);
-    case 'NotIn':
-      return value === null || !values.includes(value);
-    case 'Exists':
-      return value !== null;
-    case 'DoesNotExist':
-      return value === null;
+      return matchesLabels(allowed.selector, labels);
   }
 }
 

@@ -59,6 +59,8 @@ const SOURCE_FIELDS = [
   'notIpBlocks',
   'remoteIpBlocks',
   'notRemoteIpBlocks',
+  'trustDomains',
+  'notTrustDomains',
 ] as const;
 const OPERATION_FIELDS = [
   'hosts',

@@ -1,3 +1,4 @@
+import { type LabelSelector, OPERATORS, type Requirement } from '../../kube/label-selector.ts';
 import type { Kind } from '../kinds.ts';
 import { Field } from './field.ts';
 import { annotation, type Metadata, readMetadata } from './metadata.ts';
@@ -21,16 +22,7 @@ export interface Listener {
 
 export type AllowedNamespaces =
   | { readonly from: 'All' | 'Same' | 'None' }
-  | { readonly from: 'Selector'; readonly requirements: readonly Requirement[] };
-
-/** Of a Kubernetes LabelSelector; all must hold. */
-export interface Requirement {
-  readonly key: string;
-  readonly operator: (typeof OPERATORS)[number];
-  readonly values: readonly string[];
-}
-
-const OPERATORS = ['In', 'NotIn', 'Exists', 'DoesNotExist'] as const;
+  | { readonly from: 'Selector'; readonly selector: LabelSelector };
 
 const GATEWAY_API = { group: 'gateway.networking.k8s.io', version: 'v1', optional: true } as const;
 
@@ -72,7 +64,7 @@ function readGateway(object: unknown): Gateway {
     ...metadata,
     className,
     inboundBinding: annotation(gateway, INBOUND_BINDING),
-    serviceAccount: annotation(gateway, 'gateway.istio.io/service-account') || `${metadata.name}-${className}`,
+    serviceAccount: annotation(gateway, 'gateway.istio.io/service-account') || defaultAccount(metadata.name, className),
     listeners: gateway.at('spec').at('listeners').list().map(readListener),
     addresses: gateway
       .at('status')
@@ -80,6 +72,13 @@ function readGateway(object: unknown): Gateway {
       .list()
       .map((address) => ({ type: address.at('type').text() || 'IPAddress', value: address.at('value').text() })),
   };
+}
+
+/** A Gateway of this class stands for one of another cluster. */
+export const REMOTE_CLASS = 'istio-remote';
+
+function defaultAccount(name: string, className: string): string {
+  return className === REMOTE_CLASS ? `${name}-${className}` : name;
 }
 
 function readListener(listener: Field): Listener {
@@ -98,25 +97,23 @@ function readAllowed(namespaces: Field): AllowedNamespaces {
     case 'None':
       return { from };
     case 'Selector':
-      return { from, requirements: readRequirements(namespaces.at('selector')) };
+      return { from, selector: readLabelSelector(namespaces.at('selector')) };
     default:
       throw namespaces.at('from').wrong('All, Same, None or Selector');
   }
 }
 
-function readRequirements(selector: Field): Requirement[] {
+function readLabelSelector(selector: Field): LabelSelector {
   if (!selector.isPresent) throw selector.wrong('a selector of namespaces');
   const equal = Object.entries(selector.at('matchLabels').labels());
+  const expressions = selector.at('matchExpressions').list();
   return [
     ...equal.map(([key, value]): Requirement => ({ key, operator: 'In', values: [value] })),
-    ...selector
-      .at('matchExpressions')
-      .list()
-      .map((expression) => {
-        const given = expression.at('operator');
-        const operator = OPERATORS.find((known) => known === given.text());
-        if (operator === undefined) throw given.wrong(`one of ${OPERATORS.join(', ')}`);
-        return { key: expression.at('key').text(), operator, values: expression.at('values').texts() };
-      }),
+    ...expressions.map((expression) => {
+      const given = expression.at('operator');
+      const operator = OPERATORS.find((known) => known === given.text());
+      if (operator === undefined) throw given.wrong(`one of ${OPERATORS.join(', ')}`);
+      return { key: expression.at('key').text(), operator, values: expression.at('values').texts() };
+    }),
   ];
 }
