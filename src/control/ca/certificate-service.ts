@@ -18,7 +18,10 @@ export interface CertificateServiceOptions {
   readonly trustDomain: string;
   /** Validity of a certificate whose request names none, in ms. */
   readonly defaultTtlMs: number;
+  /** A request for more is refused. */
   readonly maxTtlMs: number;
+  /** A request for more gets this. */
+  readonly longestMs: number;
   readonly metrics: Pick<Registry, 'counter'>;
   readonly log: Pick<Logger, 'info' | 'warn' | 'debug'>;
 }
@@ -29,7 +32,7 @@ export interface CertificateServiceOptions {
  * incumbent does not look at the names in it (control-02 §4).
  */
 export function createCertificateService(options: CertificateServiceOptions): GrpcService {
-  const { ca, authenticate, authorizer, trustDomain, defaultTtlMs, maxTtlMs, metrics, log } = options;
+  const { ca, authenticate, authorizer, trustDomain, defaultTtlMs, maxTtlMs, longestMs, metrics, log } = options;
   const counters = {
     requests: metrics.counter(CA.requests),
     unauthenticated: metrics.counter(CA.unauthenticated),
@@ -91,8 +94,8 @@ export function createCertificateService(options: CertificateServiceOptions): Gr
   }
 
   function validity(seconds: number): number {
-    if (seconds <= 0) return defaultTtlMs;
-    if (seconds * 1000 <= maxTtlMs) return seconds * 1000;
+    const ttlMs = seconds <= 0 ? defaultTtlMs : seconds * 1000;
+    if (ttlMs <= maxTtlMs) return Math.min(ttlMs, longestMs);
     const detail = `requested validity of ${seconds} s is more than the ${maxTtlMs / 1000} s of MAX_WORKLOAD_CERT_TTL`;
     throw new CallRefused('INVALID_ARGUMENT', signingError(detail), detail);
   }

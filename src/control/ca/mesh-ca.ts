@@ -30,6 +30,11 @@ export interface MeshCaConfig {
   readonly rootLifeMs: number;
   /** 0 … 1, see `RotationPolicy`. */
   readonly rootGraceShare: number;
+  /**
+   * How long a new root is trusted before it signs, and an old one afterwards, in ms; certificates are valid for at most half
+   * of it. Null for as long as the longest validity demands.
+   */
+  readonly rootOverlapMs: number | null;
   /** DNS names and IP addresses that agents may call the control plane by. */
   readonly servingNames: readonly string[];
   /** See `openTokensFile`; without Kubernetes only. */
@@ -70,7 +75,7 @@ export interface MeshCa {
 
 /** @throws CulvertError of a CA folder that cannot be used, see `openPluggedCa` */
 export async function openMeshCa(config: MeshCaConfig, parts: MeshCaParts): Promise<MeshCa> {
-  const { trustDomain, clusterId, defaultTtlMs, maxTtlMs, audience, tokensFile } = config;
+  const { trustDomain, clusterId, defaultTtlMs, maxTtlMs, rootOverlapMs, audience, tokensFile } = config;
   const { kubernetes, pods, metrics, log, now = Date.now } = parts;
   const source = await openSource(config, parts, now);
   const ca = createCertificateAuthority(source, now);
@@ -106,6 +111,7 @@ export async function openMeshCa(config: MeshCaConfig, parts: MeshCaParts): Prom
     authenticate,
     service: createCertificateService({
       ...{ ca, authenticate, authorizer, trustDomain, defaultTtlMs, maxTtlMs, metrics, log },
+      longestMs: rootOverlapMs === null ? maxTtlMs : rootOverlapMs / 2,
     }),
     serve: (use) => void closers.push(keepServingCertificate({ ca, names: config.servingNames, log, now }, use)),
     close() {
@@ -119,11 +125,11 @@ async function openSource(
   { kubernetes, log }: MeshCaParts,
   now: () => number,
 ): Promise<CaSource> {
-  const { rootDir: dir, trustDomain, rootLifeMs: lifeMs, rootGraceShare: graceShare, maxTtlMs } = config;
+  const { rootDir: dir, trustDomain, rootLifeMs: lifeMs, rootGraceShare: graceShare, maxTtlMs, rootOverlapMs } = config;
   if (kubernetes === null) return await openPluggedCa({ dir, create: { trustDomain, lifeMs }, log, now });
   if (await isPlugged(dir)) return await openPluggedCa({ dir, create: null, log, now });
   const { api, namespace, secret: name, lease } = kubernetes;
-  const policy = { trustDomain, lifeMs, graceShare, overlapMs: maxTtlMs + HEARSAY_MS };
+  const policy = { trustDomain, lifeMs, graceShare, overlapMs: rootOverlapMs ?? maxTtlMs + HEARSAY_MS };
   return openRootSecret({ api, namespace, name, lease, policy, log, now });
 }
 

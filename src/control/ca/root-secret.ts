@@ -27,8 +27,6 @@ export interface RootSecretOptions {
   readonly log: Pick<Logger, 'info' | 'warn' | 'error'>;
   /** ms since 1970 */
   readonly now?: () => number;
-  /** How often it is looked whether a step of a rotation is due, in ms. */
-  readonly checkMs?: number;
 }
 
 /** An annotation that asks for a new root, whatever its value; it goes when the new root is published. */
@@ -40,7 +38,8 @@ export const ROTATE_ROOT = 'culvert.io/rotate-root';
  * memory when it is deleted. A Secret that cannot be used leaves the root of before in force, and is not written to.
  */
 export function openRootSecret(options: RootSecretOptions): CaSource {
-  const { api, namespace, name, lease, policy, log, now = Date.now, checkMs = 60_000 } = options;
+  const { api, namespace, name, lease, policy, log, now = Date.now } = options;
+  const checkMs = Math.min(MAX_CHECK_MS, policy.overlapMs / 20);
   const collection = `/api/v1/namespaces/${namespace}/secrets`;
   const where = `Secret ${namespace}/${name}`;
   const listeners: (() => void)[] = [];
@@ -164,6 +163,9 @@ export function openRootSecret(options: RootSecretOptions): CaSource {
     });
   }
 }
+
+/** How often it is looked whether a step of a rotation is due. */
+const MAX_CHECK_MS = 60_000;
 
 interface Readable {
   readonly state: RootState;
