@@ -108,7 +108,10 @@ function createPool(block: string): Pool {
   const size = 2 ** Math.min(bits, 32);
   const word = cidr.family === 4 ? 0 : 3;
   const taken = new Set<string>();
-  let last = 0;
+  /** The highest that was ever seen to be held. What was decided but never written is not. */
+  let highest = 0;
+  /** The last one that was given in this decision; null once there are none. */
+  let last: number | null = 0;
 
   const contains = (address: string) => {
     const ip = parseIp(address);
@@ -121,7 +124,8 @@ function createPool(block: string): Pool {
   };
   const take = (address: string) => {
     taken.add(address);
-    last = Math.max(last, offsetOf(address));
+    highest = Math.max(highest, offsetOf(address));
+    last = highest;
   };
   const offsetOf = (address: string) => {
     const { words } = parseIp(address)!;
@@ -131,7 +135,10 @@ function createPool(block: string): Pool {
 
   return {
     contains,
-    clear: () => taken.clear(),
+    clear() {
+      taken.clear();
+      last = highest;
+    },
     reserve(address) {
       const ip = canonicalIp(address.split('/', 1)[0]!);
       if (ip !== null && contains(ip)) take(ip);
@@ -143,6 +150,7 @@ function createPool(block: string): Pool {
       return true;
     },
     next() {
+      if (last === null) return null;
       // The first address of a block is the network's.
       for (const start of [last + 1, 1]) {
         for (let offset = start; offset < size; offset++) {
@@ -153,6 +161,7 @@ function createPool(block: string): Pool {
           return address;
         }
       }
+      last = null;
       return null;
     },
   };
