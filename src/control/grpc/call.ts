@@ -94,9 +94,18 @@ function serveStream(stream: ServerHttp2Stream, method: StreamMethod, call: Call
   let handlers: StreamHandlers;
   let isReading = false;
   let isOver = false;
+  let patience: NodeJS.Timeout | undefined;
+  const abort = () => stream.close(constants().NGHTTP2_CANCEL);
   const end: EndCall = (code, message) => {
+    if (isOver) return;
     isOver = true;
+    // Who takes nothing does not take its end either.
+    patience = setTimeout(abort, END_PATIENCE_MS);
     sender.end(() => endCall(stream, code, message));
+  };
+  const fail = (error: unknown) => {
+    const { code, message } = statusOf(error, log);
+    end(code, message);
   };
   const face: ServerStream = {
     ...call,
@@ -109,7 +118,8 @@ function serveStream(stream: ServerHttp2Stream, method: StreamMethod, call: Call
     send: (parts) => sender.send(parts),
     stalledMs: () => sender.stalledMs(),
     end,
-    abort: () => stream.close(constants().NGHTTP2_CANCEL),
+    fail,
+    abort,
   };
 
   function read(bytes: Buffer): void {
@@ -120,8 +130,7 @@ function serveStream(stream: ServerHttp2Stream, method: StreamMethod, call: Call
         if (isOver) return;
       }
     } catch (error) {
-      const { code, message } = statusOf(error, log);
-      end(code, message);
+      fail(error);
     }
   }
 
@@ -132,7 +141,10 @@ function serveStream(stream: ServerHttp2Stream, method: StreamMethod, call: Call
     return end;
   }
   stream.on('end', () => end('OK', ''));
-  stream.on('close', () => handlers.closed());
+  stream.on('close', () => {
+    clearTimeout(patience);
+    handlers.closed();
+  });
   return end;
 }
 
@@ -265,5 +277,6 @@ function percentEncoded(message: string): string {
 
 /** What a client's own words may fill of an answer. */
 const MAX_NAME = 200;
+const END_PATIENCE_MS = 10_000;
 /** Within what a client takes of headers by default. */
 const MAX_MESSAGE = 2000;

@@ -68,6 +68,8 @@ export interface ServerStream extends Call {
   stalledMs(): number;
   /** Ends the stream once what was sent before is on its way. */
   end(code: StatusName, message: string): void;
+  /** Ends it with what an error says, see `UnaryMethod.answer`. */
+  fail(error: unknown): void;
   /** Ends it at once, whatever waits: for a client that takes nothing. */
   abort(): void;
 }

@@ -1,0 +1,311 @@
+/**
+ * One node proxy on one stream: takes its requests in, and sends what it is owed and what has changed, in the order that
+ * never leaves a workload without the policies it lists (§7.6): policies that are new or altered, addresses, then removals
+ * of policies.
+ */
+import type { Logger } from '../../log/logger.ts';
+import { inSlices } from '../../slices.ts';
+import type { Caller } from '../authentication.ts';
+import type { ServerStream } from '../grpc/service.ts';
+import type { MeshResources } from '../resources.ts';
+import type { ChangeLog } from './change-log.ts';
+import type { Composer, Prepared } from './composer.ts';
+import type { AdsMetrics } from './metrics.ts';
+import { type ClientNode, identifyNode } from './node.ts';
+import { type ClientRequest, readRequest } from './request.ts';
+import { type ClientStatus, clientStatus } from './status.ts';
+import { servedType } from './types.ts';
+import { type Owed, Watch } from './watch.ts';
+
+export interface ClientContext {
+  readonly resources: MeshResources;
+  readonly composer: Composer;
+  readonly changes: ChangeLog;
+  /** Changes before this place of the log may be sent by now. */
+  released(): number;
+  readonly metrics: AdsMetrics;
+  readonly log: Logger;
+  /** The client has said who it is. */
+  joined(client: AdsClient): void;
+  /** The stream is to be ended for this. */
+  refused(error: unknown): void;
+}
+
+export class AdsClient {
+  readonly since = Date.now();
+  readonly #stream: ServerStream;
+  readonly #caller: Caller;
+  readonly #context: ClientContext;
+  readonly #watches = new Map<string, Watch>();
+  readonly #inbox: Buffer[] = [];
+  #isReading = false;
+  #isOver = false;
+  #node: ClientNode | null = null;
+  /** Until when addresses wait for the client to ask for policies as well. */
+  #policiesExpectedUntil = 0;
+  #expecting: NodeJS.Timeout | null = null;
+
+  constructor(stream: ServerStream, caller: Caller, context: ClientContext) {
+    this.#stream = stream;
+    this.#caller = caller;
+    this.#context = context;
+  }
+
+  get node(): ClientNode | null {
+    return this.#node;
+  }
+
+  get watches(): Iterable<Watch> {
+    return this.#watches.values();
+  }
+
+  receive(bytes: Buffer): void {
+    if (this.#isOver) return;
+    this.#inbox.push(bytes);
+    if (this.#isReading) {
+      // Whoever sends faster than is read here waits.
+      this.#stream.pause();
+      return;
+    }
+    this.#isReading = true;
+    this.#readAll().catch((error: unknown) => {
+      this.close();
+      this.#context.refused(error);
+    });
+  }
+
+  /** Sends what can be sent now. */
+  advance(): void {
+    if (this.#isOver) return;
+    let policies: Watch | null = null;
+    const addresses: Watch[] = [];
+    for (const watch of this.#watches.values()) {
+      if (watch.type.kind === 'policies') policies = watch;
+      else addresses.push(watch);
+    }
+    if (policies !== null) this.#advancePolicies(policies, addresses);
+    for (const watch of addresses) this.#advanceAddresses(watch, policies);
+    if (policies !== null) this.#advanceRemovals(policies, addresses);
+  }
+
+  /** The place of the log that this client still needs. */
+  oldestPosition(): number {
+    let oldest = this.#context.changes.head;
+    for (const { position, removalsPosition, type } of this.#watches.values()) {
+      oldest = Math.min(oldest, position, type.kind === 'policies' ? removalsPosition : position);
+    }
+    return oldest;
+  }
+
+  /** For how long bytes wait for the client, ms. */
+  stalledMs(): number {
+    return this.#stream.stalledMs();
+  }
+
+  /** For how long the oldest response has not been answered, ms. */
+  unansweredMs(): number {
+    let longest = 0;
+    for (const { delivery } of this.#watches.values()) {
+      if (delivery.kind === 'sent') longest = Math.max(longest, performance.now() - delivery.at);
+    }
+    return longest;
+  }
+
+  /** Ends the stream; the client comes again. */
+  end(message: string): void {
+    this.close();
+    this.#stream.end('UNAVAILABLE', message);
+  }
+
+  /** Ends the stream without a word, as nothing is taken. */
+  abort(): void {
+    this.close();
+    this.#stream.abort();
+  }
+
+  /** The stream has ended. */
+  close(): void {
+    this.#isOver = true;
+    this.#inbox.length = 0;
+    if (this.#expecting !== null) clearTimeout(this.#expecting);
+  }
+
+  status(): ClientStatus {
+    return clientStatus(
+      this.#node,
+      this.#stream.peer.address,
+      this.since,
+      this.#watches.values(),
+      this.#context.changes,
+    );
+  }
+
+  async #readAll(): Promise<void> {
+    for (let bytes = this.#inbox.shift(); bytes !== undefined; bytes = this.#inbox.shift()) {
+      const request = await inSlices(readRequest(bytes));
+      if (this.#isOver) return;
+      this.#take(request);
+    }
+    this.#isReading = false;
+    this.#stream.resume();
+  }
+
+  #take(request: ClientRequest): void {
+    const { log, metrics, changes } = this.#context;
+    if (this.#node === null) {
+      this.#node = identifyNode(request.node, this.#caller);
+      this.#context.joined(this);
+    }
+    const type = servedType(request.typeUrl);
+    if (type === null) {
+      log.warn('control::ads', 'a type that is not served was asked for', {
+        node: this.#node.id,
+        type: request.typeUrl.slice(0, MAX_LOGGED),
+      });
+      return;
+    }
+    const watch = this.#watches.get(type.url);
+    if (watch === undefined) {
+      this.#watches.set(type.url, new Watch(type, request, changes.head));
+      if (type.kind === 'addresses' && request.initialVersions.size > 0) this.#expectPolicies();
+    } else {
+      const reaction = watch.receive(request);
+      if (reaction.kind === 'acknowledged' && reaction.delivery.changedAt !== null) {
+        metrics.convergence.observe((performance.now() - reaction.delivery.changedAt) / 1000);
+      } else if (reaction.kind === 'rejected') {
+        metrics.rejects.add(1, type.metric);
+        log.warn('control::ads', 'a node proxy rejected resources', {
+          node: this.#node.id,
+          type: type.url,
+          reason: reaction.reason,
+        });
+      } else if (reaction.kind === 'stale') metrics.expiredNonces.add(1, type.metric);
+    }
+    this.advance();
+  }
+
+  /** A client that comes again asks for policies in the next moment; what it lost meanwhile is told in the right order. */
+  #expectPolicies(): void {
+    this.#policiesExpectedUntil = performance.now() + POLICIES_EXPECTED_MS;
+    this.#expecting ??= setTimeout(() => this.advance(), POLICIES_EXPECTED_MS + 1);
+  }
+
+  #advancePolicies(watch: Watch, addresses: readonly Watch[]): void {
+    const { composer, changes } = this.#context;
+    if (watch.delivery.kind !== 'none') return;
+    const { owed } = watch;
+    if (owed !== null) {
+      watch.owed = null;
+      const gone = this.#goneOf(watch, owed);
+      if (addresses.length === 0) {
+        this.#sendEverything(watch, gone);
+      } else {
+        // Addresses that list one of them may be on their way out.
+        for (const name of gone) watch.gone.add(name);
+        this.#sendEverything(watch, []);
+      }
+      return;
+    }
+    const isNeeded = addresses.some((each) => each.owed !== null && each.delivery.kind === 'none');
+    if (!isNeeded && this.#context.released() <= watch.position) return;
+    const from = watch.position;
+    watch.position = changes.head;
+    const prepared = changes.policiesSince(from) ? composer.policiesPut(watch.type, from) : null;
+    if (prepared !== null) this.#send(watch, prepared, changes.firstAt(from));
+  }
+
+  #advanceAddresses(watch: Watch, policies: Watch | null): void {
+    const { composer, changes } = this.#context;
+    const { owed, wanted, type, position } = watch;
+    if (watch.delivery.kind !== 'none' || (owed === null && this.#context.released() <= position)) return;
+    if (!this.#hasPolicies(policies)) return;
+    if (owed !== null) {
+      watch.owed = null;
+      if (wanted.kind === 'named') {
+        this.#send(watch, composer.named(type, wanted, owed, this.#node?.node ?? ''), null);
+      } else if (owed.versions !== null) {
+        watch.position = changes.head;
+        this.#send(watch, composer.difference(type, owed.versions), null);
+      } else {
+        this.#sendEverything(watch, this.#goneOf(watch, owed));
+      }
+      return;
+    }
+    watch.position = changes.head;
+    const prepared =
+      wanted.kind === 'named'
+        ? composer.namedChanges(type, wanted, position, this.#node?.node ?? '')
+        : composer.changes(type, position);
+    if (prepared !== null) this.#send(watch, prepared, changes.firstAt(position));
+  }
+
+  #goneOf({ type }: Watch, { names }: Owed): string[] {
+    return [...names].filter((name) => type.get(this.#context.resources, name) === null);
+  }
+
+  /** What is the same for many clients is put together once. */
+  #sendEverything(watch: Watch, gone: readonly string[]): void {
+    const { composer, changes } = this.#context;
+    if (gone.length > 0) {
+      watch.position = changes.head;
+      this.#send(watch, composer.everything(watch.type, gone), null);
+    } else {
+      const { prepared, position } = composer.snapshot(watch.type);
+      watch.position = position;
+      this.#send(watch, prepared, null);
+    }
+  }
+
+  /** Whether every policy that an address may list is with the client already, or before it on the stream. */
+  #hasPolicies(policies: Watch | null): boolean {
+    if (policies === null) return performance.now() >= this.#policiesExpectedUntil;
+    if (policies.owed !== null || policies.delivery.kind === 'preparing') return false;
+    return !this.#context.changes.policiesSince(policies.position);
+  }
+
+  #advanceRemovals(watch: Watch, addresses: readonly Watch[]): void {
+    const { composer, resources } = this.#context;
+    if (watch.delivery.kind !== 'none') return;
+    // No address that is still to come lists what goes before this place.
+    let before = watch.position;
+    for (const { owed, position, delivery } of addresses) {
+      if (owed !== null || delivery.kind === 'preparing') return;
+      before = Math.min(before, position);
+    }
+    if (before <= watch.removalsPosition && watch.gone.size === 0) return;
+    const removed = new Set(composer.policiesRemoved(watch.removalsPosition, before));
+    for (const name of watch.gone) if (watch.type.get(resources, name) === null) removed.add(name);
+    const changedAt = removed.size > 0 ? this.#context.changes.firstAt(watch.removalsPosition) : null;
+    watch.gone.clear();
+    watch.removalsPosition = before;
+    if (removed.size > 0) this.#send(watch, composer.removal(watch.type, [...removed]), changedAt);
+  }
+
+  #send(watch: Watch, prepared: Prepared, changedAt: number | null): void {
+    const { metrics, log } = this.#context;
+    watch.delivery = { kind: 'preparing' };
+    let isLater = false;
+    prepared((response) => {
+      if (this.#isOver) return;
+      const { nonce, version } = response;
+      watch.delivery = { kind: 'sent', nonce, version, at: performance.now(), changedAt };
+      watch.sent = { version, at: Date.now() };
+      this.#stream.send(response.parts());
+      metrics.pushes.add(1, watch.type.metric);
+      metrics.size.observe(response.bytes, watch.type.metric);
+      log.debug('control::ads', 'sent', {
+        node: this.#node?.id ?? '',
+        type: watch.type.url,
+        resources: response.resources,
+        removed: response.removed,
+        bytes: response.bytes,
+      });
+      // What had to wait for its place on the stream may go now.
+      if (isLater) this.advance();
+    });
+    isLater = true;
+  }
+}
+
+const POLICIES_EXPECTED_MS = 250;
+const MAX_LOGGED = 200;
