@@ -34,7 +34,7 @@ export interface MeshCaConfig {
    * How long a new root is trusted before it signs, and an old one afterwards, in ms; certificates are valid for at most half
    * of it. Null for as long as the longest validity demands.
    */
-  readonly rootOverlapMs: number | null;
+  readonly rootOverlapMs?: number | null;
   /** DNS names and IP addresses that agents may call the control plane by. */
   readonly servingNames: readonly string[];
   /** See `openTokensFile`; without Kubernetes only. */
@@ -75,7 +75,7 @@ export interface MeshCa {
 
 /** @throws CulvertError of a CA folder that cannot be used, see `openPluggedCa` */
 export async function openMeshCa(config: MeshCaConfig, parts: MeshCaParts): Promise<MeshCa> {
-  const { trustDomain, clusterId, defaultTtlMs, maxTtlMs, rootOverlapMs, audience, tokensFile } = config;
+  const { trustDomain, clusterId, defaultTtlMs, maxTtlMs, rootOverlapMs = null, audience, tokensFile } = config;
   const { kubernetes, pods, metrics, log, now = Date.now } = parts;
   const source = await openSource(config, parts, now);
   const ca = createCertificateAuthority(source, now);
