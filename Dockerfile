@@ -20,4 +20,4 @@ FROM scratch
 COPY --from=build /rootfs /
 ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin MALLOC_ARENA_MAX=2 XTABLES_LOCKFILE=/tmp/xtables.lock
 # As bin/culvert runs it; that file has the reasons.
-ENTRYPOINT ["/opt/culvert/node", "--max-semi-space-size=1", "--disable-sigusr1", "/opt/culvert/culvert.mjs"]
+ENTRYPOINT ["/opt/culvert/node", "--max-semi-space-size=4", "--disable-sigusr1", "/opt/culvert/culvert.mjs"]

@@ -41,7 +41,7 @@ async function takeIn(folder: string, workloads: number, rounds: number, progres
     for (let round = 0; round < rounds; round++) {
       const { stdout } = await promisify(execFile)(process.execPath, [
         // As in bin/culvert.
-        '--max-semi-space-size=1',
+        '--max-semi-space-size=4',
         script('consumer'),
         `https://localhost:${port}`,
         join(files, 'root.pem'),

@@ -40,7 +40,7 @@ function writeArchive(entries) {
       os: 'linux',
       config: {
         // As bin/culvert runs it; that file has the reasons.
-        Entrypoint: [`/${HOME}/node`, '--max-semi-space-size=1', '--disable-sigusr1', `/${HOME}/culvert.mjs`],
+        Entrypoint: [`/${HOME}/node`, '--max-semi-space-size=4', '--disable-sigusr1', `/${HOME}/culvert.mjs`],
         // The root file system is read-only: the lock of iptables-legacy goes where something can be written.
         Env: ['PATH=/usr/sbin:/usr/bin:/sbin:/bin', 'MALLOC_ARENA_MAX=2', 'XTABLES_LOCKFILE=/tmp/xtables.lock'],
         WorkingDir: '/',

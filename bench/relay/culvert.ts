@@ -5,7 +5,7 @@ import type { Contender } from './contender.ts';
 
 const peer = fileURLToPath(new URL('../relay-peer.ts', import.meta.url));
 
-/** The data path of the agent, both ends, under the flags of bin/culvert. */
+/** The data path of the agent, both ends, under the flags of the agent’s threads. */
 export const culvert: Contender = {
   name: 'culvert',
   async start({ certificates, originPort }) {

@@ -6,11 +6,17 @@ import { encode, type Json } from '../../test/support/xds-schema.ts';
 const NODES = 1000;
 const NAMESPACES = 200;
 const PODS_PER_SERVICE = 20;
+/** A prime that divides no size of a mesh. */
+const STRIDE = 104_729;
 
 /** One response with so many workloads and their services. */
 export function snapshot(workloads: number): Buffer {
   const parts: Buffer[] = [];
-  for (let index = 0; index < workloads; index++) parts.push(resource(uid(index), workload(index)));
+  for (let count = 0; count < workloads; count++) {
+    // istiod sends what it holds in no order.
+    const index = (count * STRIDE) % workloads;
+    parts.push(resource(uid(index), workload(index)));
+  }
   for (let index = 0; index < workloads / PODS_PER_SERVICE; index++)
     parts.push(resource(serviceKey(index), service(index)));
   return Buffer.concat([...parts, encode('DeltaDiscoveryResponse', { typeUrl: ADDRESS, nonce: 'snapshot' })]);

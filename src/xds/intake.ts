@@ -112,7 +112,7 @@ export class Intake {
       this.#batch.add('services', address.definition);
       return;
     }
-    this.#held.delete(key);
+    if (this.#held.size > 0) this.#held.delete(key);
     if (this.#mustWait(address.update)) this.#hold(address.update);
     else this.#batch.add('workloads', address.update);
   }
@@ -330,7 +330,7 @@ function emptyBatch(): Batch {
 }
 
 /** Resources that are applied at once: a few ms of work. */
-const MAX_BATCH = 256;
+const MAX_BATCH = 64;
 /** How many rejected resources of one response are named to the control plane. */
 const MAX_REJECTED = 100;
 /** A push of workloads and the push of their policies follow each other at once. */

@@ -33,7 +33,8 @@ export class KnownResources {
 
   accept(name: string, version: string): void {
     this.#versions.set(name, version);
-    this.#rejected.delete(name);
+    // Nearly always empty, and deleting from a Map is not free.
+    if (this.#rejected.size > 0) this.#rejected.delete(name);
     this.#unreported?.delete(name);
   }
 

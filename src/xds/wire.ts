@@ -27,12 +27,16 @@ export function readMessage(reader: Reader, wireType: number, read: FieldReader)
 }
 
 export function readText(reader: Reader, wireType: number): string {
-  const start = reader.pos;
-  expectWireType(wireType, BYTES);
-  const text = reader.string();
+  return textUpTo(reader, endOf(reader, wireType));
+}
+
+/** The text from where the reader is up to `end`, where the reader is then. */
+export function textUpTo(reader: Reader, end: number): string {
+  const { buf: bytes, pos: start } = reader;
+  const text = utf8.call(bytes, start, end);
+  reader.pos = end;
   // The replacement character stands for what is no UTF-8, or for itself.
-  if (text.includes('\uFFFD') && !isUtf8(reader.buf.subarray(start, reader.pos)))
-    throw new Error('text that is not UTF-8');
+  if (text.includes('\uFFFD') && !isUtf8(bytes.subarray(start, end))) throw new Error('text that is not UTF-8');
   return text;
 }
 
@@ -81,3 +85,5 @@ export function tag(field: number, wireType: number): number {
 function expectWireType(given: number, expected: number): void {
   if (given !== expected) throw new Error(`wire type ${given} where ${expected} belongs`);
 }
+
+const utf8 = Buffer.prototype.utf8Slice;
