@@ -38,6 +38,8 @@ export interface IntakeOptions {
   /** Workloads of this node are judged by policies here. */
   readonly localNode: string;
   readonly now: () => number;
+  /** ms since any time, for what waits; `performance.now` by default. */
+  readonly monotonic?: () => number;
   /** Collect the names in a response: somebody may wait for one. */
   readonly collectNames: boolean;
   /** What lies under the control plane's resources and comes back when they go. */
@@ -50,18 +52,20 @@ export class Intake {
   readonly #store: MeshStore;
   readonly #localNode: string;
   readonly #now: () => number;
+  readonly #monotonic: () => number;
   readonly #collectNames: boolean;
   readonly #underlay: IntakeOptions['underlay'];
   #batch = emptyBatch();
-  /** Workloads of this node that wait for a policy which they list since now. */
-  readonly #held = new Map<string, WorkloadUpdate>();
+  /** Workloads of this node that wait for a policy which they list since now, at most until that time. */
+  readonly #held = new Map<string, { readonly update: WorkloadUpdate; readonly until: number }>();
   #heldTimer: NodeJS.Timeout | null = null;
   readonly #synced = new Set<TypeUrl>();
 
-  constructor({ store, localNode, now, collectNames, underlay }: IntakeOptions) {
+  constructor({ store, localNode, now, monotonic, collectNames, underlay }: IntakeOptions) {
     this.#store = store;
     this.#localNode = localNode;
     this.#now = now;
+    this.#monotonic = monotonic ?? (() => performance.now());
     this.#collectNames = collectNames;
     this.#underlay = underlay;
   }
@@ -112,8 +116,10 @@ export class Intake {
       this.#batch.add('services', address.definition);
       return;
     }
-    if (this.#held.size > 0) this.#held.delete(key);
-    if (this.#mustWait(address.update)) this.#hold(address.update);
+    // Whoever changes while it waits does not wait longer for it.
+    const until = this.#held.size === 0 ? undefined : this.#held.get(key)?.until;
+    if (until !== undefined) this.#held.delete(key);
+    if (this.#mustWait(address.update)) this.#hold(address.update, until ?? this.#monotonic() + POLICY_PATIENCE_MS);
     else this.#batch.add('workloads', address.update);
   }
 
@@ -153,11 +159,17 @@ export class Intake {
     else this.#batch.add('services', service);
   }
 
-  delivered(known: KnownResources, push: Push, unreadable: number): void {
+  /** All of a response was read. Its last steps are those of workloads that waited for a policy in it. */
+  *delivered(known: KnownResources, push: Push, unreadable: number): Generator<void, void> {
     known.lastPush = push;
     // A workload that cannot be read must not keep a whole node down; a policy that cannot be read might deny something.
     if (known === this.addresses || unreadable === 0) this.#synced.add(known.typeUrl);
-    if (known === this.authorizations) this.#release((update) => !this.#listsUnknown(update));
+    if (known !== this.authorizations) return;
+    for (const [uid, { update }] of this.#held) {
+      if (!this.#listsUnknown(update)) this.#release(uid, update);
+      yield;
+    }
+    this.flush();
   }
 
   close(): void {
@@ -180,21 +192,29 @@ export class Intake {
     );
   }
 
-  #hold(update: WorkloadUpdate): void {
-    this.#held.set(update.workload.uid, update);
-    this.#heldTimer ??= setTimeout(() => {
-      this.#heldTimer = null;
-      this.#release(() => true);
-    }, POLICY_PATIENCE_MS);
+  #hold(update: WorkloadUpdate, until: number): void {
+    this.#held.set(update.workload.uid, { update, until });
+    this.#heldTimer ??= setTimeout(() => this.#releaseDue(), until - this.#monotonic());
   }
 
-  #release(isReady: (update: WorkloadUpdate) => boolean): void {
-    for (const [uid, update] of this.#held) {
-      if (!isReady(update)) continue;
-      this.#held.delete(uid);
-      this.#batch.add('workloads', update);
+  /** Lets those go whose time is over, of many some at a time. */
+  #releaseDue(): void {
+    const now = this.#monotonic();
+    let next = Number.POSITIVE_INFINITY;
+    let released = 0;
+    for (const [uid, { update, until }] of this.#held) {
+      if (until <= now && released++ < MAX_BATCH) this.#release(uid, update);
+      else next = Math.min(next, until);
     }
     this.flush();
+    const isOver = next === Number.POSITIVE_INFINITY;
+    this.#heldTimer = isOver ? null : setTimeout(() => this.#releaseDue(), Math.max(0, next - now));
+  }
+
+  #release(uid: string, update: WorkloadUpdate): void {
+    this.#held.delete(uid);
+    this.#batch.add('workloads', update);
+    if (this.#batch.size >= MAX_BATCH) this.flush();
   }
 
   #listsUnknown({ workload }: WorkloadUpdate): boolean {
@@ -246,10 +266,12 @@ export class ResponseIntake {
     if (known === null) {
       this.#reject(this.#typeUrl, 'this type was not asked for');
     } else {
-      for (const name of [...this.#removed, ...known.takeMissing()]) {
-        this.#named?.add(name);
-        this.#intake.remove(known, name);
-        yield;
+      for (const names of [this.#removed, known.takeMissing()]) {
+        for (const name of names) {
+          this.#named?.add(name);
+          this.#intake.remove(known, name);
+          yield;
+        }
       }
     }
     this.#intake.flush();
@@ -260,7 +282,7 @@ export class ResponseIntake {
       rejected: this.#rejections,
       bytes: this.#bytes,
     };
-    if (known !== null) this.#intake.delivered(known, push, this.#unreadable);
+    if (known !== null) yield* this.#intake.delivered(known, push, this.#unreadable);
     return { typeUrl: this.#typeUrl, nonce: this.#nonce, rejected: this.#rejected, named: this.#named, push };
   }
 

@@ -12,7 +12,7 @@ export class KnownResources {
    * Known names that the stream's first request did not report. Whatever of them its first response does not bring is
    * gone; null when every name was reported, and the control plane tells what is gone.
    */
-  #unreported: Set<string> | null = null;
+  #unreported: ShardedMap<string, null> | null = null;
   lastPush: Push | null = null;
 
   constructor(typeUrl: TypeUrl) {
@@ -51,10 +51,11 @@ export class KnownResources {
   }
 
   /**
-   * Name and version of what is known, as much as fits. Starts a new stream: what does not fit is unreported.
+   * Name and version of what is known, as much as fits, and null for each of the rest. Starts a new stream: what does not
+   * fit is unreported.
    * @param fits whether one more may be reported
    */
-  *report(fits: (name: string, version: string) => boolean): Generator<readonly [string, string]> {
+  *report(fits: (name: string, version: string) => boolean): Generator<readonly [string, string] | null> {
     this.#unreported = null;
     // What is still wrong is sent again, as its version was not reported.
     this.#rejected.clear();
@@ -62,17 +63,18 @@ export class KnownResources {
       if (this.#unreported === null && fits(...entry)) {
         yield entry;
       } else {
-        this.#unreported ??= new Set();
-        this.#unreported.add(entry[0]);
+        this.#unreported ??= new ShardedMap(hashName);
+        this.#unreported.set(entry[0], null);
+        yield null;
       }
     }
   }
 
   /** Names that went while nobody could tell. To be called once the first response of a stream is taken in. */
-  takeMissing(): Iterable<string> {
+  *takeMissing(): Generator<string> {
     const missing = this.#unreported ?? [];
     this.#unreported = null;
-    return missing;
+    for (const [name] of missing) yield name;
   }
 }
 

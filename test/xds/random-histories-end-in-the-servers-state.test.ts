@@ -92,7 +92,7 @@ test('any history of pushes, removals, bad resources, lost streams and partial r
         for (const [type, all] of server) {
           const known: KnownResources = intake.known(type)!;
           let left = count;
-          const reported = new Map(known.report(() => left-- > 0));
+          const reported = new Map([...known.report(() => left-- > 0)].filter((entry) => entry !== null));
           const changed = [...all].filter(
             ([name, { content }]) => type === AUTHORIZATION || reported.get(name) !== `v${content}`,
           );

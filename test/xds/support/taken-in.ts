@@ -3,11 +3,12 @@ import { createLocalLayer } from '../../../src/state/local-layer.ts';
 import type { MeshStore } from '../../../src/state/mesh-state.ts';
 import { Intake, type TakenIn } from '../../../src/xds/intake.ts';
 
-export function intakeOf(store: MeshStore, localNode = ''): Intake {
+export function intakeOf(store: MeshStore, localNode = '', monotonic?: () => number): Intake {
   const intake: Intake = new Intake({
     store,
     localNode,
     now: Date.now,
+    ...(monotonic === undefined ? {} : { monotonic }),
     collectNames: true,
     underlay: createLocalLayer(store, {
       hasAddress: (name) => intake.addresses.has(name),

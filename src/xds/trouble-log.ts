@@ -1,0 +1,32 @@
+import type { Logger } from '../log/logger.ts';
+
+/** Says what is wrong once, again when it has lasted, and once that it is over. */
+export function createTroubleLog(log: Logger) {
+  /** Kind of trouble → when it was said. */
+  const told = new Map<string, number>();
+  let began: number | null = null;
+  return {
+    met(kind: string, sentence: string, delay: number): void {
+      const now = performance.now();
+      began ??= now;
+      for (const [each, at] of told) if (now - at >= REPEAT_MS) told.delete(each);
+      if (told.has(kind) || told.size >= MAX_TOLD) return;
+      told.set(kind, now);
+      log.warn('xds', 'no mesh state from the control plane, what is known stays in force', {
+        error: sentence,
+        since: `${Math.round((now - began) / 1000)}s`,
+        retry: `${Math.round(delay)}ms`,
+      });
+    },
+    over(): void {
+      if (began === null) return;
+      log.info('xds', 'the control plane is back', { after: `${Math.round((performance.now() - began) / 1000)}s` });
+      told.clear();
+      began = null;
+    },
+  };
+}
+
+const REPEAT_MS = 60_000;
+/** Kinds of trouble that are told in that time. */
+const MAX_TOLD = 8;
