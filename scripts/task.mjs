@@ -45,7 +45,7 @@ const tasks = {
     steps: (rest) => [
       ['scripts/bundle.mjs', '--quiet'],
       ['scripts/image.mjs', '--quiet'],
-      ['--test', ...rest, 'test/cluster/on-kubernetes.ts'],
+      ['--test', ...rest, 'test/cluster/all.ts'],
     ],
   },
   'test:asan': {

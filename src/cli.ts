@@ -9,11 +9,18 @@ usage: culvert <command>
   agent            run the agent of this node (settings: environment variables, docs/configuration.md)
   proxy [ztunnel]  the same, under the name that ztunnel's container arguments use
   cni              run the node agent of this node, which enrols its pods
+  control          run the control plane of a mesh that has no other
+  status           what the control plane serves to whom, and what it rejects (culvert status --help)
   explain          why a connection goes where it goes, and is allowed or denied (culvert explain --help)
   demo [--once]    pods in network namespaces on this machine, talking through the tunnels
   version          print the version
   help             print this
 `;
+
+const terminal = {
+  out: (text: string) => void process.stdout.write(text),
+  err: (text: string) => void process.stderr.write(text),
+};
 
 /** Runs a command; resolves with the exit code. */
 async function main(argv: readonly string[]): Promise<number> {
@@ -29,12 +36,17 @@ async function main(argv: readonly string[]): Promise<number> {
       const { runNodeAgent } = await import('./cni/node-agent.ts');
       return runNodeAgent(process.env);
     }
+    case 'control': {
+      const { runControl } = await import('./control/control-plane.ts');
+      return runControl(process.env);
+    }
+    case 'status': {
+      const { runStatus } = await import('./control/status/command.ts');
+      return runStatus(rest, process.env, terminal);
+    }
     case 'explain': {
       const { runExplain } = await import('./explain/command.ts');
-      return runExplain(rest, process.env, {
-        out: (text) => process.stdout.write(text),
-        err: (text) => process.stderr.write(text),
-      });
+      return runExplain(rest, process.env, terminal);
     }
     case 'demo': {
       const { runDemo } = await import('./demo/demo.ts');

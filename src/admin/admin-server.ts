@@ -18,6 +18,8 @@ export interface AdminRoute {
 
 export interface AdminServerOptions {
   readonly routes: readonly AdminRoute[];
+  /** Heading of the front page. */
+  readonly title?: string;
   /** Listens on 127.0.0.1 and, where there is IPv6, ::1. 0 takes a free port. */
   readonly port: number;
   /** Counts refused requests by reason: family ADMIN_REJECTS. */
@@ -26,7 +28,13 @@ export interface AdminServerOptions {
 }
 
 /** The admin port (spec §14.3), for this machine only. @throws CulvertError HTTP_BIND_FAILED */
-export function serveAdmin({ routes, port, rejects, log }: AdminServerOptions): Promise<HttpService> {
+export function serveAdmin({
+  routes,
+  title = 'culvert agent',
+  port,
+  rejects,
+  log,
+}: AdminServerOptions): Promise<HttpService> {
   const byPath = new Map(routes.map((route) => [route.path, route]));
   const addresses: readonly SocketAddress[] = [
     { ip: '127.0.0.1', port },
@@ -43,7 +51,7 @@ export function serveAdmin({ routes, port, rejects, log }: AdminServerOptions): 
         log.warn('admin', 'request refused', { reason: rejection, host: request.headers.host });
         return { status: 403, body: `refused: ${rejection}\n` };
       }
-      if (request.url.pathname === '/') return frontPage(routes);
+      if (request.url.pathname === '/') return frontPage(title, routes);
       const route = byPath.get(request.url.pathname);
       if (route === undefined) return NOT_FOUND;
       if (route.methods !== null && !route.methods.includes(request.method)) {
@@ -54,7 +62,7 @@ export function serveAdmin({ routes, port, rejects, log }: AdminServerOptions): 
   });
 }
 
-function frontPage(routes: readonly AdminRoute[]): Reply {
+function frontPage(title: string, routes: readonly AdminRoute[]): Reply {
   const rows = routes.map(({ path, methods, purpose }) => {
     const name = methods === null || methods.includes('GET') ? `<a href="${path}">${path}</a>` : path;
     return `<tr><td>${name}</td><td>${methods?.join(', ') ?? 'any'}</td><td>${purpose}</td></tr>`;
@@ -62,9 +70,9 @@ function frontPage(routes: readonly AdminRoute[]): Reply {
   const body = [
     '<!doctype html>',
     '<html lang="en">',
-    '<head><meta charset="utf-8"><title>culvert agent</title></head>',
+    `<head><meta charset="utf-8"><title>${title}</title></head>`,
     '<body>',
-    '<h1>culvert agent</h1>',
+    `<h1>${title}</h1>`,
     '<table>',
     '<tr><th>path</th><th>method</th><th>what it does</th></tr>',
     ...rows,

@@ -15,6 +15,7 @@ import { expose } from '../metrics/exposition.ts';
 import { registerProcessMetrics } from '../metrics/process-metrics.ts';
 import { createRegistry, type Registry } from '../metrics/registry.ts';
 import { type NetnsHandle, openNetnsHandle } from '../netns/handle.ts';
+import { kernelHasIpv6 } from '../netns/kernel-ipv6.ts';
 import { VERSION } from '../version.ts';
 import { startZdsServer } from '../zds/server.ts';
 import { loadNodeAgentConfig, type NodeAgentConfig } from './config.ts';
@@ -39,7 +40,6 @@ import { createDiscovery } from './pods/discovery-batch.ts';
 import { createEnroller, type Desired } from './pods/enroller.ts';
 import { chooseRulesBackend, type RulesBackend } from './rules/backend.ts';
 import { defaultPodRules, type PodRules } from './rules/pod-rules.ts';
-import { kernelHasIpv6 } from './rules/return-routing.ts';
 
 /**
  * Runs the node agent until it is told to stop (SIGTERM, SIGINT). Resolves with the exit code.

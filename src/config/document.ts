@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import type { Setting } from './setting.ts';
+import { controlSettings } from './settings/control.ts';
 import { nodeAgentSettings } from './settings/node-agent.ts';
 import { chapters, families } from './settings.ts';
 
@@ -16,7 +17,9 @@ export function renderConfiguration(): string {
       .map(describeFamily),
   ]);
   const nodeAgent = Object.values<Setting>(nodeAgentSettings).map(describeSetting);
-  return `${[INTRODUCTION, ...parts.flat(), PROXY_CONFIG, NODE_AGENT, ...nodeAgent].join('\n\n')}\n`;
+  const control = Object.values<Setting>(controlSettings).map(describeSetting);
+  const all = [INTRODUCTION, ...parts.flat(), PROXY_CONFIG, NODE_AGENT, ...nodeAgent, OWN_CONTROL_PLANE, ...control];
+  return `${all.join('\n\n')}\n`;
 }
 
 /** Where the text belongs. */
@@ -54,6 +57,10 @@ const NODE_AGENT = `## Node agent
 
 The settings of \`culvert cni\`. Those without the prefix \`CULVERT_\` have the names and formats of istio-cni; where a default
 differs, it is what istio-cni’s chart sets.`;
+
+const OWN_CONTROL_PLANE = `## Own control plane
+
+The settings of \`culvert control\`. Those without the prefix \`CULVERT_\` have the names, formats and defaults of istiod.`;
 
 function describeSetting(row: Setting): string {
   const title = row.overriddenBy === undefined ? `\`${row.env}\`` : `\`${row.env}\` (\`${row.overriddenBy}\` wins)`;

@@ -24,6 +24,39 @@ export const boolean: ValueType<boolean> = valueType('true or false', (given) =>
   given === 'true' ? true : given === 'false' ? false : undefined,
 );
 
+/** As the incumbent's programs in Go read their variables: what Go's strconv.ParseBool takes. */
+export const goBoolean: ValueType<boolean> = {
+  accepts: 'true or false (also 1, t, T, TRUE, True and 0, f, F, FALSE, False)',
+  emptyIsUnset: true,
+  parse: parseGoBoolean,
+  dump: (value) => value,
+};
+
+/** Go's strconv.ParseBool; undefined for anything else. Annotations of pods use it as well (spec node-02 §2.1). */
+export function parseGoBoolean(given: string): boolean | undefined {
+  if (['1', 't', 'T', 'TRUE', 'true', 'True'].includes(given)) return true;
+  return ['0', 'f', 'F', 'FALSE', 'false', 'False'].includes(given) ? false : undefined;
+}
+
+export const absolutePath: ValueType<string> = {
+  accepts: 'an absolute path',
+  emptyIsUnset: true,
+  parse: (given) => (given.startsWith('/') && !given.includes('\0') ? given : undefined),
+  dump: (value) => value,
+};
+
+/** Names of Kubernetes objects. */
+export const names: ValueType<readonly string[]> = {
+  accepts: 'names separated by commas',
+  emptyIsUnset: false,
+  parse(given) {
+    const parts = given.split(',').map((part) => part.trim());
+    const kept = parts.filter((part) => part !== '');
+    return kept.every((part) => /^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$/.test(part)) ? kept : undefined;
+  },
+  dump: (value) => value,
+};
+
 /** A part of an identity or of a name inside a path: no separator, no white space. */
 export const nameSegment: ValueType<string> = valueType(
   'a name without "/" and white space',
@@ -53,6 +86,30 @@ function isAddressOrRange(part: string): boolean {
   if (family === 0 || rest.length > 0) return false;
   return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128));
 }
+
+/** A CIDR block of one family that leaves room for addresses. */
+export function cidrBlock(family: 4 | 6): ValueType<string> {
+  const bits = family === 4 ? 32 : 128;
+  return valueType(
+    `an IPv${family} block such as ${family === 4 ? '240.240.0.0/16' : '2001:2::/48'}`,
+    (given) => {
+      const [address = '', length = ''] = given.split('/');
+      const isBlock = isAddressOrRange(given) && isIP(address) === family && length !== '' && Number(length) < bits;
+      return isBlock ? given : undefined;
+    },
+    { emptyIsUnset: true },
+  );
+}
+
+/** Service accounts of any namespaces. */
+export const trustedAccounts: ValueType<readonly string[]> = valueType(
+  'service accounts as namespace/name, separated by commas',
+  (given) => {
+    const parts = given.split(',').flatMap((part) => part.trim() || []);
+    return parts.every((part) => /^[a-z0-9][-a-z0-9]*\/[a-z0-9][-.a-z0-9]*$/.test(part)) ? parts : undefined;
+  },
+  { emptyIsUnset: true },
+);
 
 /** `pqc`; empty is none. */
 export const compliancePolicy: ValueType<'pqc'> = valueType('pqc', (given) => (given === 'pqc' ? given : undefined), {

@@ -1,6 +1,7 @@
 /** `culvert explain`: asks the agent of this node. */
 import { parseArgs } from 'node:util';
-import { CulvertError, messageOf } from '../errors.ts';
+import { fetchAdmin } from '../admin/fetch-admin.ts';
+import { messageOf } from '../errors.ts';
 import { parsePort } from '../netns/address.ts';
 import { printConnection, printExplanation } from './print.ts';
 import type { ExplainedConnection, Explanation } from './types.ts';
@@ -14,9 +15,6 @@ const USAGE = `usage: culvert explain --from <source> --to <destination> [--port
   --json        print the answer as the agent gives it
   --admin       admin port of the agent on this machine (default: CULVERT_ADMIN_PORT, or 15000)
 `;
-
-/** How long the agent may take, in ms. */
-const PATIENCE = 30_000;
 
 /** Resolves with the exit code: 0 answered, 1 the agent did not answer or not to that, 2 wrong usage. */
 export async function runExplain(
@@ -45,7 +43,7 @@ export async function runExplain(
     const value = given[name];
     if (value !== undefined) query.set(name, value);
   }
-  const { status, body } = await fetchFrom(port, `/explain?${query}`);
+  const { status, body } = await fetchAdmin('agent', port, `/explain?${query}`);
   if (status !== 200) {
     // The sentence; what follows is how HTTP is used.
     write.err(
@@ -75,26 +73,4 @@ function parse(argv: readonly string[]) {
 
 function print(answer: Explanation | ExplainedConnection): string {
   return 'connection' in answer ? printConnection(answer) : printExplanation(answer);
-}
-
-/** @throws CulvertError AGENT_UNREACHABLE */
-function fetchFrom(port: number, path: string): Promise<{ status: number; body: string }> {
-  const { request } = process.getBuiltinModule('node:http');
-  return new Promise((resolve, reject) => {
-    const fail = (cause: Error) => {
-      const why = `the agent does not answer on 127.0.0.1:${port} (${cause.message}): run this on its node, in its network namespace, and give its admin port with --admin`;
-      reject(new CulvertError('AGENT_UNREACHABLE', why, { cause }));
-    };
-    const call = request({ host: '127.0.0.1', port, path, timeout: PATIENCE, agent: false }, (response) => {
-      let body = '';
-      response.setEncoding('utf8').on('data', (text: string) => {
-        body += text;
-      });
-      response.on('end', () => resolve({ status: response.statusCode ?? 0, body }));
-      response.on('error', fail);
-    });
-    call.on('timeout', () => call.destroy(new Error('timed out')));
-    call.on('error', fail);
-    call.end();
-  });
 }

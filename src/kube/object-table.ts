@@ -18,7 +18,7 @@ export interface ObjectReader<T> {
   readonly onChange: (before: T | null, after: T | null, key: string) => void;
   /**
    * An object cannot be read: the version before stays in force until it is corrected or deleted. Its end is told even if
-   * there never was a version that could be read. Without this function, what `read` throws goes to who calls `put`.
+   * there never was a version that could be read. Called after the change to a stand-in. Without this function, what `read` throws goes to who calls `put`.
    */
   readonly onRejected?: (object: unknown, key: string, error: unknown) => void;
 }
@@ -41,8 +41,8 @@ export function createObjectTable<T>({ read, standIn, onChange, onRejected }: Ob
       value = read(object);
     } catch (error) {
       if (onRejected === undefined) throw error;
-      onRejected(object, key, error);
       reject(key, version, object, before);
+      onRejected(object, key, error);
       return;
     }
     if (value === null) {

@@ -3,51 +3,38 @@
  * a cluster is dear; each part says what it shows. Run by `npm run test:cluster`.
  */
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { test } from 'node:test';
 import { stringify } from 'yaml';
 import { OWN_NETNS } from '../../native/netns.ts';
 import { captureLink } from '../../src/demo/link-capture.ts';
 import { viewAsTls } from '../../src/demo/tls-stream.ts';
 import { eventually } from '../cni/support/eventually.ts';
+import { type KubeObject, manifestForLocalState, NODES, type Node, replace } from './cluster.ts';
 import {
-  type Cluster,
-  type KubeObject,
-  manifestForLocalState,
-  NODES,
-  type Node,
-  noCluster,
-  replace,
-  startCluster,
-} from './cluster.ts';
+  AMBIENT,
+  agentLog,
+  fetches,
+  fetchFrom,
+  loop,
+  pod,
+  podIp,
+  podRunning,
+  podsOf,
+  rolledOut,
+  runPod,
+  STATUS,
+  status,
+  WAIT,
+} from './demo-pods.ts';
+import { cluster, folder, skip } from './running-cluster.ts';
 
-const skip = noCluster();
-const image = fileURLToPath(new URL('../../dist/culvert-image.tar', import.meta.url));
-const AMBIENT = 'istio.io/dataplane-mode=ambient';
-const STATUS = 'ambient.istio.io/redirection';
-const WAIT = 60_000;
-
-let cluster: Cluster;
-let folder: string;
 let conflists: Map<Node, string>;
 let denyServer = false;
 
-before(async () => {
-  if (skip) return;
-  cluster = startCluster();
-  await cluster.loadImage(image);
-  folder = mkdtempSync(join(tmpdir(), 'culvert-cluster-'));
-  conflists = new Map(NODES.map((node) => [node, readFileSync(conflist(node), 'utf8')]));
-});
-
-after(() => {
-  if (!skip && process.env.CULVERT_KEEP_CLUSTER !== '1') cluster?.down();
-});
-
 test('one apply brings the node agent and the plugin to every node', { skip }, async () => {
+  conflists = new Map(NODES.map((node) => [node, readFileSync(conflist(node), 'utf8')]));
   await cluster.kubectl('create', 'namespace', 'demo');
   await runPod('early', 'node2', { serves: true });
   await podRunning('early');
@@ -256,71 +243,11 @@ test('an uninstall leaves the nodes as they were', { skip }, async () => {
   assert.equal(await status('server'), undefined);
   await cluster.kubectl('delete', 'namespace', 'culvert-system', '--timeout=120s');
   assert.match(await fetchFrom('client', 'server'), /I am server/);
+  await cluster.kubectl('delete', 'namespace', 'demo', '--timeout=120s');
 });
 
 function conflist(node: Node): string {
   return join(cluster.folder(node), 'cni-conf/10-bridge.conflist');
-}
-
-async function runPod(
-  name: string,
-  node: Node,
-  {
-    namespace = 'demo',
-    labels = {},
-    serves = false,
-    probes = false,
-  }: { namespace?: string; labels?: object; serves?: boolean; probes?: boolean },
-): Promise<void> {
-  const serve = `mkdir -p /www; echo I am ${name} > /www/index.html; exec httpd -f -p 8080 -h /www`;
-  const probe = { httpGet: { path: '/', port: 8080 }, periodSeconds: 1, failureThreshold: 3 };
-  await cluster.apply({
-    apiVersion: 'v1',
-    kind: 'Pod',
-    metadata: { name, namespace, labels },
-    spec: {
-      nodeName: node,
-      terminationGracePeriodSeconds: 0,
-      containers: [
-        {
-          name: 'app',
-          image: 'docker.io/local/busybox:1',
-          imagePullPolicy: 'Never',
-          command: ['/bin/busybox', 'sh', '-c', serves ? serve : 'exec sleep 100000'],
-          ...(probes ? { readinessProbe: probe, livenessProbe: probe } : {}),
-        },
-      ],
-    },
-  });
-}
-
-async function pod(name: string, namespace = 'demo'): Promise<KubeObject> {
-  return await cluster.json('get', 'pod', '-n', namespace, name);
-}
-
-async function podRunning(name: string, namespace = 'demo'): Promise<void> {
-  await cluster.kubectl('wait', '-n', namespace, `pod/${name}`, '--for=condition=Ready', '--timeout=180s');
-}
-
-async function podIp(name: string): Promise<string> {
-  return (await pod(name)).status.podIP!;
-}
-
-async function status(name: string): Promise<string | undefined> {
-  return (await pod(name)).metadata.annotations?.[STATUS];
-}
-
-async function podsOf(daemonSet: string): Promise<readonly KubeObject[]> {
-  return (await cluster.json('get', 'pods', '-n', 'culvert-system', '-l', `app.kubernetes.io/name=${daemonSet}`)).items;
-}
-
-async function rolledOut(daemonSet: string): Promise<void> {
-  await cluster.kubectl('rollout', 'status', '-n', 'culvert-system', `daemonset/${daemonSet}`, '--timeout=240s');
-}
-
-async function agentLog(daemonSet: string, node: Node): Promise<string> {
-  const found = (await podsOf(daemonSet)).find(({ spec }) => spec.nodeName === node)!;
-  return await cluster.kubectl('logs', '-n', 'culvert-system', found.metadata.name);
 }
 
 /** The DaemonSet goes on wanting the nodes, so the node agents know that they are only away; but no new one can start. */
@@ -345,34 +272,6 @@ function ofImage(image: string) {
 
 async function patchNodeAgents(spec: object): Promise<void> {
   await cluster.kubectl('patch', 'daemonset', '-n', 'culvert-system', 'culvert-cni', '-p', JSON.stringify({ spec }));
-}
-
-/** The busybox of these nodes is static: its wget crashes on looking up names, nc does not. */
-const REQUEST = String.raw`printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 5`;
-
-async function fetchFrom(client: string, server: string): Promise<string> {
-  return await cluster.exec('demo', client, '/bin/busybox', 'sh', '-c', `${REQUEST} ${await podIp(server)} 8080`);
-}
-
-async function fetches(client: string, server: string): Promise<boolean> {
-  return await fetchFrom(client, server).then(
-    (body) => body.includes(`I am ${server}`),
-    () => false,
-  );
-}
-
-/** One request after another, each in a connection of its own, from a loop inside the pod. */
-async function loop(client: string, server: string) {
-  const request = `${REQUEST} ${await podIp(server)} 8080 | grep -q 'I am ${server}'`;
-  const script = `rm -f /tmp/stop; n=0; f=0; until [ -e /tmp/stop ]; do ${request} || f=$((f+1)); n=$((n+1)); done; echo $n $f`;
-  const ended = cluster.exec('demo', client, '/bin/busybox', 'sh', '-c', script);
-  return {
-    async stop() {
-      await cluster.exec('demo', client, '/bin/busybox', 'sh', '-c', 'echo > /tmp/stop');
-      const [done, failed] = (await ended).trim().split(' ').map(Number);
-      return { done: done!, failed: failed! };
-    },
-  };
 }
 
 /** Tells the agents about the pods of the demo, as a control plane would. */

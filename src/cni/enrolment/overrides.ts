@@ -1,4 +1,4 @@
-import { parseGoBoolean } from '../../config/settings/node-agent.ts';
+import { parseGoBoolean } from '../../config/values.ts';
 import { BYPASS_INBOUND, DNS_CAPTURE, type PodObject, VIRTUAL_INTERFACES } from '../kube/objects.ts';
 import type { PodRules } from '../rules/pod-rules.ts';
 

@@ -1,10 +1,10 @@
 import { CulvertError, messageOf } from '../../errors.ts';
 import { isIpv4 } from '../../netns/address.ts';
+import { kernelHasIpv6 } from '../../netns/kernel-ipv6.ts';
 import { runChecked } from '../../netns/run.ts';
 import { addressIn, COUNTER, type IpFamily, protocol, socketUser, sourceNat } from '../nftables/expressions.ts';
 import { type AddressSet, addToSets, replaceTables, type Table } from '../nftables/transaction.ts';
 import type { RulesBackend } from '../rules/backend.ts';
-import { kernelHasIpv6 } from '../rules/return-routing.ts';
 
 /**
  * Rules on the node that give its probes of enrolled pods a source address by which the pods' rules let them in (spec

@@ -1,10 +1,11 @@
 import { CulvertError, messageOf } from '../../errors.ts';
+import { kernelHasIpv6 } from '../../netns/kernel-ipv6.ts';
 import { runCommand } from '../../netns/run.ts';
 import { checkTables, replaceTables } from '../nftables/transaction.ts';
 import { type IpFamily, type IptablesPrograms, iptablesTables, reconcileIptables } from './iptables.ts';
 import { POD_TABLES, podTables } from './nftables.ts';
 import { defaultPodRules, type PodRules } from './pod-rules.ts';
-import { addReturnRouting, kernelHasIpv6, removeReturnRouting } from './return-routing.ts';
+import { addReturnRouting, removeReturnRouting } from './return-routing.ts';
 
 /** Puts rules into pods and takes them out, by one of the kernel's two interfaces. */
 export interface RulesBackend {

@@ -1,6 +1,6 @@
-import { existsSync } from 'node:fs';
 import { NETLINK_ROUTE } from '../../../native/netlink.ts';
 import { CulvertError } from '../../errors.ts';
+import { kernelHasIpv6 } from '../../netns/kernel-ipv6.ts';
 import { askKernel, attribute, type NetlinkRefusal, type NetlinkRequest, NLM_F, u32 } from '../../netns/netlink.ts';
 import { runCommand } from '../../netns/run.ts';
 import { MARK_MASK, RETURN_MARK, RETURN_RULE_PRIORITY, RETURN_TABLE } from './pod-rules.ts';
@@ -45,14 +45,6 @@ export async function removeReturnRouting(netns: number): Promise<void> {
       if (!GONE.includes(refusal.code)) throw refusedRouting('to remove the routing of answers', refusal);
     }
   }
-}
-
-/**
- * Whether a namespace has IPv6 to capture: a kernel without it refuses the rules. Asked of the kernel, since a
- * namespace has what the kernel has.
- */
-export function kernelHasIpv6(): boolean {
-  return existsSync('/proc/net/if_inet6');
 }
 
 type Family = 4 | 6;

@@ -1,44 +1,24 @@
 import { LEVELS } from '../../log/level-filter.ts';
 import type { Setting } from '../setting.ts';
-import { fixed, integer, ipAddress, logFilter, nameSegment, oneOf, text, type ValueType } from '../values.ts';
-
-/** As the incumbent's node agent reads its variables: what Go's strconv.ParseBool takes. */
-export const goBoolean: ValueType<boolean> = {
-  accepts: 'true or false (also 1, t, T, TRUE, True and 0, f, F, FALSE, False)',
-  emptyIsUnset: true,
-  parse: parseGoBoolean,
-  dump: (value) => value,
-};
-
-/** Go's strconv.ParseBool; undefined for anything else. Annotations of pods use it as well (spec node-02 §2.1). */
-export function parseGoBoolean(given: string): boolean | undefined {
-  if (['1', 't', 'T', 'TRUE', 'true', 'True'].includes(given)) return true;
-  return ['0', 'f', 'F', 'FALSE', 'false', 'False'].includes(given) ? false : undefined;
-}
-
-const absolutePath: ValueType<string> = {
-  accepts: 'an absolute path',
-  emptyIsUnset: true,
-  parse: (given) => (given.startsWith('/') && !given.includes('\0') ? given : undefined),
-  dump: (value) => value,
-};
+import {
+  absolutePath,
+  fixed,
+  goBoolean,
+  integer,
+  ipAddress,
+  logFilter,
+  nameSegment,
+  names,
+  oneOf,
+  text,
+  type ValueType,
+} from '../values.ts';
 
 /** A file name that stays inside its folder. */
 const fileName: ValueType<string> = {
   accepts: 'a file name without "/"',
   emptyIsUnset: true,
   parse: (given) => (/^[\w][\w.-]*$/.test(given) ? given : undefined),
-  dump: (value) => value,
-};
-
-const names: ValueType<readonly string[]> = {
-  accepts: 'names separated by commas',
-  emptyIsUnset: false,
-  parse(given) {
-    const parts = given.split(',').map((part) => part.trim());
-    const kept = parts.filter((part) => part !== '');
-    return kept.every((part) => /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/.test(part)) ? kept : undefined;
-  },
   dump: (value) => value,
 };
 

@@ -1,3 +1,4 @@
+import type { X509Certificate } from 'node:crypto';
 import type { KubeApi } from '../../kube/api.ts';
 import type { Logger } from '../../log/logger.ts';
 import type { Registry } from '../../metrics/registry.ts';
@@ -68,6 +69,8 @@ export interface MeshCaParts {
 export interface MeshCa {
   readonly authenticate: Authenticate;
   readonly service: GrpcService;
+  /** All that are trusted, the one that signs first; none while there is no CA. */
+  roots(): readonly X509Certificate[];
   /** Hands over the certificate of the control plane's port: the first as soon as there is a CA, and each new one. */
   serve(use: (certificate: ServingCertificate) => void): void;
   close(): void;
@@ -109,6 +112,7 @@ export async function openMeshCa(config: MeshCaConfig, parts: MeshCaParts): Prom
 
   return {
     authenticate,
+    roots: () => ca.roots(),
     service: createCertificateService({
       ...{ ca, authenticate, authorizer, trustDomain, defaultTtlMs, maxTtlMs, metrics, log },
       longestMs: rootOverlapMs === null ? maxTtlMs : rootOverlapMs / 2,

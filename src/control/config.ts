@@ -1,0 +1,46 @@
+import { type Environment, readTable, type ValueOf } from '../config/config.ts';
+import { Problems } from '../config/problems.ts';
+import { controlSettings } from '../config/settings/control.ts';
+
+type Table = typeof controlSettings;
+type Given = { readonly [Key in keyof Table]: ValueOf<Table[Key]> };
+
+/** The configuration of the control plane: every row of its table, and what follows from it. */
+export type ControlConfig = Omit<Given, 'objectsDir' | 'kubernetesHost' | 'rootNamespace' | 'trustedAccounts'> & {
+  readonly source:
+    | { readonly kind: 'folder'; readonly folder: string }
+    | { readonly kind: 'kubernetes'; readonly host: string };
+  readonly rootNamespace: string;
+  readonly trustedAccounts: readonly string[];
+};
+
+/** @throws CulvertError CONFIG_INVALID naming every bad value */
+export function loadControlConfig(env: Environment): ControlConfig {
+  const problems = new Problems();
+  const given = readTable(env, controlSettings, problems) as Given;
+  const { objectsDir, kubernetesHost, tokensFile, podNamespace } = given;
+  if (objectsDir === null && kubernetesHost === null) {
+    problems.add(
+      `${controlSettings.objectsDir.env} and ${controlSettings.kubernetesHost.env}`,
+      '',
+      'one of them: a folder of objects, or the API server that Kubernetes names to every pod',
+    );
+  }
+  if (objectsDir === null && tokensFile !== null) {
+    problems.add(controlSettings.tokensFile.env, tokensFile, 'nothing in Kubernetes, which reviews tokens itself');
+  }
+  if (given.defaultCertificateTtl > given.maxCertificateTtl) {
+    problems.add(controlSettings.defaultCertificateTtl.env, undefined, 'no more than MAX_WORKLOAD_CERT_TTL');
+  }
+  if (given.debounceAfter > given.debounceMax) {
+    problems.add(controlSettings.debounceAfter.env, undefined, 'no more than PILOT_DEBOUNCE_MAX');
+  }
+  problems.throwIfAny();
+  return {
+    ...given,
+    source:
+      objectsDir === null ? { kind: 'kubernetes', host: kubernetesHost! } : { kind: 'folder', folder: objectsDir },
+    rootNamespace: given.rootNamespace ?? podNamespace,
+    trustedAccounts: given.trustedAccounts ?? [`${podNamespace}/culvert-agent`],
+  };
+}

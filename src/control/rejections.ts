@@ -1,0 +1,34 @@
+import type { ObjectChange, RejectedObject } from './kinds.ts';
+
+/** Malformed objects as they are now: each is forgotten when it is corrected or deleted. */
+export interface Rejections {
+  rejected(object: RejectedObject): void;
+  apply(changes: readonly ObjectChange[]): void;
+  list(): RejectedObject[];
+  /** Called with an object that has been rejected, and with one that is not any more. */
+  onChange(listener: (object: RejectedObject, isRejected: boolean) => void): void;
+}
+
+export function createRejections(): Rejections {
+  const open = new Map<string, RejectedObject>();
+  const listeners: ((object: RejectedObject, isRejected: boolean) => void)[] = [];
+  const nameOf = ({ kind, key }: Pick<RejectedObject, 'kind' | 'key'>) => `${kind.kind}.${kind.group} ${key}`;
+
+  return {
+    rejected(object) {
+      open.set(nameOf(object), object);
+      for (const listener of listeners) listener(object, true);
+    },
+    apply(changes) {
+      if (open.size === 0) return;
+      for (const change of changes) {
+        const object = open.get(nameOf(change));
+        if (object === undefined) continue;
+        open.delete(nameOf(change));
+        for (const listener of listeners) listener(object, false);
+      }
+    },
+    list: () => [...open.values()],
+    onChange: (listener) => void listeners.push(listener),
+  };
+}

@@ -1,0 +1,3 @@
+/** All stories on one cluster, one after the other. Run by `npm run test:cluster`. */
+import './on-kubernetes.ts';
+import './own-control-plane.ts';

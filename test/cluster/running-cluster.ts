@@ -1,0 +1,24 @@
+/** The one cluster of a run, whichever stories are told on it. */
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { type Cluster, noCluster, startCluster } from './cluster.ts';
+
+export const skip = noCluster();
+export let cluster: Cluster;
+export let folder: string;
+
+const image = fileURLToPath(new URL('../../dist/culvert-image.tar', import.meta.url));
+
+before(async () => {
+  if (skip) return;
+  cluster = startCluster();
+  await cluster.loadImage(image);
+  folder = mkdtempSync(join(tmpdir(), 'culvert-cluster-'));
+});
+
+after(() => {
+  if (!skip && process.env.CULVERT_KEEP_CLUSTER !== '1') cluster?.down();
+});

@@ -1,0 +1,153 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Kind } from '../../src/control/kinds.ts';
+import { alwaysHeld, type Lease } from '../../src/control/lease.ts';
+import { createMesh } from '../../src/control/mesh/mesh.ts';
+import { DEFAULT_MESH_SETTINGS } from '../../src/control/mesh/settings.ts';
+import { createRejections } from '../../src/control/rejections.ts';
+import { watchKubernetes } from '../../src/control/sources/kubernetes.ts';
+import { startStatusWriter } from '../../src/control/status/status-writer.ts';
+import { createKubeApi } from '../../src/kube/api.ts';
+import { fields } from '../../src/kube/object.ts';
+import { type ApiServer, noApiServer, startApiServer } from '../cni/support/api-server.ts';
+import { eventually } from '../cni/support/eventually.ts';
+import { installShippedKinds } from './support/shipped-kinds.ts';
+
+/** The part of a control plane that is between objects and their status. */
+function startReplica(server: ApiServer, lease: Lease) {
+  const api = createKubeApi({ host: '127.0.0.1', port: server.port, serviceAccountDir: server.serviceAccountDir });
+  const writes: string[] = [];
+  const counted = {
+    get: api.get,
+    apply: (path: string, object: unknown, manager: string) => {
+      writes.push(path);
+      return api.apply(path, object, manager);
+    },
+    mergePatch: (path: string, patch: unknown) => {
+      writes.push(path);
+      return api.mergePatch(path, patch);
+    },
+  };
+  const log = { info() {}, warn() {} };
+  const mesh = createMesh(DEFAULT_MESH_SETTINGS);
+  const rejections = createRejections();
+  // PeerAuthentications are read strictly here, as what the shipped kinds let through would be.
+  const kinds = mesh.kinds.map((kind): Kind => {
+    if (kind.kind !== 'WorkloadEntry') return kind;
+    return {
+      ...kind,
+      read(object) {
+        if (fields(fields(object).spec).address === 'bad') throw new Error('spec.address: bad is no address');
+        return kind.read(object);
+      },
+    };
+  });
+  const source = watchKubernetes({
+    ...{ api, kinds, log },
+    listener: {
+      changed(changes) {
+        rejections.apply(changes);
+        mesh.apply(changes);
+      },
+      rejected: (object) => rejections.rejected(object),
+    },
+  });
+  const writer = startStatusWriter({ api: counted, lease, statuses: mesh.statuses, rejections, log, checkMs: 500 });
+  return {
+    writes,
+    close() {
+      writer.close();
+      source.close();
+      api.close();
+    },
+  };
+}
+
+test('objects say what became of them', { skip: noApiServer }, async (t) => {
+  const server = await startApiServer(t);
+  await installShippedKinds(server);
+  const policies = '/apis/security.istio.io/v1/namespaces/default/authorizationpolicies';
+  const workloads = '/apis/networking.istio.io/v1/namespaces/default/workloadentries';
+  const entries = '/apis/networking.istio.io/v1/namespaces/default/serviceentries';
+  const conditionsOf = async (path: string) => {
+    const { conditions = [] } = fields((await server.call('GET', path)).body.status);
+    return (conditions as { type: string; status: string; reason: string; observedGeneration: number }[])
+      .map(({ type, status, reason }) => `${type} ${status} ${reason}`)
+      .sort();
+  };
+  const says = (path: string, ...wanted: string[]) =>
+    eventually(`${path}: ${wanted.join()}`, async () => {
+      assert.deepEqual(await conditionsOf(path), wanted);
+      return true;
+    });
+  const policy = { apiVersion: 'security.istio.io/v1', kind: 'AuthorizationPolicy' };
+  let replica = startReplica(server, alwaysHeld);
+  t.after(() => replica.close());
+
+  await t.test('a policy that is in force, one that cannot be, and one that is corrected', async () => {
+    await server.create(policies, { ...policy, metadata: { name: 'good' }, spec: { rules: [{}] } });
+    await server.create(policies, { ...policy, metadata: { name: 'audit' }, spec: { action: 'AUDIT' } });
+    await server.create(policies, { ...policy, metadata: { name: 'typo' }, spec: { acton: 'DENY' } });
+    await says(`${policies}/good`, 'ZtunnelAccepted True Accepted');
+    await says(`${policies}/audit`, 'ZtunnelAccepted False UnsupportedValue');
+    await says(`${policies}/typo`, 'ZtunnelAccepted False Invalid');
+    await server.call('PATCH', `${policies}/typo`, { spec: { acton: null, action: 'DENY' } });
+    await says(`${policies}/typo`, 'ZtunnelAccepted True Accepted');
+  });
+
+  await t.test('an object of a kind without such a condition, until it is corrected', async () => {
+    const entry = { apiVersion: 'networking.istio.io/v1', kind: 'WorkloadEntry', metadata: { name: 'vm' } };
+    await server.create(workloads, { ...entry, spec: { address: 'bad' } });
+    await says(`${workloads}/vm`, 'culvert.io/Accepted False Invalid');
+    // Corrected while nobody looks: the next one to write takes it back.
+    replica.close();
+    await server.call('PATCH', `${workloads}/vm`, { spec: { address: '10.0.0.1' } });
+    replica = startReplica(server, alwaysHeld);
+    await says(`${workloads}/vm`);
+  });
+
+  await t.test('hosts of a ServiceEntry are given addresses', async () => {
+    await server.create(entries, {
+      ...{ apiVersion: 'networking.istio.io/v1', kind: 'ServiceEntry', metadata: { name: 'ext' } },
+      spec: { hosts: ['a.example', 'b.example'], ports: [{ number: 80, name: 'http' }], resolution: 'DNS' },
+    });
+    await eventually('addresses', async () => {
+      const { addresses } = fields((await server.call('GET', `${entries}/ext`)).body.status);
+      assert.deepEqual(addresses, [
+        { host: 'a.example', value: '240.240.0.1' },
+        { host: 'a.example', value: '2001:2::1' },
+        { host: 'b.example', value: '240.240.0.2' },
+        { host: 'b.example', value: '2001:2::2' },
+      ]);
+      return true;
+    });
+  });
+
+  await t.test('nothing is written again that is there already', async () => {
+    const before = replica.writes.length;
+    await server.call('PATCH', `${policies}/good`, { metadata: { labels: { touched: 'yes' } } });
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    assert.equal(replica.writes.length, before);
+  });
+
+  await t.test('who does not hold the lease writes nothing, and all of it once he does', async () => {
+    replica.close();
+    let isHeld = false;
+    let tell: (held: boolean) => void = () => {};
+    const lease: Lease = {
+      held: () => isHeld,
+      onChange: (listener) => {
+        tell = listener;
+      },
+      async close() {},
+    };
+    replica = startReplica(server, lease);
+    await server.create(policies, { ...policy, metadata: { name: 'later' }, spec: { rules: [{}] } });
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    assert.deepEqual(replica.writes, []);
+    assert.deepEqual(await conditionsOf(`${policies}/later`), []);
+    isHeld = true;
+    tell(true);
+    await says(`${policies}/later`, 'ZtunnelAccepted True Accepted');
+  });
+});
