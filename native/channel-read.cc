@@ -58,6 +58,10 @@ void Loop::ReadPlain(Channel* channel) {
   for (int reads = 0; reads < 2; reads++) {
     // Room for the frame header: whole reads then fill whole TLS records.
     size_t room = channel->read_limit < kSlab - kFrameHeader ? channel->read_limit : kSlab - kFrameHeader;
+    if (!channel->unread.empty()) {
+      CallData(channel, channel->unread.Take(&pool_, read_at_, room));
+      return;
+    }
     ssize_t n = Receive(channel, read_at_, room);
     if (n < 0) {
       channel->readable = false;

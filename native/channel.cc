@@ -132,6 +132,12 @@ void Loop::MarkReady(Channel* channel) {
   ready_.push_back(channel->id);
 }
 
+void Loop::Unread(Channel* channel, const uint8_t* bytes, size_t n) {
+  if (channel->tls || channel->failed || channel->closing) return;
+  channel->unread.Prepend(&pool_, bytes, n);
+  channel->readable = true;
+}
+
 void Loop::Shutdown(Channel* channel) {
   if (channel->failed || channel->closing || channel->shut_when_flushed) return;
   if (channel->tls && channel->tls->established()) {
@@ -165,6 +171,7 @@ bool Loop::Close(Channel* channel) {
   }
   channel->closing = true;
   channel->partial_record.reset();
+  channel->unread.Clear(&pool_);
   MarkDirty(channel);
   if (channel->readable) MarkReady(channel);
   return false;
@@ -184,6 +191,7 @@ void Loop::Finish(Channel* channel) {
   channel->tell_closed = channel->closing;
   channel->first_slice = channel->last_slice = -1;
   channel->out.Clear(&pool_);
+  channel->unread.Clear(&pool_);
   if (channel->memory) channel->memory->in.Clear(&pool_);
   if (channel->plain != nullptr) {
     pool_.Put(channel->plain);

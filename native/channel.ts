@@ -122,6 +122,7 @@ interface NativeLoop {
   writeFrame(channel: number, stream: number, flags: number, offset: number, length: number): number;
   flush(channel: number): number;
   resume(channel: number, limit: number): void;
+  unread(channel: number, offset: number, length: number): void;
   shutdown(channel: number): void;
   close(channel: number): boolean;
   reset(channel: number): void;
@@ -154,6 +155,7 @@ interface NativeLoop {
   ): void;
   count(): number;
   trim(): void;
+  releaseBuffers(): void;
   stop(): void;
 }
 
@@ -337,6 +339,14 @@ export class ChannelLoop {
     this.#native.resume(channel, limit);
   }
 
+  /**
+   * Gives back the end of what `data` of a channel without TLS was just called with: the next read brings it again. It is
+   * copied.
+   */
+  unread(channel: ChannelId, offset: number, length: number): void {
+    this.#native.unread(channel, offset, length);
+  }
+
   pause(channel: ChannelId): void {
     this.#native.resume(channel, 0);
   }
@@ -459,6 +469,11 @@ export class ChannelLoop {
   /** Gives memory that was freed, by whatever thread, back to the system. */
   trim(): void {
     this.#native.trim();
+  }
+
+  /** Gives back the buffers that no channel has needed since the last call. */
+  releaseBuffers(): void {
+    this.#native.releaseBuffers();
   }
 
   /** Channels that are open. */

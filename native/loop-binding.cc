@@ -153,6 +153,15 @@ napi_value Resume(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+napi_value Unread(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  Channel* channel = call.Target();
+  size_t offset = call.U32(1);
+  size_t n = call.U32(2);
+  if (channel != nullptr && call.loop->InMemory(offset, n)) call.loop->Unread(channel, call.loop->memory() + offset, n);
+  return nullptr;
+}
+
 napi_value Close(napi_env env, napi_callback_info info) {
   Call call(env, info);
   Channel* channel = call.Target();
@@ -308,6 +317,12 @@ napi_value Trim(napi_env, napi_callback_info) {
   return nullptr;
 }
 
+napi_value ReleaseBuffers(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  call.loop->ReleaseBuffers();
+  return nullptr;
+}
+
 napi_value Stop(napi_env env, napi_callback_info info) {
   Call call(env, info);
   call.loop->Stop([] {});
@@ -366,10 +381,10 @@ Napi::Value CreateLoop(const Napi::CallbackInfo& info) {
   Napi::Object result = Napi::Object::New(env);
   const std::pair<const char*, napi_callback> functions[] = {
       {"attach", Attach}, {"attachMemory", AttachMemory}, {"deliver", Deliver}, {"deliverEnd", OnChannel<&Loop::DeliverEnd>}, {"deliverReset", OnChannel<&Loop::DeliverReset>}, {"take", Take},
-      {"connect", Connect}, {"write", Write}, {"writeFrame", WriteFrame}, {"flush", Flush}, {"resume", Resume},
+      {"connect", Connect}, {"write", Write}, {"writeFrame", WriteFrame}, {"flush", Flush}, {"resume", Resume}, {"unread", Unread},
       {"shutdown", OnChannel<&Loop::Shutdown>}, {"close", Close}, {"reset", OnChannel<&Loop::Reset>}, {"startTls", Guarded<StartTls>}, {"errorText", Guarded<ErrorText>}, {"peer", Guarded<Peer>},
       {"tcpInfo", Guarded<TcpInfo>}, {"localPort", LocalPort}, {"detach", Detach}, {"listen", Listen}, {"closeListener", CloseListener}, {"resumeListener", ResumeListener},
-      {"newTlsContext", Guarded<NewTlsContext>}, {"freeTlsContext", FreeTlsContext}, {"setRevocations", Guarded<SetRevocations>}, {"setStreamOptions", SetStreamOptions}, {"count", Count}, {"trim", Trim}, {"stop", Stop},
+      {"newTlsContext", Guarded<NewTlsContext>}, {"freeTlsContext", FreeTlsContext}, {"setRevocations", Guarded<SetRevocations>}, {"setStreamOptions", SetStreamOptions}, {"count", Count}, {"trim", Trim}, {"releaseBuffers", ReleaseBuffers}, {"stop", Stop},
   };
   for (const auto& [name, callback] : functions) {
     napi_value function = nullptr;

@@ -92,6 +92,7 @@ struct Channel {
   bool records_wait = false;  // TLS: partial_record begins with whole records, left there by a pause
   int error = 0;
   OutQueue out;
+  OutQueue unread;            // given back by TypeScript: the next read begins with it
   Chunk* plain = nullptr;     // TLS: what was written this turn and not sealed yet
   std::unique_ptr<TlsSession> tls;
   std::unique_ptr<MemoryEnd> memory;  // null: there is a socket
@@ -130,6 +131,8 @@ class Loop {
   int64_t WriteFrame(Channel* channel, uint32_t stream, uint8_t flags, size_t offset, size_t n);
   size_t FlushNow(Channel* channel);
   void Resume(Channel* channel, uint32_t limit);
+  // Takes back the last `n` bytes of what was read from a plain channel.
+  void Unread(Channel* channel, const uint8_t* bytes, size_t n);
   void Shutdown(Channel* channel);
   bool Close(Channel* channel);
   void Reset(Channel* channel);
@@ -146,6 +149,7 @@ class Loop {
   uint8_t* memory() { return memory_; }
   bool InMemory(size_t offset, size_t n) const { return offset <= kScratch + kHeadroom + kSlab && n <= kScratch + kHeadroom + kSlab - offset; }
   size_t channel_count() const { return live_; }
+  void ReleaseBuffers() { pool_.Release(); }
 
   // Compares the peers of all connections with the lists that are in force.
   void CutRevoked();

@@ -4,43 +4,91 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 namespace culvert {
 
-ChunkPool::~ChunkPool() {
-  while (free_ != nullptr) {
-    Chunk* next = free_->next;
-    std::free(free_);
-    free_ = next;
+namespace {
+
+Chunk* Map(size_t capacity) {
+  void* memory = mmap(nullptr, sizeof(Chunk) + capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return nullptr;
+  // Chunks that lie side by side could share huge pages, of which a single byte in use keeps 2 MB.
+  madvise(memory, sizeof(Chunk) + capacity, MADV_NOHUGEPAGE);
+  auto* chunk = static_cast<Chunk*>(memory);
+  chunk->mapped = true;
+  return chunk;
+}
+
+Chunk* Allocate(size_t capacity) {
+  auto* chunk = static_cast<Chunk*>(std::malloc(sizeof(Chunk) + capacity));
+  if (chunk == nullptr) throw std::bad_alloc();
+  chunk->mapped = false;
+  return chunk;
+}
+
+void UnmapAll(Chunk* chunk) {
+  while (chunk != nullptr) {
+    Chunk* next = chunk->next;
+    munmap(chunk, sizeof(Chunk) + chunk->capacity);
+    chunk = next;
   }
 }
 
+}  // namespace
+
+ChunkPool::~ChunkPool() {
+  UnmapAll(medium_.first);
+  UnmapAll(large_.first);
+}
+
 Chunk* ChunkPool::Get(size_t capacity) {
+  FreeList* list = ListOf(capacity);
   Chunk* chunk = nullptr;
-  if (capacity == kLarge && free_ != nullptr) {
-    chunk = free_;
-    free_ = chunk->next;
-    free_count_--;
-  } else {
-    chunk = static_cast<Chunk*>(std::malloc(sizeof(Chunk) + capacity));
-    if (chunk == nullptr) throw std::bad_alloc();
-    chunk->capacity = static_cast<uint32_t>(capacity);
+  if (list != nullptr && list->first != nullptr) {
+    chunk = list->first;
+    list->first = chunk->next;
+    list->count--;
+    if (list->count < list->least) list->least = list->count;
+  } else if (list != nullptr) {
+    chunk = Map(capacity);
   }
+  // A process may have so many mappings only (vm.max_map_count).
+  if (chunk == nullptr) chunk = Allocate(capacity);
+  chunk->capacity = static_cast<uint32_t>(capacity);
   chunk->next = nullptr;
   chunk->start = chunk->end = 0;
   return chunk;
 }
 
 void ChunkPool::Put(Chunk* chunk) {
-  if (chunk->capacity == kLarge && free_count_ < kMaxFree) {
-    chunk->next = free_;
-    free_ = chunk;
-    free_count_++;
-  } else {
+  if (!chunk->mapped) {
     std::free(chunk);
+    return;
   }
+  FreeList* list = ListOf(chunk->capacity);
+  chunk->next = list->first;
+  list->first = chunk;
+  list->count++;
+}
+
+void ChunkPool::Release() {
+  medium_.Shrink();
+  large_.Shrink();
+}
+
+void ChunkPool::FreeList::Shrink() {
+  if (least > kSpare) {
+    // Those at the end have rested longest.
+    count -= least - kSpare;
+    Chunk** rest = &first;
+    for (size_t i = 0; i < count; i++) rest = &(*rest)->next;
+    UnmapAll(*rest);
+    *rest = nullptr;
+  }
+  least = count;
 }
 
 uint8_t* OutQueue::Reserve(ChunkPool* pool, size_t n) {
@@ -61,7 +109,9 @@ void OutQueue::Commit(size_t n) {
 void OutQueue::Append(ChunkPool* pool, const uint8_t* bytes, size_t n) {
   while (n > 0) {
     if (tail_ == nullptr || tail_->room() == 0) {
-      size_t capacity = n <= ChunkPool::kSmall && size_ == 0 ? ChunkPool::kSmall : ChunkPool::kLarge;
+      // About as large as what the queue holds: a reader that leaves little unread does not take much memory.
+      size_t held = size_ + n;
+      size_t capacity = held <= ChunkPool::kSmall ? ChunkPool::kSmall : held <= ChunkPool::kMedium ? ChunkPool::kMedium : ChunkPool::kLarge;
       Chunk* chunk = pool->Get(capacity);
       if (tail_ == nullptr) head_ = chunk;
       else tail_->next = chunk;
@@ -73,6 +123,16 @@ void OutQueue::Append(ChunkPool* pool, const uint8_t* bytes, size_t n) {
     bytes += part;
     n -= part;
   }
+}
+
+void OutQueue::Prepend(ChunkPool* pool, const uint8_t* bytes, size_t n) {
+  if (n == 0) return;
+  OutQueue front;
+  front.Append(pool, bytes, n);
+  front.tail_->next = head_;
+  head_ = front.head_;
+  if (tail_ == nullptr) tail_ = front.tail_;
+  size_ += n;
 }
 
 size_t OutQueue::Take(ChunkPool* pool, uint8_t* to, size_t room) {

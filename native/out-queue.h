@@ -14,28 +14,41 @@ struct Chunk {
   uint32_t capacity;
   uint32_t start;
   uint32_t end;
+  bool mapped;
   uint8_t* data() { return reinterpret_cast<uint8_t*>(this + 1); }
   size_t size() const { return end - start; }
   size_t room() const { return capacity - end; }
 };
 
-// Keeps a few large chunks of a thread for reuse; every other chunk is given back to the allocator at once, so that a
-// burst does not stay resident.
+// The chunks of a thread. Small ones come from the allocator. The others are mapped one by one, since what an allocator is
+// given back stays resident as long as anything lies behind it (150 stalled downloads left 70 MB); those that are free
+// are kept for reuse until Release finds that nobody needed them.
 class ChunkPool {
  public:
-  static constexpr uint32_t kLarge = 64 * 1024;
   static constexpr uint32_t kSmall = 2 * 1024;
+  // Whole pages with their heads.
+  static constexpr uint32_t kMedium = 16 * 1024 - sizeof(Chunk);
+  static constexpr uint32_t kLarge = 64 * 1024 - sizeof(Chunk);
   ChunkPool() = default;
   ChunkPool(const ChunkPool&) = delete;
   ChunkPool& operator=(const ChunkPool&) = delete;
   ~ChunkPool();
   Chunk* Get(size_t capacity);
   void Put(Chunk* chunk);
+  // Unmaps the free chunks that have not been needed since the last call, but for a few.
+  void Release();
 
  private:
-  static constexpr int kMaxFree = 16;
-  Chunk* free_ = nullptr;
-  int free_count_ = 0;
+  struct FreeList {
+    Chunk* first = nullptr;  // the one used last
+    size_t count = 0;
+    size_t least = 0;  // since the last Release
+    void Shrink();
+  };
+  static constexpr size_t kSpare = 4;
+  FreeList* ListOf(size_t capacity) { return capacity == kLarge ? &large_ : capacity == kMedium ? &medium_ : nullptr; }
+  FreeList medium_;
+  FreeList large_;
 };
 
 // sendmsg(2) without SIGPIPE; with send(2), which costs the kernel less, for a single part.
@@ -52,6 +65,8 @@ class OutQueue {
   uint8_t* Reserve(ChunkPool* pool, size_t n);
   void Commit(size_t n);
   void Append(ChunkPool* pool, const uint8_t* bytes, size_t n);
+  // The same, in front of what is there.
+  void Prepend(ChunkPool* pool, const uint8_t* bytes, size_t n);
   // Moves up to `room` bytes from the front to `to`; returns how many.
   size_t Take(ChunkPool* pool, uint8_t* to, size_t room);
   // Sends until the queue is empty or the socket is full. Returns 0 or an errno that ends the connection.

@@ -6,7 +6,6 @@ import {
   type ChannelLoop,
   NO_LIMIT,
 } from '../../native/channel.ts';
-import { FRAME_HEADER_SIZE } from '../hbone/frames.ts';
 import { ErrorCode } from '../hbone/http-error.ts';
 import type { Http2Stream, StreamHandler, StreamReset } from '../hbone/stream.ts';
 import { COMPLETE, type RelayEnd, type RelayOwner } from './byte-counter.ts';
@@ -25,8 +24,6 @@ export class TunnelRelay implements ChannelHandler, StreamHandler {
   readonly #stream: Http2Stream;
   readonly #fromClient: boolean;
   readonly #owner: RelayOwner;
-  /** Read from the application, but more than the windows allowed: several streams share the connection's. */
-  #backlog: Uint8Array | null = null;
   /** Written to the application and not returned as credit. */
   #untaken = 0;
   #blocked = false;
@@ -60,22 +57,20 @@ export class TunnelRelay implements ChannelHandler, StreamHandler {
   // The application's side.
 
   data(offset: number, length: number): number {
-    if (this.#fromClient) this.#owner.received(length);
-    else this.#owner.sent(length);
-    const stream = this.#stream;
-    const sendable = stream.sendable();
-    if (length <= sendable) {
-      stream.send(offset, length);
-    } else {
-      if (sendable > 0) stream.send(offset, sendable);
-      this.#backlog = this.#loop.memory.slice(offset + sendable, offset + length);
+    const part = Math.min(length, this.#stream.sendable());
+    // Streams share what was allowed when the read began.
+    if (part < length) this.#loop.unread(this.#channel, offset + part, length - part);
+    if (part > 0) {
+      if (this.#fromClient) this.#owner.received(part);
+      else this.#owner.sent(part);
+      this.#stream.send(offset, part);
     }
     return this.#limit();
   }
 
   ended(): void {
     this.#applicationEnded = true;
-    if (this.#backlog === null) this.#stream.end();
+    this.#stream.end();
     this.#finishIfBothEnded();
   }
 
@@ -155,36 +150,12 @@ export class TunnelRelay implements ChannelHandler, StreamHandler {
   }
 
   streamWritable(): void {
-    const backlog = this.#backlog;
-    if (backlog !== null && !this.#sendBacklog(backlog)) return;
-    if (this.#applicationEnded) this.#stream.end();
-    else this.#resume();
-    this.#finishIfBothEnded();
-  }
-
-  /** Sends through the scratch space, in its portions. False when something is left. */
-  #sendBacklog(backlog: Uint8Array): boolean {
-    const stream = this.#stream;
-    const portion = this.#loop.scratchSize - FRAME_HEADER_SIZE;
-    let at = 0;
-    while (at < backlog.length) {
-      const length = Math.min(stream.sendable(), backlog.length - at, portion);
-      if (length === 0) {
-        this.#backlog = backlog.subarray(at);
-        stream.waitForWindow();
-        return false;
-      }
-      this.#loop.memory.set(backlog.subarray(at, at + length), FRAME_HEADER_SIZE);
-      stream.send(FRAME_HEADER_SIZE, length);
-      at += length;
-    }
-    this.#backlog = null;
-    return true;
+    if (!this.#applicationEnded) this.#resume();
   }
 
   /** What the next read may bring; 0 and a place in the queue when nothing may be sent. */
   #limit(): number {
-    const turn = this.#backlog === null ? this.#stream.turn() : 0;
+    const turn = this.#stream.turn();
     if (turn > 0) return Math.min(turn, NO_LIMIT);
     this.#stream.waitForWindow();
     return 0;
@@ -196,7 +167,7 @@ export class TunnelRelay implements ChannelHandler, StreamHandler {
   }
 
   #finishIfBothEnded(): void {
-    if (this.#applicationEnded && this.#streamEnded && this.#backlog === null) this.#close();
+    if (this.#applicationEnded && this.#streamEnded) this.#close();
   }
 
   /** Bytes may still wait for the application; until it has them the connection can be cut. */

@@ -385,6 +385,7 @@ export class DataPlane implements Plane {
       this.#lastTunnelTick = now;
       this.pool.tick();
       this.#release.observe(this.loop.size);
+      this.loop.releaseBuffers();
       for (const { balancer } of this.#pods.values()) balancer.tick();
       for (const tunnel of [...this.pool.connections(), ...this.#hbone.all()])
         tunnel.keepAlive(PING_IDLE, PING_TIMEOUT);

@@ -8,7 +8,9 @@ import { total } from '../support/samples.ts';
 
 const STALLED = 150;
 /** What the agent may hold for all of them together: a fraction of what their largest windows would take. */
-const MEBIBYTES = 192;
+const MEBIBYTES = 64;
+/** What may be left of that once they are gone. */
+const LEFT_MEBIBYTES = 24;
 const CHUNK = Buffer.alloc(65_536);
 
 test(`${STALLED} downloads whose readers have stopped take a bounded share of memory and stop nobody else`, async (t) => {
@@ -67,5 +69,12 @@ test(`${STALLED} downloads whose readers have stopped take a bounded share of me
     async () => total(await agent.metrics(), 'culvert_streams_open'),
     (open) => open === 0,
   );
-  await talk();
+  await agent.until(
+    `${LEFT_MEBIBYTES} MiB from where it was`,
+    async () => {
+      await talk();
+      return residentMebibytes(agent.child.pid!) - before;
+    },
+    (left) => left < LEFT_MEBIBYTES,
+  );
 });

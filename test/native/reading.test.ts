@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { test } from 'node:test';
-import { NO_LIMIT } from '../../native/channel.ts';
+import { NO_HANDLER, NO_LIMIT } from '../../native/channel.ts';
 import { acceptSides, connectedPair, nextTurns, pattern, type Side, testLoop } from './side.ts';
 import { urgentSender } from './urgent-sender.ts';
 
@@ -74,6 +74,62 @@ test('a paused channel reads nothing until it is resumed, wherever that happens'
   server.resume();
   await server.until(() => server.received.length === 1000);
   assert.deepEqual(server.received, pattern(1000));
+});
+
+test('what is given back is read again, in front of what follows and of the end', async (t) => {
+  const loop = testLoop(t);
+  const { client, server } = await connectedPair(loop);
+  const length = 1 << 20;
+  const taken: Buffer[] = [];
+  let total = 0;
+  let at = 0;
+  // Portions and limits of all sizes; every third read is followed by a pause.
+  loop.adopt(server.channel, {
+    ...NO_HANDLER,
+    data(offset, read) {
+      at++;
+      const part = Math.min(read, at % 5 === 0 ? 0 : 1 << (at % 17));
+      taken.push(Buffer.from(loop.memory.slice(offset, offset + part)));
+      total += part;
+      loop.unread(server.channel, offset + part, read - part);
+      const limit = 1 + ((at * 7919) % 200_000);
+      if (at % 3 > 0) return limit;
+      setImmediate(() => loop.resume(server.channel, limit));
+      return 0;
+    },
+    ended: () => server.ended(),
+  });
+  client.send(pattern(length));
+  loop.shutdown(client.channel);
+  loop.resume(server.channel, NO_LIMIT);
+  await server.told('ended');
+  assert.equal(total, length);
+  assert.deepEqual(Buffer.concat(taken), pattern(length));
+});
+
+test('what is given back does not outlive its connection', async (t) => {
+  const loop = testLoop(t);
+  for (const end of ['close', 'reset'] as const) {
+    const { client, server } = await connectedPair(loop);
+    const read = Promise.withResolvers<void>();
+    loop.adopt(server.channel, {
+      ...NO_HANDLER,
+      data(offset, length) {
+        loop.unread(server.channel, offset, length);
+        read.resolve();
+        return 0;
+      },
+    });
+    client.send(pattern(100_000));
+    client.resume();
+    loop.resume(server.channel, NO_LIMIT);
+    await read.promise;
+    loop[end](server.channel);
+    await client.until(() => client.log.length > 0);
+    loop.reset(client.channel);
+  }
+  await nextTurns();
+  assert.equal(loop.size, 0);
 });
 
 test('a channel that is always readable does not keep the others waiting', async (t) => {

@@ -11,8 +11,9 @@ const ACK = frame(FrameType.SETTINGS, FrameFlag.ACK, 0);
 
 /** A server and a stream of it on which data comes, is read at once, and takes `roundTrip` ms for each window. */
 function transfer(roundTrip: number, total: number): number {
-  const server = new ConnectionUnderTest('server', { initialWindow: 64 * KB, maxWindow: 4 * MB }).established();
-  server.receive(connectFrame(1));
+  const server = new ConnectionUnderTest('server', { initialWindow: 64 * KB, maxWindow: 4 * MB });
+  server.now += roundTrip;
+  server.established().receive(connectFrame(1));
   const { stream } = server.requests[0]!;
   for (let moved = 0; moved < total; ) {
     server.now += roundTrip;
