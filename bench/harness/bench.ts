@@ -5,7 +5,7 @@ export interface BenchOptions {
   readonly folder: string;
   /** Short slices, one round: shows that everything runs, not how fast. */
   readonly quick: boolean;
-  /** Data-plane threads of the agent in *pods*. */
+  /** Data-plane threads of the agent in *pods*, and in the second half of *fairness*. */
   readonly workers: number;
   readonly progress: (line: string) => void;
 }

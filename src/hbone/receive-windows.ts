@@ -13,10 +13,13 @@ import type { Http2Stream } from './stream.ts';
 const ROUND_TRIPS = 4;
 const SCHEDULING = 10;
 
-/** Round trip (ms) until one is measured, how long a measurement holds, and from where on peers are far. */
+/**
+ * Round trip (ms) until one is measured, how long a measurement holds, and from where on peers are far: between regions; a
+ * busy node answers no later.
+ */
 const ASSUMED_ROUND_TRIP = 50;
 const MEASURED_FOR = 10_000;
-const FAR = 5;
+const FAR = 20;
 
 /**
  * A window grows to a size when the reader has taken so many times that size. A reader that has stopped cannot be told
