@@ -1,7 +1,7 @@
 /**
  * The benchmarks: stock load generators, ratios within one run, one table.
  *
- *     npm run bench -- [relay] [tunnels] [pods] [fairness] [memory] [policy] [identity] [xds] [mesh] [--quick] [--workers=N]
+ *     npm run bench -- [relay] [tunnels] [pods] [fairness] [memory] [policy] [identity] [xds] [mesh] [scale] [--quick] [--workers=N]
  */
 
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -17,6 +17,7 @@ import { mesh } from './mesh.ts';
 import { pods } from './pods.ts';
 import { policy } from './policy.ts';
 import { relay } from './relay.ts';
+import { scale } from './scale.ts';
 import { tunnels } from './tunnels.ts';
 import { xds } from './xds.ts';
 
@@ -30,6 +31,7 @@ const benches: Readonly<Record<string, Bench>> = {
   identity: identityBench,
   xds,
   mesh,
+  scale,
 };
 
 /** What a node of two processors gets by default (spec §15.1). */

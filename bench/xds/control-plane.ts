@@ -2,24 +2,31 @@
  * A control plane with a generated mesh, as a process of its own: sends everything in one response, and between two SIGUSR2
  * a number of changes a second, in pushes as istiod collects them.
  *
- *     control-plane.ts <workloads> <port> <folder> <changes per second>
+ *     control-plane.ts <workloads> <port> <folder> <changes per second> [<policies>]
  *
  * Writes `root.pem` and `status.json`.
  */
 import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ADDRESS, startIstiod } from '../../test/support/istiod.ts';
-import { changed, snapshot } from './generated-mesh.ts';
+import { changed, policies, snapshot } from './generated-mesh.ts';
 
 /** istiod collects changes for this long (control-01 §7.6), in ms. */
 const DEBOUNCE = 100;
 
-const [workloads, port, folder, rate] = process.argv.slice(2) as [string, string, string, string];
+const [workloads, port, folder, rate, policyCount = '0'] = process.argv.slice(2) as [
+  string,
+  string,
+  string,
+  string,
+  string?,
+];
 const file = (name: string) => join(folder, name);
 const message = snapshot(Number(workloads));
 
 const istiod = await startIstiod({ port: Number(port) });
 istiod.answers.addresses = false;
+istiod.change({ policies: policies(Number(policyCount)) });
 writeFileSync(file('root.pem'), istiod.rootPem);
 
 const status = { bytes: message.length, acknowledgedMs: 0, pushes: 0, rejected: null as string | null };

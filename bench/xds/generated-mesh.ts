@@ -30,6 +30,21 @@ export function changed(indexes: readonly number[], round: number): Buffer {
   ]);
 }
 
+/** So many policies by name, as one for each of the first services is in force in its namespace. */
+export function policies(count: number): Record<string, Json> {
+  return Object.fromEntries(
+    Array.from({ length: count }, (_, index) => {
+      const namespace = namespaceOf(index);
+      const name = `allow-app-${index}`;
+      const principals = [0, 1, 2].map((peer) => ({
+        exact: `cluster.local/ns/${namespaceOf(index + peer)}/sa/app-${(index + peer) % 50}`,
+      }));
+      const rules = [{ clauses: [{ matches: [{ principals, destinationPorts: [8080, 9090] }] }] }];
+      return [`${namespace}/${name}`, { name, namespace, scope: 'NAMESPACE', action: 'ALLOW', rules }];
+    }),
+  );
+}
+
 /** A response is a sequence of its fields, so one of one resource can be a part of it. */
 function resource(name: string, address: Json): Buffer {
   const value = encode('Address', address);

@@ -10,6 +10,7 @@ import {
   type ServiceKey,
   serviceKey,
 } from './types.ts';
+import { portMaps } from './workload-profile.ts';
 import type { WorkloadTable } from './workload-table.ts';
 
 /**
@@ -57,7 +58,8 @@ export class ServiceIndex {
     return bestOf(this.#byHostname.get(hostname) ?? [], clientNamespace, preferredNamespace);
   }
 
-  insert(definition: ServiceDefinition): void {
+  insert(given: ServiceDefinition): void {
+    const definition = { ...given, ports: portMaps.of(given.ports) };
     const key = serviceKey(definition);
     const entry = this.#byKey.get(key);
     if (entry === undefined) this.#create(key, definition);

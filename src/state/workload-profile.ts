@@ -1,5 +1,7 @@
+import { Interned } from './interned.ts';
 import type { WorkloadUpdate } from './mesh-state.ts';
-import type { GatewayAddress, PortMap, ServiceKey, Workload } from './types.ts';
+import { addTo, type Rows, removeFrom } from './row-index.ts';
+import type { GatewayAddress, Locality, PortMap, ServiceKey, Workload } from './types.ts';
 
 /**
  * What the pods of one deployment in one zone have in common; held once for all of them. In a large mesh this is nearly
@@ -13,46 +15,58 @@ export interface WorkloadProfile extends Omit<Workload, OwnField> {
 /** What each workload has for itself. */
 type OwnField = 'uid' | 'name' | 'node' | 'workloadIps' | 'status';
 
-/** Equal profiles become one object; one that nobody has any more is dropped. */
+/** Equal profiles become one object, with a number; one that nobody has any more is dropped. */
 export class ProfileIndex {
-  readonly #byKey = new Map<string, Counted[]>();
+  readonly #byKey = new Map<string, Rows>();
+  readonly #profiles: (WorkloadProfile | null)[] = [];
+  readonly #uses: number[] = [];
+  readonly #free: number[] = [];
+  readonly #localities = new Interned<Locality>(({ region, zone, subzone }) => JSON.stringify([region, zone, subzone]));
 
   get size(): number {
-    let size = 0;
-    for (const { length } of this.#byKey.values()) size += length;
-    return size;
+    return this.#profiles.length - this.#free.length;
+  }
+
+  at(id: number): WorkloadProfile {
+    return this.#profiles[id]!;
   }
 
   /** The profile of a workload; has to be released as often as it was acquired. */
-  acquire({ workload, services }: WorkloadUpdate): WorkloadProfile {
+  acquire({ workload, services }: WorkloadUpdate): number {
     const key = keyOf(workload);
-    let alike = this.#byKey.get(key);
-    if (alike === undefined) {
-      alike = [];
-      this.#byKey.set(key, alike);
-    }
-    let found = alike.find(({ profile }) => isSame(profile, workload, services));
-    if (found === undefined) {
-      found = { profile: profileOf(workload, services, alike[0]?.profile ?? null), uses: 0 };
-      alike.push(found);
-    }
-    found.uses++;
-    return found.profile;
+    const alike = this.#byKey.get(key);
+    const id = this.#find(alike, workload, services) ?? this.#add(key, alike, workload, services);
+    this.#uses[id]!++;
+    return id;
   }
 
-  release(profile: WorkloadProfile): void {
-    const key = keyOf(profile);
-    const alike = this.#byKey.get(key) ?? [];
-    const at = alike.findIndex((other) => other.profile === profile);
-    if (at < 0 || --alike[at]!.uses > 0) return;
-    alike.splice(at, 1);
-    if (alike.length === 0) this.#byKey.delete(key);
+  release(id: number): void {
+    if (--this.#uses[id]! > 0) return;
+    removeFrom(this.#byKey, keyOf(this.at(id)), id);
+    this.#profiles[id] = null;
+    this.#free.push(id);
   }
-}
 
-interface Counted {
-  readonly profile: WorkloadProfile;
-  uses: number;
+  #find(alike: Rows | undefined, workload: WorkloadUpdate['workload'], services: WorkloadUpdate['services']) {
+    if (alike === undefined) return undefined;
+    if (typeof alike === 'number') return isSame(this.at(alike), workload, services) ? alike : undefined;
+    return alike.find((id) => isSame(this.at(id), workload, services));
+  }
+
+  #add(
+    key: string,
+    alike: Rows | undefined,
+    workload: WorkloadUpdate['workload'],
+    services: WorkloadUpdate['services'],
+  ): number {
+    const like = alike === undefined ? null : this.at(typeof alike === 'number' ? alike : alike[0]!);
+    const id = this.#free.pop() ?? this.#profiles.length;
+    const profile = profileOf(workload, services, like);
+    this.#profiles[id] = { ...profile, locality: this.#localities.of(profile.locality) };
+    this.#uses[id] = 0;
+    addTo(this.#byKey, key, id);
+    return id;
+  }
 }
 
 /** Enough to tell deployments apart; what is left is compared. */
@@ -68,7 +82,7 @@ function profileOf(
   like: WorkloadProfile | null,
 ): WorkloadProfile {
   const { uid, name, node, workloadIps, status, ...common } = workload;
-  if (like === null) return { ...common, services: Object.keys(ports).sort(), ports };
+  if (like === null) return { ...common, services: Object.keys(ports).sort(), ports: internedPorts(ports) };
   const shared: Partial<Record<(typeof TEXTS)[number], string>> = {};
   for (const field of TEXTS) if (like[field] === workload[field]) shared[field] = like[field];
   const isServing = isSamePorts(like.ports, ports, isSamePortMap);
@@ -76,8 +90,15 @@ function profileOf(
     ...common,
     ...(shared as typeof common),
     services: isServing ? like.services : Object.keys(ports).sort(),
-    ports: isServing ? like.ports : ports,
+    ports: isServing ? like.ports : internedPorts(ports),
   };
+}
+
+/** Most services of a mesh have the same few ports. */
+export const portMaps = new Interned<PortMap>(JSON.stringify);
+
+function internedPorts(ports: WorkloadUpdate['services']): WorkloadUpdate['services'] {
+  return Object.fromEntries(Object.entries(ports).map(([key, map]) => [key, portMaps.of(map)]));
 }
 
 function isSame(

@@ -1,31 +1,25 @@
-import { formatIp, parseIpv4 } from '../netns/address.ts';
 import type { Member, WorkloadUpdate } from './mesh-state.ts';
-import { hashName, ShardedMap } from './sharded-map.ts';
+import { PackedMap } from './packed-map.ts';
+import { AddressIndex, addTo, formatWord, ipv4Word, type RowIndex, type Rows, removeFrom } from './row-index.ts';
+import { SharedTexts } from './shared-texts.ts';
 import { type NetworkAddress, nameInUid, type ServiceKey, type Workload } from './types.ts';
 import { ProfileIndex, type WorkloadProfile } from './workload-profile.ts';
 
 /**
  * Workloads by uid, address, hostname and service, and the pods of this node by name (spec §10.1).
  *
- * Made for hundreds of thousands: a workload is a row of columns that hold what it has for itself, and refers to the
- * profile it shares with its like; objects are made when somebody asks. About 250 bytes per workload, indexes included
- * (`npm run bench -- mesh`).
+ * Made for hundreds of thousands: a workload is a row of numbers and a name, outside of the heap, and refers to the
+ * profile it shares with its like; objects are made when somebody asks (`npm run bench -- mesh`).
  */
 export class WorkloadTable {
   readonly #localNode: string;
-  readonly #profileIndex = new ProfileIndex();
+  readonly #profiles = new ProfileIndex();
   readonly #nodes = new SharedTexts();
-  // The columns; a row that is not in use has no uid.
-  readonly #uids: (string | null)[] = [];
-  readonly #profiles: (WorkloadProfile | null)[] = [];
-  /** null when the uid ends in it */
-  readonly #names: (string | null)[] = [];
-  readonly #nodeOf: string[] = [];
-  readonly #ips: Ips[] = [];
-  readonly #healthy: boolean[] = [];
-  readonly #freeRows: number[] = [];
-  // The indexes.
-  readonly #byUid = new ShardedMap<string, number>(hashName);
+  /** The number of a uid is its row. The value is what does not fit into the columns (`restOf`). */
+  readonly #uids = new PackedMap();
+  /** COLUMNS numbers for each row. */
+  #columns = new Int32Array(0);
+  // The other indexes.
   readonly #byAddress = new Map<string, AddressIndex>();
   readonly #byHostname = new Map<string, Rows>();
   readonly #byPod = new Map<string, Rows>();
@@ -40,20 +34,20 @@ export class WorkloadTable {
   }
 
   get size(): number {
-    return this.#byUid.size;
+    return this.#uids.size;
   }
 
   get(uid: string): Workload | null {
-    const row = this.#byUid.get(uid);
-    return row === undefined ? null : this.#read(row);
+    const row = this.#uids.find(uid);
+    return row < 0 ? null : this.#read(row);
   }
 
   has(uid: string): boolean {
-    return this.#byUid.has(uid);
+    return this.#uids.find(uid) >= 0;
   }
 
   *values(): IterableIterator<Workload> {
-    for (const [, row] of this.#byUid) yield this.#read(row);
+    for (const row of this.#uids.ids()) yield this.#read(row);
   }
 
   /** Pods win over other kinds, then HBONE over TCP, then the one that came last. */
@@ -65,7 +59,7 @@ export class WorkloadTable {
         ? rows
         : rows.reduce((best, next) => (this.#rank(next) >= this.#rank(best) ? next : best));
     // Its only address, which need not be made into text again.
-    return this.#read(row, typeof this.#ips[row] === 'number' ? [ip] : this.ipsAt(row));
+    return this.#read(row, this.#hasOneIpv4(row) ? [ip] : this.ipsAt(row));
   }
 
   byHostname(namespace: string, hostname: string): Workload | null {
@@ -78,8 +72,8 @@ export class WorkloadTable {
 
   /** What a workload says about a service; null when it does not name it. */
   member(key: ServiceKey, uid: string): Member | null {
-    const row = this.#byUid.get(uid);
-    if (row === undefined || !Object.hasOwn(this.#profiles[row]!.ports, key)) return null;
+    const row = this.#uids.find(uid);
+    if (row < 0 || !Object.hasOwn(this.profileAt(row).ports, key)) return null;
     return new Cursor(this).moveTo(row);
   }
 
@@ -96,15 +90,15 @@ export class WorkloadTable {
 
   /** The services that the workload names now. */
   servicesOf(uid: string): readonly ServiceKey[] {
-    const row = this.#byUid.get(uid);
-    return row === undefined ? [] : this.#profiles[row]!.services;
+    const row = this.#uids.find(uid);
+    return row < 0 ? [] : this.profileAt(row).services;
   }
 
   /** Where the workload can be found now: every key that leads to it. Nothing when it is not there. */
   keysOf(uid: string): WorkloadKeys | null {
-    const row = this.#byUid.get(uid);
-    if (row === undefined) return null;
-    const profile = this.#profiles[row]!;
+    const row = this.#uids.find(uid);
+    if (row < 0) return null;
+    const profile = this.profileAt(row);
     const name = this.nameAt(row);
     return {
       uid,
@@ -118,33 +112,32 @@ export class WorkloadTable {
   /** False when it is there already, exactly so. */
   insert(update: WorkloadUpdate): boolean {
     const { workload } = update;
-    const profile = this.#profileIndex.acquire(update);
-    const ips = packIps(workload.workloadIps);
-    const known = this.#byUid.get(workload.uid);
-    if (known !== undefined) {
-      if (
-        this.#profiles[known] === profile &&
-        this.nameAt(known) === workload.name &&
-        this.#nodeOf[known] === workload.node &&
-        this.#healthy[known] === (workload.status === 'Healthy') &&
-        isSameIps(this.#ips[known]!, ips)
-      ) {
-        this.#profileIndex.release(profile);
+    const profile = this.#profiles.acquire(update);
+    const node = this.#nodes.acquire(workload.node);
+    const word = workload.workloadIps.length === 1 ? ipv4Word(workload.workloadIps[0]!) : null;
+    const rest = restOf(workload, word !== null);
+    const flags = (workload.status === 'Healthy' ? HEALTHY : 0) | (word === null ? 0 : ONE_IPV4);
+    const known = this.#uids.find(workload.uid);
+    let before: readonly ServiceKey[] = [];
+    if (known >= 0) {
+      const isSame =
+        this.#at(known, PROFILE) === profile &&
+        this.#at(known, NODE) === node &&
+        this.#at(known, IPV4) === (word ?? 0) &&
+        this.#at(known, FLAGS) === flags &&
+        this.#uids.valueAt(known) === rest;
+      if (isSame) {
+        this.#profiles.release(profile);
+        this.#nodes.release(node);
         return false;
       }
-      this.#clear(known, profile.services);
+      before = this.profileAt(known).services;
+      this.#clear(known, this.#profiles.at(profile).services);
     }
-    const row = known ?? this.#freeRows.pop() ?? this.#uids.length;
-    const before = known === undefined ? [] : this.#profiles[row]!.services;
-    this.#uids[row] = workload.uid;
-    this.#profiles[row] = profile;
-    this.#names[row] = nameInUid(workload.uid) === workload.name ? null : workload.name;
-    this.#nodeOf[row] = this.#nodes.acquire(workload.node);
-    this.#ips[row] = ips;
-    this.#healthy[row] = workload.status === 'Healthy';
-    if (known === undefined) this.#byUid.set(workload.uid, row);
+    const row = this.#uids.set(workload.uid, rest);
+    this.#put(row, profile, node, word ?? 0, flags);
     this.#forEachKey(row, addTo);
-    for (const key of profile.services) {
+    for (const key of this.profileAt(row).services) {
       if (before.includes(key)) continue;
       const rows = this.#members.get(key);
       if (rows === undefined) this.#members.set(key, [row]);
@@ -155,59 +148,79 @@ export class WorkloadTable {
 
   /** False when it is not there. */
   remove(uid: string): boolean {
-    const row = this.#byUid.get(uid);
-    if (row === undefined) return false;
+    const row = this.#uids.find(uid);
+    if (row < 0) return false;
     this.#clear(row, []);
-    this.#byUid.delete(uid);
-    this.#uids[row] = null;
-    this.#profiles[row] = null;
-    this.#names[row] = null;
-    this.#nodeOf[row] = '';
-    this.#ips[row] = NO_IPS;
-    this.#freeRows.push(row);
+    this.#uids.delete(uid);
     return true;
   }
 
   // The columns, for the cursor.
 
   uidAt(row: number): string {
-    return this.#uids[row]!;
+    return this.#uids.keyAt(row);
   }
 
   profileAt(row: number): WorkloadProfile {
-    return this.#profiles[row]!;
+    return this.#profiles.at(this.#at(row, PROFILE));
   }
 
   nameAt(row: number): string {
-    return this.#names[row] ?? nameInUid(this.#uids[row]!);
+    return this.ownNameAt(row) ?? nameInUid(this.uidAt(row));
   }
 
+  /** null when the uid ends in it. */
   ownNameAt(row: number): string | null {
-    return this.#names[row]!;
+    const rest = this.#uids.valueAt(row);
+    const end = rest.indexOf('\n');
+    return end < 0 ? null : rest.slice(end + 1);
   }
 
   nodeAt(row: number): string {
-    return this.#nodeOf[row]!;
+    return this.#nodes.at(this.#at(row, NODE));
   }
 
   ipsAt(row: number): readonly string[] {
-    return unpackIps(this.#ips[row]!);
+    if (this.#hasOneIpv4(row)) return [formatWord(this.#at(row, IPV4))];
+    const [ips = ''] = this.#uids.valueAt(row).split('\n', 1);
+    return ips === '' ? [] : ips.split(' ');
   }
 
   addressesAt(row: number): string | readonly string[] {
-    const ips = this.#ips[row]!;
-    return typeof ips === 'number' ? formatWord(ips) : ips;
+    return this.#hasOneIpv4(row) ? formatWord(this.#at(row, IPV4)) : this.ipsAt(row);
   }
 
   isHealthyAt(row: number): boolean {
-    return this.#healthy[row]!;
+    return (this.#at(row, FLAGS) & HEALTHY) !== 0;
+  }
+
+  #at(row: number, column: number): number {
+    return this.#columns[row * COLUMNS + column]!;
+  }
+
+  #hasOneIpv4(row: number): boolean {
+    return (this.#at(row, FLAGS) & ONE_IPV4) !== 0;
+  }
+
+  #put(row: number, profile: number, node: number, ipv4: number, flags: number): void {
+    const start = row * COLUMNS;
+    if (start >= this.#columns.length) {
+      const larger = new Int32Array(Math.ceil((start + COLUMNS) * 1.25));
+      larger.set(this.#columns);
+      this.#columns = larger;
+    }
+    this.#columns[start + PROFILE] = profile;
+    this.#columns[start + NODE] = node;
+    this.#columns[start + IPV4] = ipv4;
+    this.#columns[start + FLAGS] = flags;
   }
 
   #read(row: number, workloadIps: readonly string[] = this.ipsAt(row)): Workload {
-    const profile = this.#profiles[row]!;
+    const profile = this.profileAt(row);
+    const uid = this.uidAt(row);
     return {
-      uid: this.#uids[row]!,
-      name: this.nameAt(row),
+      uid,
+      name: this.ownNameAt(row) ?? nameInUid(uid),
       namespace: profile.namespace,
       trustDomain: profile.trustDomain,
       serviceAccount: profile.serviceAccount,
@@ -216,14 +229,14 @@ export class WorkloadTable {
       hostname: profile.hostname,
       protocol: profile.protocol,
       networkMode: profile.networkMode,
-      node: this.#nodeOf[row]!,
+      node: this.nodeAt(row),
       workloadName: profile.workloadName,
       workloadType: profile.workloadType,
       canonicalName: profile.canonicalName,
       canonicalRevision: profile.canonicalRevision,
       clusterId: profile.clusterId,
       locality: profile.locality,
-      status: this.#healthy[row] ? 'Healthy' : 'Unhealthy',
+      status: this.isHealthyAt(row) ? 'Healthy' : 'Unhealthy',
       capacity: profile.capacity,
       waypoint: profile.waypoint,
       networkGateway: profile.networkGateway,
@@ -240,14 +253,13 @@ export class WorkloadTable {
   }
 
   #rank(row: number): number {
-    return (this.#uids[row]!.includes('//Pod/') ? 2 : 0) + (this.#profiles[row]!.protocol === 'HBONE' ? 1 : 0);
+    return (this.uidAt(row).includes('//Pod/') ? 2 : 0) + (this.profileAt(row).protocol === 'HBONE' ? 1 : 0);
   }
 
   /** Takes the row out of its indexes; out of the services only where they are not `kept`. */
   #clear(row: number, kept: readonly ServiceKey[]): void {
     this.#forEachKey(row, removeFrom);
-    const profile = this.#profiles[row]!;
-    for (const key of profile.services) {
+    for (const key of this.profileAt(row).services) {
       if (kept.includes(key)) continue;
       const rows = this.#members.get(key)!;
       // Nobody relies on their order.
@@ -255,12 +267,12 @@ export class WorkloadTable {
       if (last !== row) rows[rows.indexOf(row)] = last;
       if (rows.length === 0) this.#members.delete(key);
     }
-    this.#nodes.release(this.#nodeOf[row]!);
-    this.#profileIndex.release(profile);
+    this.#nodes.release(this.#at(row, NODE));
+    this.#profiles.release(this.#at(row, PROFILE));
   }
 
-  #forEachKey(row: number, act: (index: Index, key: string, row: number) => void): void {
-    const { networkMode, network, hostname, namespace, serviceAccount } = this.#profiles[row]!;
+  #forEachKey(row: number, act: (index: RowIndex, key: string, row: number) => void): void {
+    const { networkMode, network, hostname, namespace, serviceAccount } = this.profileAt(row);
     // A host-network workload shares the node's address with everything else there, so the address says nothing.
     if (networkMode === 'Standard') {
       let index = this.#byAddress.get(network);
@@ -271,10 +283,10 @@ export class WorkloadTable {
       const ips = this.ipsAt(row);
       if (ips.length === 1) act(index, ips[0]!, row);
       else for (const ip of new Set(ips)) act(index, ip, row);
-      if (index.size === 0) this.#byAddress.delete(network);
+      if (index.isEmpty) this.#byAddress.delete(network);
     }
     if (hostname !== '') act(this.#byHostname, `${namespace}/${hostname}`, row);
-    if (this.#localNode === '' || this.#nodeOf[row] === this.#localNode) {
+    if (this.#localNode === '' || this.nodeAt(row) === this.#localNode) {
       act(this.#byPod, podName({ namespace, name: this.nameAt(row), serviceAccount }), row);
     }
   }
@@ -333,104 +345,18 @@ class Cursor implements Member {
   }
 }
 
-/** One workload per key is the rule, so the array is made only when there are several. */
-type Rows = number | number[];
-interface Index {
-  get(key: string): Rows | undefined;
-  set(key: string, rows: Rows): unknown;
-  delete(key: string): unknown;
+/** What the columns have no place for: the addresses, unless it is one of IPv4; and the name, unless the uid ends in it. */
+function restOf({ uid, name, workloadIps }: WorkloadUpdate['workload'], hasOneIpv4: boolean): string {
+  const ips = hasOneIpv4 ? '' : workloadIps.join(' ');
+  return uid.endsWith(name) && nameInUid(uid) === name ? ips : `${ips}\n${name}`;
 }
 
-function addTo(index: Index, key: string, row: number): void {
-  const found = index.get(key);
-  if (found === undefined) index.set(key, row);
-  else if (typeof found === 'number') index.set(key, [found, row]);
-  else found.push(row);
-}
-
-function removeFrom(index: Index, key: string, row: number): void {
-  const found = index.get(key);
-  if (found === undefined || typeof found === 'number') {
-    index.delete(key);
-    return;
-  }
-  found.splice(found.indexOf(row), 1);
-  if (found.length === 1) index.set(key, found[0]!);
-}
-
-/** Rows by canonical address. IPv4 addresses are kept as numbers, which need no text of their own. */
-class AddressIndex implements Index {
-  readonly #ipv4 = new ShardedMap<number, Rows>((word) => word);
-  readonly #others = new Map<string, Rows>();
-
-  get size(): number {
-    return this.#ipv4.size + this.#others.size;
-  }
-
-  get(ip: string): Rows | undefined {
-    const word = ipv4Word(ip);
-    return word === null ? this.#others.get(ip) : this.#ipv4.get(word);
-  }
-
-  set(ip: string, rows: Rows): void {
-    const word = ipv4Word(ip);
-    if (word === null) this.#others.set(ip, rows);
-    else this.#ipv4.set(word, rows);
-  }
-
-  delete(ip: string): void {
-    const word = ipv4Word(ip);
-    if (word === null) this.#others.delete(ip);
-    else this.#ipv4.delete(word);
-  }
-}
-
-/** The addresses of a workload: one IPv4 address as a number, one other as text, or the list. */
-type Ips = number | string | readonly string[];
-
-const NO_IPS: readonly string[] = [];
-
-function packIps(ips: readonly string[]): Ips {
-  if (ips.length !== 1) return ips.length === 0 ? NO_IPS : ips;
-  return ipv4Word(ips[0]!) ?? ips[0]!;
-}
-
-function unpackIps(ips: Ips): readonly string[] {
-  if (typeof ips === 'number') return [formatWord(ips)];
-  return typeof ips === 'string' ? [ips] : ips;
-}
-
-function formatWord(word: number): string {
-  return formatIp({ family: 4, words: [word >>> 0, 0, 0, 0] });
-}
-
-function isSameIps(a: Ips, b: Ips): boolean {
-  if (typeof a !== 'object' || typeof b !== 'object') return a === b;
-  return a.length === b.length && a.every((ip, at) => ip === b[at]);
-}
-
-/** A signed 32 bit integer, which V8 stores in place; null for what is not IPv4. */
-function ipv4Word(ip: string): number | null {
-  const word = parseIpv4(ip);
-  return word === null ? null : word | 0;
-}
-
-/** Equal texts become one; one that nobody has any more is dropped. */
-class SharedTexts {
-  readonly #uses = new Map<string, { readonly text: string; uses: number }>();
-
-  acquire(text: string): string {
-    let entry = this.#uses.get(text);
-    if (entry === undefined) {
-      entry = { text, uses: 0 };
-      this.#uses.set(text, entry);
-    }
-    entry.uses++;
-    return entry.text;
-  }
-
-  release(text: string): void {
-    const entry = this.#uses.get(text);
-    if (entry !== undefined && --entry.uses === 0) this.#uses.delete(text);
-  }
-}
+const COLUMNS = 4;
+/** Numbers of the profile and of the node's name. */
+const PROFILE = 0;
+const NODE = 1;
+/** The only address, when the flag says so; 0 else. */
+const IPV4 = 2;
+const FLAGS = 3;
+const HEALTHY = 1;
+const ONE_IPV4 = 2;

@@ -1,18 +1,18 @@
-import { hashName, ShardedMap } from '../state/sharded-map.ts';
+import { PackedMap } from '../state/packed-map.ts';
 import type { TypeUrl } from './delta.ts';
 
 /** What the control plane has sent of one type, over all streams. */
 export class KnownResources {
   readonly typeUrl: TypeUrl;
   /** Name → version of what was accepted last. */
-  readonly #versions = new ShardedMap<string, string>(hashName);
+  readonly #versions = new PackedMap();
   /** Name → why it was not accepted. */
   readonly #rejected = new Map<string, string>();
   /**
    * Known names that the stream's first request did not report. Whatever of them its first response does not bring is
    * gone; null when every name was reported, and the control plane tells what is gone.
    */
-  #unreported: ShardedMap<string, null> | null = null;
+  #unreported: PackedMap | null = null;
   lastPush: Push | null = null;
 
   constructor(typeUrl: TypeUrl) {
@@ -28,7 +28,7 @@ export class KnownResources {
   }
 
   has(name: string): boolean {
-    return this.#versions.has(name);
+    return this.#versions.find(name) >= 0;
   }
 
   accept(name: string, version: string): void {
@@ -59,12 +59,13 @@ export class KnownResources {
     this.#unreported = null;
     // What is still wrong is sent again, as its version was not reported.
     this.#rejected.clear();
-    for (const entry of this.#versions) {
-      if (this.#unreported === null && fits(...entry)) {
-        yield entry;
+    for (const id of this.#versions.ids()) {
+      const [name, version] = [this.#versions.keyAt(id), this.#versions.valueAt(id)];
+      if (this.#unreported === null && fits(name, version)) {
+        yield [name, version];
       } else {
-        this.#unreported ??= new ShardedMap(hashName);
-        this.#unreported.set(entry[0], null);
+        this.#unreported ??= new PackedMap();
+        this.#unreported.set(name, '');
         yield null;
       }
     }
@@ -72,9 +73,9 @@ export class KnownResources {
 
   /** Names that went while nobody could tell. To be called once the first response of a stream is taken in. */
   *takeMissing(): Generator<string> {
-    const missing = this.#unreported ?? [];
+    const missing = this.#unreported;
     this.#unreported = null;
-    for (const [name] of missing) yield name;
+    if (missing !== null) for (const id of missing.ids()) yield missing.keyAt(id);
   }
 }
 

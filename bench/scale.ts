@@ -1,0 +1,88 @@
+/**
+ * *scale*: the bundled agent, with its pods and threads, of a node in a large cluster: how soon it is usable, and what it
+ * takes when it has the whole mesh.
+ */
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { Bench } from './harness/bench.ts';
+import { startMesh } from './harness/mesh.ts';
+import { type Running, residentBytes, startProcess } from './harness/processes.ts';
+
+const WORKLOADS = 200_000;
+const POLICIES = 2000;
+const GENERATION_TIMEOUT_MS = 120_000;
+const TAKE_IN_TIMEOUT_MS = 60_000;
+/** What collectors and allocators take to give back what an agent at rest does not need. */
+const SETTLE_MS = 15_000;
+const MEGABYTE = 1024 * 1024;
+
+const controlPlane = fileURLToPath(new URL('xds/control-plane.ts', import.meta.url));
+
+export const scale: Bench = async ({ folder, quick, workers, progress }) => {
+  const workloads = quick ? WORKLOADS / 10 : WORKLOADS;
+  const files = join(folder, 'scale');
+  mkdirSync(files, { recursive: true });
+  const started: { controlPlane: Running | null } = { controlPlane: null };
+  const mesh = await startMesh({
+    enrolled: ['client', 'server'],
+    plain: [],
+    workers,
+    async controlPlane(netns) {
+      const port = 15_012;
+      const argv = [process.execPath, controlPlane, workloads, port, files, 0, POLICIES].map(String);
+      started.controlPlane = await startProcess(argv, {
+        netns,
+        ready: { line: /^ready$/m },
+        timeout: GENERATION_TIMEOUT_MS,
+      });
+      return { XDS_ADDRESS: `localhost:${port}`, XDS_ROOT_CA: join(files, 'root.pem') };
+    },
+  });
+  try {
+    const status = await acknowledged(join(files, 'status.json'));
+    progress(
+      `scale, ${workloads} workloads: usable after ${(status.acknowledgedMs / 1000).toFixed(2)} s, resident ${megabytes(residentBytes(mesh.agent.pid))}`,
+    );
+    await delay(SETTLE_MS);
+    const resident = residentBytes(mesh.agent.pid);
+    if (process.env.INSPECT_PAUSE) {
+      progress(`pid ${mesh.agent.pid}`);
+      await delay(Number(process.env.INSPECT_PAUSE));
+    }
+    const what = `scale, ${workloads} workloads, ${workloads / 20} services, ${POLICIES} policies, ${workers} workers`;
+    return [
+      {
+        what: `${what}: usable`,
+        measured: `${(status.bytes / 1e6).toFixed(0)} MB of mesh`,
+        value: status.acknowledgedMs / 1000,
+        printed: `${(status.acknowledgedMs / 1000).toFixed(2)} s`,
+        bound: { atMost: 3 },
+      },
+      {
+        what: `${what}: memory`,
+        measured: 'resident, all of the agent',
+        value: resident / MEGABYTE,
+        printed: megabytes(resident),
+        bound: { atMost: 300 },
+      },
+    ];
+  } finally {
+    await mesh.stop();
+    await started.controlPlane?.stop();
+  }
+};
+
+async function acknowledged(file: string): Promise<{ acknowledgedMs: number; bytes: number }> {
+  for (const end = Date.now() + TAKE_IN_TIMEOUT_MS; ; await delay(100)) {
+    const status = JSON.parse(readFileSync(file, 'utf8'));
+    if (status.rejected !== null) throw new Error(`the agent rejected: ${status.rejected}`);
+    if (status.acknowledgedMs > 0) return status;
+    if (Date.now() > end) throw new Error('the agent did not take in the mesh');
+  }
+}
+
+function megabytes(bytes: number): string {
+  return `${(bytes / MEGABYTE).toFixed(0)} MB`;
+}

@@ -1,0 +1,293 @@
+// Hot path of taking in a mesh: `npm run bench -- mesh`, `npm run bench -- scale`.
+/**
+ * A map from text to text for hundreds of thousands of names, kept as bytes outside of the heap: it costs what the texts
+ * are long and 24 bytes (a `Map` of strings takes twice that), and the collector neither looks at it nor moves it.
+ *
+ * Each entry has a number, which stays the same while the entry is there: columns of other data go by it. The entries
+ * come in no particular order. No change takes longer than a small part of the map is large (SHARDS).
+ */
+export class PackedMap {
+  readonly #shards = Array.from({ length: SHARDS }, () => new Shard());
+  #size = 0;
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** The number of the entry, 0 and up; -1 when there is none. */
+  find(key: string): number {
+    const length = encode(key, 0);
+    const hash = hashOf(length);
+    const shard = hash >>> SHARD_SHIFT;
+    const local = this.#shards[shard]!.find(hash, length);
+    return local < 0 ? -1 : local * SHARDS + shard;
+  }
+
+  /** @returns the number of the entry, a new one or that of before */
+  set(key: string, value: string): number {
+    const length = encode(key, 0);
+    const valueLength = value === '' ? 0 : encode(value, length) - length;
+    const hash = hashOf(length);
+    const shard = hash >>> SHARD_SHIFT;
+    const entries = this.#shards[shard]!;
+    const before = entries.size;
+    const local = entries.set(hash, length, valueLength);
+    this.#size += entries.size - before;
+    return local * SHARDS + shard;
+  }
+
+  /** @returns the number that the entry had; -1 when there was none */
+  delete(key: string): number {
+    const length = encode(key, 0);
+    const hash = hashOf(length);
+    const shard = hash >>> SHARD_SHIFT;
+    const local = this.#shards[shard]!.delete(hash, length);
+    if (local < 0) return -1;
+    this.#size--;
+    return local * SHARDS + shard;
+  }
+
+  /** @param id of an entry that is there */
+  keyAt(id: number): string {
+    return this.#shards[id % SHARDS]!.keyAt(Math.floor(id / SHARDS));
+  }
+
+  /** @param id of an entry that is there */
+  valueAt(id: number): string {
+    return this.#shards[id % SHARDS]!.valueAt(Math.floor(id / SHARDS));
+  }
+
+  /** The numbers of all entries. */
+  *ids(): IterableIterator<number> {
+    for (const [index, shard] of this.#shards.entries())
+      for (const local of shard.locals()) yield local * SHARDS + index;
+  }
+}
+
+/** The highest bits of a hash choose the shard, the lowest the place in it. */
+const SHARD_SHIFT = 26;
+const SHARDS = 64;
+
+/** What is looked for: the key, and the value behind it. */
+let scratch = Buffer.allocUnsafeSlow(1024);
+
+/** Writes a text as UTF-8 into `scratch`; returns where it ends. */
+function encode(text: string, at: number): number {
+  if (scratch.length < at + text.length * 3) {
+    const larger = Buffer.allocUnsafeSlow((at + text.length * 3) * 2);
+    scratch.copy(larger, 0, 0, at);
+    scratch = larger;
+  }
+  const end = at + text.length;
+  for (let from = 0, to = at; to < end; from++, to++) {
+    const code = text.charCodeAt(from);
+    if (code > 127) return at + scratch.write(text, at, 'utf8');
+    scratch[to] = code;
+  }
+  return end;
+}
+
+/** Differs with each process, so that nobody can choose names that share it. */
+const SEED = (Math.random() * 2 ** 32) | 0;
+
+/** 32 bits of the first bytes of `scratch`, after MurmurHash3. */
+function hashOf(length: number): number {
+  const bytes = scratch;
+  let hash = SEED ^ length;
+  let at = 0;
+  for (; at + 4 <= length; at += 4) {
+    const word = bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
+    hash = mix(hash, word);
+  }
+  if (at < length) {
+    let word = 0;
+    for (; at < length; at++) word = (word << 8) | bytes[at]!;
+    hash = mix(hash, word);
+  }
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return hash ^ (hash >>> 16);
+}
+
+function mix(hash: number, word: number): number {
+  const scrambled = Math.imul(word, 0xcc9e2d51);
+  const mixed = hash ^ Math.imul((scrambled << 15) | (scrambled >>> 17), 0x1b873593);
+  return (Math.imul((mixed << 13) | (mixed >>> 19), 5) + 0xe6546b64) | 0;
+}
+
+/** A part of the entries: an index with open addressing, and the texts one behind the other. */
+class Shard {
+  size = 0;
+  /** Local number + 1; 0 for a free place. A power of two, at most 3/4 full. */
+  #slots = new Int32Array(8);
+  // By local number. A start of -1: not in use.
+  #starts = new Int32Array(8);
+  #keyLengths = new Int32Array(8);
+  #valueLengths = new Int32Array(8);
+  #hashes = new Int32Array(8);
+  #next = 0;
+  readonly #free: number[] = [];
+  #bytes = Buffer.allocUnsafeSlow(0);
+  #used = 0;
+  /** Bytes among those used that belong to no entry. */
+  #dead = 0;
+
+  find(hash: number, length: number): number {
+    const slot = this.#slotOf(hash, length);
+    return this.#slots[slot]! - 1;
+  }
+
+  set(hash: number, keyLength: number, valueLength: number): number {
+    const slot = this.#slotOf(hash, keyLength);
+    const found = this.#slots[slot]! - 1;
+    if (found >= 0) {
+      if (!this.#hasValue(found, keyLength, valueLength)) {
+        this.#dead += keyLength + this.#valueLengths[found]!;
+        this.#starts[found] = UNUSED;
+        this.#write(found, keyLength, valueLength);
+      }
+      return found;
+    }
+    const local = this.#free.pop() ?? this.#next++;
+    if (local === this.#starts.length) this.#growColumns();
+    this.#starts[local] = UNUSED;
+    this.#write(local, keyLength, valueLength);
+    this.#hashes[local] = hash;
+    this.#slots[slot] = local + 1;
+    this.size++;
+    if (this.size * 4 > this.#slots.length * 3) this.#growSlots();
+    return local;
+  }
+
+  delete(hash: number, length: number): number {
+    const slot = this.#slotOf(hash, length);
+    const local = this.#slots[slot]! - 1;
+    if (local < 0) return -1;
+    this.#vacate(slot);
+    this.#dead += length + this.#valueLengths[local]!;
+    this.#starts[local] = UNUSED;
+    this.#free.push(local);
+    this.size--;
+    if (this.#dead > this.#used / 2 && this.#used > SMALL) this.#rebuild(0);
+    return local;
+  }
+
+  keyAt(local: number): string {
+    const start = this.#starts[local]!;
+    return this.#bytes.toString('utf8', start, start + this.#keyLengths[local]!);
+  }
+
+  valueAt(local: number): string {
+    const length = this.#valueLengths[local]!;
+    if (length === 0) return '';
+    const start = this.#starts[local]! + this.#keyLengths[local]!;
+    return this.#bytes.toString('utf8', start, start + length);
+  }
+
+  *locals(): IterableIterator<number> {
+    for (let local = 0; local < this.#next; local++) if (this.#starts[local]! >= 0) yield local;
+  }
+
+  /** Where the key is in the index, or would be. */
+  #slotOf(hash: number, length: number): number {
+    const slots = this.#slots;
+    const mask = slots.length - 1;
+    let slot = hash & mask;
+    for (let held = slots[slot]!; held !== 0; held = slots[slot]!) {
+      if (this.#hashes[held - 1] === hash && this.#hasKey(held - 1, length)) return slot;
+      slot = (slot + 1) & mask;
+    }
+    return slot;
+  }
+
+  #hasKey(local: number, length: number): boolean {
+    if (this.#keyLengths[local] !== length) return false;
+    const start = this.#starts[local]!;
+    const bytes = this.#bytes;
+    for (let at = 0; at < length; at++) if (bytes[start + at] !== scratch[at]) return false;
+    return true;
+  }
+
+  #hasValue(local: number, keyLength: number, length: number): boolean {
+    if (this.#valueLengths[local] !== length) return false;
+    const start = this.#starts[local]! + keyLength;
+    const bytes = this.#bytes;
+    for (let at = 0; at < length; at++) if (bytes[start + at] !== scratch[keyLength + at]) return false;
+    return true;
+  }
+
+  /** Takes an entry out of the index; those behind it that it was in the way of move up. */
+  #vacate(slot: number): void {
+    const slots = this.#slots;
+    const mask = slots.length - 1;
+    let gap = slot;
+    for (let next = (slot + 1) & mask; slots[next] !== 0; next = (next + 1) & mask) {
+      const home = this.#hashes[slots[next]! - 1]! & mask;
+      if (((next - home) & mask) < ((next - gap) & mask)) continue;
+      slots[gap] = slots[next]!;
+      gap = next;
+    }
+    slots[gap] = 0;
+  }
+
+  /** Appends the texts of `scratch`. */
+  #write(local: number, keyLength: number, valueLength: number): void {
+    const length = keyLength + valueLength;
+    if (this.#used + length > this.#bytes.length) this.#rebuild(length);
+    const bytes = this.#bytes;
+    for (let from = 0, to = this.#used; from < length; from++, to++) bytes[to] = scratch[from]!;
+    this.#starts[local] = this.#used;
+    this.#keyLengths[local] = keyLength;
+    this.#valueLengths[local] = valueLength;
+    this.#used += length;
+  }
+
+  /** Leaves out what is dead, and makes room. */
+  #rebuild(more: number): void {
+    const bytes = Buffer.allocUnsafeSlow(Math.ceil((this.#used - this.#dead + more) * GROWTH) + SMALL);
+    if (this.#dead === 0) {
+      this.#bytes.copy(bytes, 0, 0, this.#used);
+    } else {
+      let used = 0;
+      for (const local of this.locals()) {
+        const start = this.#starts[local]!;
+        this.#starts[local] = used;
+        used += this.#bytes.copy(bytes, used, start, start + this.#keyLengths[local]! + this.#valueLengths[local]!);
+      }
+      this.#used = used;
+      this.#dead = 0;
+    }
+    this.#bytes = bytes;
+  }
+
+  #growColumns(): void {
+    const length = Math.ceil(this.#starts.length * GROWTH) + 8;
+    this.#starts = grown(this.#starts, length);
+    this.#keyLengths = grown(this.#keyLengths, length);
+    this.#valueLengths = grown(this.#valueLengths, length);
+    this.#hashes = grown(this.#hashes, length);
+  }
+
+  #growSlots(): void {
+    const slots = new Int32Array(this.#slots.length * 2);
+    const mask = slots.length - 1;
+    for (const held of this.#slots) {
+      if (held === 0) continue;
+      let slot = this.#hashes[held - 1]! & mask;
+      while (slots[slot] !== 0) slot = (slot + 1) & mask;
+      slots[slot] = held;
+    }
+    this.#slots = slots;
+  }
+}
+
+const UNUSED = -1;
+/** Bytes that are not worth to be saved. */
+const SMALL = 256;
+const GROWTH = 1.25;
+
+function grown(column: Int32Array<ArrayBuffer>, length: number): Int32Array<ArrayBuffer> {
+  const larger = new Int32Array(length);
+  larger.set(column);
+  return larger;
+}
