@@ -24,7 +24,7 @@ const SERVICES = 10_000;
 const LARGE_SERVICE = 10_000;
 const CIDRS = 10_000;
 /** Resources that a source applies at a time. */
-const SLICE = 250;
+const SLICE = 64;
 
 /** The wanted figures; times in µs where not said otherwise. */
 const WANTED = {

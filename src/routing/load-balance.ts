@@ -1,7 +1,7 @@
 import type { Member } from '../state/mesh-state.ts';
 import type { RouteState } from '../state/recorded-reads.ts';
 import type { LoadBalancer, PortMap, RoutingScope, Service, Workload } from '../state/types.ts';
-import type { WorkloadProfile } from '../state/workload-profile.ts';
+import { portsIn, type WorkloadProfile } from '../state/workload-profile.ts';
 
 /** Workloads that can take the connection and differ in what is their own only. */
 export interface UpstreamGroup {
@@ -82,7 +82,7 @@ export function upstreamsOf(
     }
     let group = groups.get(groupKey);
     if (group === undefined) {
-      group = candidatesOf(source, service, profile.ports[key] ?? {}, port, portRule, member);
+      group = candidatesOf(source, service, portsIn(profile, key) ?? {}, port, portRule, member);
       groups.set(groupKey, group);
     }
     if (group === null) return;

@@ -1,5 +1,6 @@
 import type { Member } from './mesh-state.ts';
 import type { Endpoint, ServiceKey } from './types.ts';
+import { portsIn } from './workload-profile.ts';
 import type { WorkloadTable } from './workload-table.ts';
 
 /** The endpoints of a service as a map by uid. Nothing is held: every look reads what the workloads say now. */
@@ -72,6 +73,6 @@ export class EndpointView implements ReadonlyMap<string, Endpoint> {
   }
 
   #read({ uid, profile, isHealthy }: Member): Endpoint {
-    return { workloadUid: uid, port: profile.ports[this.#key]!, status: isHealthy ? 'Healthy' : 'Unhealthy' };
+    return { workloadUid: uid, port: portsIn(profile, this.#key)!, status: isHealthy ? 'Healthy' : 'Unhealthy' };
   }
 }

@@ -49,12 +49,12 @@ export class PackedMap {
 
   /** @param id of an entry that is there */
   keyAt(id: number): string {
-    return this.#shards[id % SHARDS]!.keyAt(Math.floor(id / SHARDS));
+    return this.#shards[id & (SHARDS - 1)]!.keyAt(id >> SHARD_BITS);
   }
 
   /** @param id of an entry that is there */
   valueAt(id: number): string {
-    return this.#shards[id % SHARDS]!.valueAt(Math.floor(id / SHARDS));
+    return this.#shards[id & (SHARDS - 1)]!.valueAt(id >> SHARD_BITS);
   }
 
   /** The numbers of all entries. */
@@ -65,8 +65,9 @@ export class PackedMap {
 }
 
 /** The highest bits of a hash choose the shard, the lowest the place in it. */
-const SHARD_SHIFT = 26;
-const SHARDS = 64;
+const SHARD_BITS = 6;
+const SHARD_SHIFT = 32 - SHARD_BITS;
+const SHARDS = 1 << SHARD_BITS;
 
 /** What is looked for: the key, and the value behind it. */
 let scratch = Buffer.allocUnsafeSlow(1024);
@@ -120,11 +121,8 @@ class Shard {
   size = 0;
   /** Local number + 1; 0 for a free place. A power of two, at most 3/4 full. */
   #slots = new Int32Array(8);
-  // By local number. A start of -1: not in use.
-  #starts = new Int32Array(8);
-  #keyLengths = new Int32Array(8);
-  #valueLengths = new Int32Array(8);
-  #hashes = new Int32Array(8);
+  /** COLUMNS numbers for each local number, beside each other because they are read together. */
+  #columns = new Int32Array(8 * COLUMNS);
   #next = 0;
   readonly #free: number[] = [];
   #bytes = Buffer.allocUnsafeSlow(0);
@@ -142,17 +140,17 @@ class Shard {
     const found = this.#slots[slot]! - 1;
     if (found >= 0) {
       if (!this.#hasValue(found, keyLength, valueLength)) {
-        this.#dead += keyLength + this.#valueLengths[found]!;
-        this.#starts[found] = UNUSED;
+        this.#dead += keyLength + this.#columns[found * COLUMNS + VALUE_LENGTH]!;
+        this.#columns[found * COLUMNS + START] = UNUSED;
         this.#write(found, keyLength, valueLength);
       }
       return found;
     }
     const local = this.#free.pop() ?? this.#next++;
-    if (local === this.#starts.length) this.#growColumns();
-    this.#starts[local] = UNUSED;
+    if (local * COLUMNS === this.#columns.length) this.#growColumns();
+    this.#columns[local * COLUMNS + START] = UNUSED;
     this.#write(local, keyLength, valueLength);
-    this.#hashes[local] = hash;
+    this.#columns[local * COLUMNS + HASH] = hash;
     this.#slots[slot] = local + 1;
     this.size++;
     if (this.size * 4 > this.#slots.length * 3) this.#growSlots();
@@ -164,8 +162,8 @@ class Shard {
     const local = this.#slots[slot]! - 1;
     if (local < 0) return -1;
     this.#vacate(slot);
-    this.#dead += length + this.#valueLengths[local]!;
-    this.#starts[local] = UNUSED;
+    this.#dead += length + this.#columns[local * COLUMNS + VALUE_LENGTH]!;
+    this.#columns[local * COLUMNS + START] = UNUSED;
     this.#free.push(local);
     this.size--;
     if (this.#dead > this.#used / 2 && this.#used > SMALL) this.#rebuild(0);
@@ -173,19 +171,20 @@ class Shard {
   }
 
   keyAt(local: number): string {
-    const start = this.#starts[local]!;
-    return this.#bytes.toString('utf8', start, start + this.#keyLengths[local]!);
+    const start = this.#columns[local * COLUMNS + START]!;
+    return this.#bytes.toString('utf8', start, start + this.#columns[local * COLUMNS + KEY_LENGTH]!);
   }
 
   valueAt(local: number): string {
-    const length = this.#valueLengths[local]!;
+    const at = local * COLUMNS;
+    const length = this.#columns[at + VALUE_LENGTH]!;
     if (length === 0) return '';
-    const start = this.#starts[local]! + this.#keyLengths[local]!;
+    const start = this.#columns[at + START]! + this.#columns[at + KEY_LENGTH]!;
     return this.#bytes.toString('utf8', start, start + length);
   }
 
   *locals(): IterableIterator<number> {
-    for (let local = 0; local < this.#next; local++) if (this.#starts[local]! >= 0) yield local;
+    for (let local = 0; local < this.#next; local++) if (this.#columns[local * COLUMNS + START] !== UNUSED) yield local;
   }
 
   /** Where the key is in the index, or would be. */
@@ -194,23 +193,23 @@ class Shard {
     const mask = slots.length - 1;
     let slot = hash & mask;
     for (let held = slots[slot]!; held !== 0; held = slots[slot]!) {
-      if (this.#hashes[held - 1] === hash && this.#hasKey(held - 1, length)) return slot;
+      if (this.#columns[(held - 1) * COLUMNS + HASH] === hash && this.#hasKey(held - 1, length)) return slot;
       slot = (slot + 1) & mask;
     }
     return slot;
   }
 
   #hasKey(local: number, length: number): boolean {
-    if (this.#keyLengths[local] !== length) return false;
-    const start = this.#starts[local]!;
+    if (this.#columns[local * COLUMNS + KEY_LENGTH] !== length) return false;
+    const start = this.#columns[local * COLUMNS + START]!;
     const bytes = this.#bytes;
     for (let at = 0; at < length; at++) if (bytes[start + at] !== scratch[at]) return false;
     return true;
   }
 
   #hasValue(local: number, keyLength: number, length: number): boolean {
-    if (this.#valueLengths[local] !== length) return false;
-    const start = this.#starts[local]! + keyLength;
+    if (this.#columns[local * COLUMNS + VALUE_LENGTH] !== length) return false;
+    const start = this.#columns[local * COLUMNS + START]! + keyLength;
     const bytes = this.#bytes;
     for (let at = 0; at < length; at++) if (bytes[start + at] !== scratch[keyLength + at]) return false;
     return true;
@@ -222,7 +221,7 @@ class Shard {
     const mask = slots.length - 1;
     let gap = slot;
     for (let next = (slot + 1) & mask; slots[next] !== 0; next = (next + 1) & mask) {
-      const home = this.#hashes[slots[next]! - 1]! & mask;
+      const home = this.#columns[(slots[next]! - 1) * COLUMNS + HASH]! & mask;
       if (((next - home) & mask) < ((next - gap) & mask)) continue;
       slots[gap] = slots[next]!;
       gap = next;
@@ -236,9 +235,9 @@ class Shard {
     if (this.#used + length > this.#bytes.length) this.#rebuild(length);
     const bytes = this.#bytes;
     for (let from = 0, to = this.#used; from < length; from++, to++) bytes[to] = scratch[from]!;
-    this.#starts[local] = this.#used;
-    this.#keyLengths[local] = keyLength;
-    this.#valueLengths[local] = valueLength;
+    this.#columns[local * COLUMNS + START] = this.#used;
+    this.#columns[local * COLUMNS + KEY_LENGTH] = keyLength;
+    this.#columns[local * COLUMNS + VALUE_LENGTH] = valueLength;
     this.#used += length;
   }
 
@@ -250,9 +249,11 @@ class Shard {
     } else {
       let used = 0;
       for (const local of this.locals()) {
-        const start = this.#starts[local]!;
-        this.#starts[local] = used;
-        used += this.#bytes.copy(bytes, used, start, start + this.#keyLengths[local]! + this.#valueLengths[local]!);
+        const at = local * COLUMNS;
+        const start = this.#columns[at + START]!;
+        const length = this.#columns[at + KEY_LENGTH]! + this.#columns[at + VALUE_LENGTH]!;
+        this.#columns[at + START] = used;
+        used += this.#bytes.copy(bytes, used, start, start + length);
       }
       this.#used = used;
       this.#dead = 0;
@@ -261,11 +262,9 @@ class Shard {
   }
 
   #growColumns(): void {
-    const length = Math.ceil(this.#starts.length * GROWTH) + 8;
-    this.#starts = grown(this.#starts, length);
-    this.#keyLengths = grown(this.#keyLengths, length);
-    this.#valueLengths = grown(this.#valueLengths, length);
-    this.#hashes = grown(this.#hashes, length);
+    const larger = new Int32Array(Math.ceil(this.#next * GROWTH) * COLUMNS);
+    larger.set(this.#columns);
+    this.#columns = larger;
   }
 
   #growSlots(): void {
@@ -273,7 +272,7 @@ class Shard {
     const mask = slots.length - 1;
     for (const held of this.#slots) {
       if (held === 0) continue;
-      let slot = this.#hashes[held - 1]! & mask;
+      let slot = this.#columns[(held - 1) * COLUMNS + HASH]! & mask;
       while (slots[slot] !== 0) slot = (slot + 1) & mask;
       slots[slot] = held;
     }
@@ -281,13 +280,14 @@ class Shard {
   }
 }
 
+const COLUMNS = 4;
+/** Of the key among the bytes; the value follows. */
+const START = 0;
+const KEY_LENGTH = 1;
+const VALUE_LENGTH = 2;
+const HASH = 3;
+/** The start of an entry that is not there. */
 const UNUSED = -1;
 /** Bytes that are not worth to be saved. */
 const SMALL = 256;
 const GROWTH = 1.25;
-
-function grown(column: Int32Array<ArrayBuffer>, length: number): Int32Array<ArrayBuffer> {
-  const larger = new Int32Array(length);
-  larger.set(column);
-  return larger;
-}

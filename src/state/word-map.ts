@@ -36,57 +36,61 @@ const SHARDS = 64;
 /** Open addressing, at most 3/4 full. */
 class Shard {
   size = 0;
-  #keys = new Int32Array(8);
-  /** NOTHING for a free place. */
-  #values = new Int32Array(8).fill(NOTHING);
+  /** Key and value of each place beside each other; a value of NOTHING makes it a free one. */
+  #places = freePlaces(8);
 
   get(hash: number, key: number): number {
-    return this.#values[this.#slotOf(hash, key)]!;
+    return this.#places[this.#find(hash, key) + 1]!;
   }
 
   set(hash: number, key: number, value: number): void {
-    const slot = this.#slotOf(hash, key);
-    const isNew = this.#values[slot] === NOTHING;
-    this.#keys[slot] = key;
-    this.#values[slot] = value;
-    if (isNew && ++this.size * 4 > this.#keys.length * 3) this.#grow();
+    const at = this.#find(hash, key);
+    const isNew = this.#places[at + 1] === NOTHING;
+    this.#places[at] = key;
+    this.#places[at + 1] = value;
+    if (isNew && ++this.size * 8 > this.#places.length * 3) this.#grow();
   }
 
   delete(hash: number, key: number): void {
-    const [keys, values] = [this.#keys, this.#values];
-    const mask = keys.length - 1;
-    let gap = this.#slotOf(hash, key);
-    if (values[gap] === NOTHING) return;
+    const places = this.#places;
+    const mask = places.length - 1;
+    let gap = this.#find(hash, key);
+    if (places[gap + 1] === NOTHING) return;
     this.size--;
     // Those behind it that it was in the way of move up.
-    for (let next = (gap + 1) & mask; values[next] !== NOTHING; next = (next + 1) & mask) {
-      const home = hashOf(keys[next]!) & mask;
+    for (let next = (gap + 2) & mask; places[next + 1] !== NOTHING; next = (next + 2) & mask) {
+      const home = (hashOf(places[next]!) << 1) & mask;
       if (((next - home) & mask) < ((next - gap) & mask)) continue;
-      keys[gap] = keys[next]!;
-      values[gap] = values[next]!;
+      places[gap] = places[next]!;
+      places[gap + 1] = places[next + 1]!;
       gap = next;
     }
-    values[gap] = NOTHING;
+    places[gap + 1] = NOTHING;
   }
 
-  #slotOf(hash: number, key: number): number {
-    const mask = this.#keys.length - 1;
-    let slot = hash & mask;
-    while (this.#values[slot] !== NOTHING && this.#keys[slot] !== key) slot = (slot + 1) & mask;
-    return slot;
+  /** Where the key is, or would be. */
+  #find(hash: number, key: number): number {
+    const places = this.#places;
+    const mask = places.length - 1;
+    let at = (hash << 1) & mask;
+    while (places[at + 1] !== NOTHING && places[at] !== key) at = (at + 2) & mask;
+    return at;
   }
 
   #grow(): void {
-    const [keys, values] = [this.#keys, this.#values];
-    this.#keys = new Int32Array(keys.length * 2);
-    this.#values = new Int32Array(keys.length * 2).fill(NOTHING);
-    for (let from = 0; from < keys.length; from++) {
-      if (values[from] === NOTHING) continue;
-      const slot = this.#slotOf(hashOf(keys[from]!), keys[from]!);
-      this.#keys[slot] = keys[from]!;
-      this.#values[slot] = values[from]!;
+    const places = this.#places;
+    this.#places = freePlaces(places.length);
+    for (let from = 0; from < places.length; from += 2) {
+      if (places[from + 1] === NOTHING) continue;
+      const at = this.#find(hashOf(places[from]!), places[from]!);
+      this.#places[at] = places[from]!;
+      this.#places[at + 1] = places[from + 1]!;
     }
   }
+}
+
+function freePlaces(count: number): Int32Array {
+  return new Int32Array(count * 2).fill(NOTHING);
 }
 
 /** The last step of MurmurHash3. */

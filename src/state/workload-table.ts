@@ -3,7 +3,7 @@ import { PackedMap } from './packed-map.ts';
 import { AddressIndex, addTo, formatWord, ipv4Word, type RowIndex, type Rows, removeFrom } from './row-index.ts';
 import { SharedTexts } from './shared-texts.ts';
 import { type NetworkAddress, nameInUid, type ServiceKey, type Workload } from './types.ts';
-import { ProfileIndex, type WorkloadProfile } from './workload-profile.ts';
+import { ProfileIndex, portsIn, type WorkloadProfile } from './workload-profile.ts';
 
 /**
  * Workloads by uid, address, hostname and service, and the pods of this node by name (spec §10.1).
@@ -73,7 +73,7 @@ export class WorkloadTable {
   /** What a workload says about a service; null when it does not name it. */
   member(key: ServiceKey, uid: string): Member | null {
     const row = this.#uids.find(uid);
-    if (row < 0 || !Object.hasOwn(this.profileAt(row).ports, key)) return null;
+    if (row < 0 || portsIn(this.profileAt(row), key) === null) return null;
     return new Cursor(this).moveTo(row);
   }
 
