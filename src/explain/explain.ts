@@ -66,15 +66,17 @@ function* capturedRoute(
   const plan = planOutbound(as(world.mesh, source), podOf(source), target, world.network, peerIp);
   if (plan.kind === 'reject') return { kind: 'refused', reason: plan.reason };
   const set = endpointsOf(plan);
-  const total = plan.groups.reduce((sum, { weight, uids }) => sum + weight * uids.length, 0);
+  const nearest = plan.groups.filter(({ tier }) => tier === plan.groups[0]!.tier);
+  const total = nearest.reduce((sum, { weight, uids }) => sum + weight * uids.length, 0);
   const endpoints: ExplainedEndpoint[] = [];
   for (let index = 0; index < Math.min(set.size, LISTED); index++) {
     const endpoint = set.at(index);
     const judgement =
       index < JUDGED ? yield* judgeEndpoint(world, source, peerIp, endpoint, plan.service) : notJudged(MANY);
-    endpoints.push(describeEndpoint(world, source, endpoint, endpoint.weight / total, judgement));
+    const share = index < set.endOf(0) ? endpoint.weight / total : 0;
+    endpoints.push(describeEndpoint(world, source, endpoint, share, judgement));
   }
-  const kinds = new Set(plan.groups.map((group) => kindOf(group, group.destination === null)));
+  const kinds = new Set(nearest.map((group) => kindOf(group, group.destination === null)));
   return {
     kind: kinds.size === 1 ? [...kinds][0]! : 'mixed',
     service: plan.service,

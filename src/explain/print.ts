@@ -46,7 +46,7 @@ function endpointLines(endpoint: ExplainedEndpoint): string[] {
   const who = name === '' ? 'outside the mesh' : `${namespace}/${name}`;
   return [
     '',
-    `endpoint  ${who}  ${address}  ${percent(share)} of new connections, ${health}, ${protocol}${authority === null ? '' : ` for ${authority}`}`,
+    `endpoint  ${who}  ${address}  ${share === 0 ? 'when no nearer one can be reached' : `${percent(share)} of new connections`}, ${health}, ${protocol}${authority === null ? '' : ` for ${authority}`}`,
     ...failing.map(
       ({ worker, failures, ejectedForMs }) =>
         `  failing worker ${worker}: ${failures} failures in a row${ejectedForMs === 0 ? '' : `, left out for ${(ejectedForMs / 1000).toFixed(1)} s`}`,

@@ -49,7 +49,7 @@ export interface ExplainedEndpoint {
   readonly namespace: string;
   /** What is connected to. */
   readonly address: string;
-  /** Part of new connections that go here by weight, 0..1. */
+  /** Part of new connections that go here by weight, 0..1; 0 for those that take over when no nearer one can be reached. */
   readonly share: number;
   /** As the control plane has it. */
   readonly health: 'healthy' | 'unhealthy' | 'not known';

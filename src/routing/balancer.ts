@@ -30,8 +30,8 @@ export interface EndpointHealth {
 }
 
 /**
- * Chooses endpoints for the connections of one pod: by weight, the less busy of two (power of two choices), leaving out
- * for a while those that failed.
+ * Chooses endpoints for the connections of one pod: of the nearest that can be used, by weight, the less busy of two (power
+ * of two choices), leaving out for a while those that failed.
  *
  * Each pod judges for itself: what one pod cannot reach, by its identity or a network policy, others may.
  */
@@ -63,11 +63,18 @@ export class Balancer {
     const { now, random } = this.#options;
     if (this.#states.size === 0 && tried === null) return set.at(set.indexAt(random()));
     const time = now();
-    const first = this.#draw(set, tried, time);
+    for (let tier = 0; tier < set.tiers; tier++) {
+      const first = this.#draw(set, tier, tried, time);
+      if (first === null) continue;
+      const second = this.#draw(set, tier, tried, time)!;
+      return this.#load(second) < this.#load(first) ? second : first;
+    }
     // When all that are left are ejected, a chance is better than none.
-    if (first === null) return scan(set, random(), (endpoint) => tried?.has(endpoint.healthKey) !== true);
-    const second = this.#draw(set, tried, time)!;
-    return this.#load(second) < this.#load(first) ? second : first;
+    for (let tier = 0; tier < set.tiers; tier++) {
+      const untried = scan(set, tier, random(), ({ healthKey }) => tried?.has(healthKey) !== true);
+      if (untried !== null) return untried;
+    }
+    return null;
   }
 
   /** A connection uses the endpoint, until `left`. */
@@ -112,6 +119,7 @@ export class Balancer {
     state.uid = endpoint.uid;
     state.failures++;
     const ejected = this.#ejectedOf(service, time);
+    // Of all tiers: all of one may be left out when there are others.
     const allowed = Math.min(set.size - 1, Math.max(1, Math.floor((set.size * maxEjectedPercent) / 100)));
     if (maxEjectedPercent === 0 || (ejected.size >= allowed && !ejected.has(endpoint.healthKey))) {
       onFailure('spared');
@@ -162,8 +170,8 @@ export class Balancer {
     return count;
   }
 
-  /** One that may be used, by weight; null when there is none. */
-  #draw(set: EndpointSet, tried: ReadonlySet<string> | null, time: number): PlannedEndpoint | null {
+  /** One of the tier that may be used, by weight; null when there is none. */
+  #draw(set: EndpointSet, tier: number, tried: ReadonlySet<string> | null, time: number): PlannedEndpoint | null {
     const { random } = this.#options;
     const usable = (endpoint: PlannedEndpoint) => {
       if (tried?.has(endpoint.healthKey)) return false;
@@ -171,10 +179,10 @@ export class Balancer {
       return state === undefined || state.ejectedUntil <= time;
     };
     for (let draw = 0; draw < DRAWS; draw++) {
-      const endpoint = set.at(set.indexAt(random()));
+      const endpoint = set.at(set.indexAt(random(), tier));
       if (usable(endpoint)) return endpoint;
     }
-    return scan(set, random(), usable);
+    return scan(set, tier, random(), usable);
   }
 
   /** Connections per weight. */
@@ -216,11 +224,21 @@ interface EndpointState {
 /** With half of the endpoints out, fewer than one pick in a hundred has to look at them one by one. */
 const DRAWS = 8;
 
-/** The first that suits, from a random place on. */
-function scan(set: EndpointSet, draw: number, suits: (endpoint: PlannedEndpoint) => boolean): PlannedEndpoint | null {
-  const start = set.indexAt(draw);
-  for (let step = 0; step < set.size; step++) {
-    const endpoint = set.at((start + step) % set.size);
+/** The first of the tier that suits, from a random place on. */
+function scan(
+  set: EndpointSet,
+  tier: number,
+  draw: number,
+  suits: (endpoint: PlannedEndpoint) => boolean,
+): PlannedEndpoint | null {
+  const [first, end] = [tier === 0 ? 0 : set.endOf(tier - 1), set.endOf(tier)];
+  const start = set.indexAt(draw, tier);
+  for (let index = start; index < end; index++) {
+    const endpoint = set.at(index);
+    if (suits(endpoint)) return endpoint;
+  }
+  for (let index = first; index < start; index++) {
+    const endpoint = set.at(index);
     if (suits(endpoint)) return endpoint;
   }
   return null;

@@ -3,23 +3,37 @@ import { formatSocketAddress } from '../netns/address.ts';
 import { nameInUid } from '../state/types.ts';
 import type { EndpointGroup, OutboundPlan, PlannedEndpoint } from './plan.ts';
 
-/** The endpoints of a plan by number, 0..size-1; each is made when it is first asked for. */
+/** The endpoints of a plan by number, 0..size-1, the nearest first; each is made when it is first asked for. */
 export class EndpointSet {
   readonly size: number;
+  /** Positions of groups: each tier goes from one of them to before the next. At least two. */
+  readonly #tiers: number[] = [];
   readonly #groups: readonly EndpointGroup[];
   /** Number of the first endpoint of each group, and the weight of all before it; one more at the end. */
   readonly #firsts: number[] = [0];
   readonly #weights: number[] = [0];
   readonly #made = new Map<number, PlannedEndpoint>();
 
-  /** @param groups at least one, none empty */
+  /** @param groups at least one, none empty, the lowest tier first */
   constructor(groups: readonly EndpointGroup[]) {
     this.#groups = groups;
-    for (const { uids, weight } of groups) {
+    for (const [at, { tier, uids, weight }] of groups.entries()) {
+      if (tier !== groups[at - 1]?.tier) this.#tiers.push(at);
       this.#firsts.push(this.#firsts.at(-1)! + uids.length);
       this.#weights.push(this.#weights.at(-1)! + uids.length * weight);
     }
+    this.#tiers.push(groups.length);
     this.size = this.#firsts.at(-1)!;
+  }
+
+  /** How many tiers there are, which go by their order here; at least one. */
+  get tiers(): number {
+    return this.#tiers.length - 1;
+  }
+
+  /** The number behind the last endpoint of a tier. */
+  endOf(tier: number): number {
+    return this.#firsts[this.#tiers[tier + 1]!]!;
   }
 
   at(index: number): PlannedEndpoint {
@@ -32,11 +46,12 @@ export class EndpointSet {
     return endpoint;
   }
 
-  /** The number of an endpoint, each with the probability of its share of the weights; `draw` uniform in [0, 1). */
-  indexAt(draw: number): number {
-    const total = this.#weights[this.#weights.length - 1]!;
-    const point = draw * total;
-    const group = Math.min(lastNotAbove(this.#weights, point), this.#groups.length - 1);
+  /** The number of an endpoint of the tier, each with the probability of its share of the weights; `draw` uniform in [0, 1). */
+  indexAt(draw: number, tier = 0): number {
+    const [first, end] = [this.#tiers[tier]!, this.#tiers[tier + 1]!];
+    const below = this.#weights[first]!;
+    const point = below + draw * (this.#weights[end]! - below);
+    const group = Math.min(lastNotAbove(this.#weights, point), end - 1);
     const { weight, uids } = this.#groups[group]!;
     // Rounding may lead past the last one.
     const at = Math.min(Math.floor((point - this.#weights[group]!) / weight), uids.length - 1);
@@ -61,13 +76,14 @@ export function endpointsOf(plan: Extract<OutboundPlan, { kind: 'forward' }>): E
 }
 
 function make(group: EndpointGroup, at: number): PlannedEndpoint {
-  const { authority, port, protocol, weight, expectedIdentities, inner, hostname, destination } = group;
+  const { authority, port, protocol, tier, weight, expectedIdentities, inner, hostname, destination } = group;
   const uid = group.uids[at]!;
   const ip = group.ips[at]!;
   const own = authority?.kind === 'own' ? formatSocketAddress({ ip, port: authority.port }) : null;
   return {
     uid,
     address: { ip, port },
+    tier,
     weight,
     protocol,
     authority: own ?? (authority?.kind === 'fixed' ? authority.text : ''),

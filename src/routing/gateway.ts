@@ -75,6 +75,7 @@ export function upstreamOf(workload: Workload, port: number): UpstreamGroup {
     profile: workload,
     port,
     service: null,
+    tier: 0,
     weight: 1,
     uids: [workload.uid],
     names: [workload.name],

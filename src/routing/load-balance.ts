@@ -11,6 +11,8 @@ export interface UpstreamGroup {
   readonly port: number;
   /** The service whose endpoints they are; null when the workload itself was addressed. */
   readonly service: Service | null;
+  /** 0 for the nearest; the others take over when none nearer can be used. */
+  readonly tier: number;
   /** Of each; > 0 */
   readonly weight: number;
   /** At least one. What follows belongs to them by position. */
@@ -32,7 +34,7 @@ export interface Upstream extends Pick<UpstreamGroup, 'port' | 'service' | 'weig
  */
 export type PortRule = 'standard' | 'waypoint';
 
-/** The endpoints that upstreamsOf finds, one by one. */
+/** The nearest endpoints of those that upstreamsOf finds, one by one. */
 export function loadBalance(
   mesh: RouteState,
   source: Workload,
@@ -40,7 +42,8 @@ export function loadBalance(
   port: number,
   portRule: PortRule,
 ): Upstream[] {
-  return upstreamsOf(mesh, source, service, port, portRule).flatMap(({ uids, ...group }) =>
+  const nearest = upstreamsOf(mesh, source, service, port, portRule).filter(({ tier }) => tier === 0);
+  return nearest.flatMap(({ uids, ...group }) =>
     uids.flatMap((uid) => {
       const workload = mesh.workload(uid);
       return workload === null ? [] : [{ workload, port: group.port, service: group.service, weight: group.weight }];
@@ -51,7 +54,8 @@ export function loadBalance(
 /**
  * The endpoints of a service that may take a connection from `source` to `port`, with their weights (spec §3.4, §3.5).
  * Unlike the incumbent, endpoints that could not be used anyway (weight 0, no such port) are left out before localities
- * are compared, so that they cannot shadow a usable endpoint farther away.
+ * are compared, so that they cannot shadow a usable endpoint farther away; and with the mode Failover the farther ones
+ * are kept as further tiers, for when connections fail to all that are nearer.
  *
  * What is decided is decided once for all workloads of a profile: a service may have ten thousand endpoints.
  */
@@ -93,10 +97,10 @@ export function upstreamsOf(
     group.addresses.push(addresses);
   });
   const candidates = [...groups.values()].filter((group) => group !== null && group.uids.length > 0) as Candidates[];
-  return preferLocal(candidates, source, balancer).map(({ needsNoAddress, place, ...group }) => group);
+  return preferLocal(candidates, source, balancer);
 }
 
-interface Candidates extends UpstreamGroup {
+interface Candidates extends Omit<UpstreamGroup, 'tier'> {
   readonly uids: string[];
   readonly names: (string | null)[];
   readonly addresses: (string | readonly string[])[];
@@ -141,17 +145,21 @@ function tunnelledPort({ applicationTunnel }: WorkloadProfile, port: number): nu
   return applicationTunnel?.port ? port : null;
 }
 
-function preferLocal(candidates: Candidates[], source: Workload, balancer: LoadBalancer | null): Candidates[] {
-  if (balancer?.mode !== 'Strict' && balancer?.mode !== 'Failover') return candidates;
+function preferLocal(candidates: Candidates[], source: Workload, balancer: LoadBalancer | null): UpstreamGroup[] {
+  if (balancer?.mode !== 'Strict' && balancer?.mode !== 'Failover') return candidates.map((each) => inTier(each, 0));
   const { mode, routingPreferences } = balancer;
   if (mode === 'Strict') {
-    return candidates.filter(({ place }) =>
-      routingPreferences.every((scope) => scopeOf[scope](place) === scopeOf[scope](source)),
-    );
+    return candidates
+      .filter(({ place }) => routingPreferences.every((scope) => scopeOf[scope](place) === scopeOf[scope](source)))
+      .map((each) => inTier(each, 0));
   }
   const ranks = candidates.map(({ place }) => localityRank(place, source, routingPreferences));
-  const highest = ranks.reduce((most, rank) => Math.max(most, rank), 0);
-  return candidates.filter((_, index) => ranks[index] === highest);
+  const tiers = [...new Set(ranks)].sort((a, b) => b - a);
+  return candidates.map((each, index) => inTier(each, tiers.indexOf(ranks[index]!))).sort((a, b) => a.tier - b.tier);
+}
+
+function inTier({ needsNoAddress, place, ...group }: Candidates, tier: number): UpstreamGroup {
+  return { ...group, tier };
 }
 
 /** What localities are compared by. */

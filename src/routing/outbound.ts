@@ -159,24 +159,27 @@ function throughGateway(query: Query, upstream: UpstreamGroup, service: Service)
           })),
     ),
   );
-  return shared(outcomes, upstream.weight * uids.length);
+  return shared(outcomes, upstream.weight * uids.length).map((outcome) =>
+    'tag' in outcome ? outcome : { ...outcome, tier: upstream.tier + outcome.tier },
+  );
 }
 
-/** Divides a share among those that can be used, by their weights. */
+/** Divides a share among those of each tier that can be used, by their weights. */
 function shared(outcomes: readonly Outcome[], share: number): Outcome[] {
-  const total = outcomes.reduce(
-    (sum, outcome) => sum + ('tag' in outcome ? 0 : outcome.weight * outcome.ips.length),
-    0,
-  );
+  const totals = new Map<number, number>();
+  for (const outcome of outcomes) {
+    if ('tag' in outcome) continue;
+    totals.set(outcome.tier, (totals.get(outcome.tier) ?? 0) + outcome.weight * outcome.ips.length);
+  }
   return outcomes.map((outcome) =>
-    'tag' in outcome ? outcome : { ...outcome, weight: (share * outcome.weight) / total },
+    'tag' in outcome ? outcome : { ...outcome, weight: (share * outcome.weight) / totals.get(outcome.tier)! },
   );
 }
 
 /** How to get to the members of an upstream; those that have no address give the reason instead. */
 function toMembers(
   { names: resolver }: Query,
-  { profile, service, weight, ...members }: UpstreamGroup,
+  { profile, service, tier, weight, ...members }: UpstreamGroup,
   familyTarget: string,
   way: Pick<EndpointGroup, 'protocol' | 'port' | 'authority' | 'expectedIdentities'> & Partial<EndpointGroup>,
 ): Outcome[] {
@@ -187,6 +190,7 @@ function toMembers(
   const others: Outcome[] = [];
   const group = (of: Pick<EndpointGroup, 'uids' | 'names' | 'ips' | 'weight' | 'hostname'>): EndpointGroup => ({
     inner: null,
+    tier,
     ...way,
     destination: profileLabels(profile),
     ...of,
@@ -252,6 +256,7 @@ function innerIdentities({ profile, service }: UpstreamGroup): string[] {
 function forward({ source }: Query, service: Service | null, outcomes: readonly Outcome[]): OutboundPlan {
   const groups = outcomes.filter((outcome): outcome is EndpointGroup => !('tag' in outcome));
   if (groups.length === 0) return reject(outcomes.find((outcome) => 'tag' in outcome) as OutboundRejection);
+  groups.sort((a, b) => a.tier - b.tier);
   return {
     kind: 'forward',
     service: service && serviceLabels(service),
@@ -266,6 +271,7 @@ function passthrough({ source, target }: Query): OutboundPlan {
     protocol: 'tcp',
     port: target.port,
     authority: null,
+    tier: 0,
     weight: 1,
     expectedIdentities: [],
     inner: null,

@@ -34,7 +34,8 @@ export interface PlannedEndpoint {
   readonly uid: string;
   /** Where to open the TCP connection; the network gateway's when `inner` is set. */
   readonly address: SocketAddress;
-  /** Relative share of new connections; > 0, not necessarily whole. */
+  readonly tier: number;
+  /** Relative share of new connections in its tier; > 0, not necessarily whole. */
   readonly weight: number;
   readonly protocol: 'hbone' | 'tcp';
   /** `:authority` of the CONNECT request, of both when `inner` is set; '' for tcp */
@@ -64,7 +65,9 @@ export interface EndpointGroup {
     | { readonly kind: 'own'; readonly port: number }
     | { readonly kind: 'fixed'; readonly text: string }
     | null;
-  /** Of each endpoint; > 0 */
+  /** Endpoints are used only while none of a lower tier can be. */
+  readonly tier: number;
+  /** Of each endpoint, among those of its tier; > 0 */
   readonly weight: number;
   readonly expectedIdentities: readonly string[];
   readonly inner: InnerTunnel | null;
@@ -91,7 +94,7 @@ export type OutboundPlan =
       /** The service addressed, also behind a waypoint. */
       readonly service: ServiceLabels | null;
       readonly source: WorkloadLabels;
-      /** At least one, none empty. EndpointSet lists them and picks from them. */
+      /** At least one, none empty, the lowest tier first. EndpointSet lists them and picks from them. */
       readonly groups: readonly EndpointGroup[];
     }
   | { readonly kind: 'reject'; readonly reason: OutboundRejection };

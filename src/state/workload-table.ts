@@ -205,7 +205,7 @@ export class WorkloadTable {
   #put(row: number, profile: number, node: number, ipv4: number, flags: number): void {
     const start = row * COLUMNS;
     if (start >= this.#columns.length) {
-      const larger = new Int32Array(Math.ceil((start + COLUMNS) * 1.25));
+      const larger = new Int32Array(Math.ceil((row + 1) * 1.25) * COLUMNS);
       larger.set(this.#columns);
       this.#columns = larger;
     }

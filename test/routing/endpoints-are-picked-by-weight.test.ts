@@ -10,6 +10,7 @@ function group(weight: number, ...uids: string[]): EndpointGroup {
     protocol: 'tcp',
     port: 80,
     authority: null,
+    tier: 0,
     weight,
     expectedIdentities: [],
     inner: null,

@@ -14,6 +14,7 @@ function endpoints(count: number, weight = 1, first = 0): EndpointGroup {
     protocol: 'tcp',
     port: 80,
     authority: null,
+    tier: 0,
     weight,
     expectedIdentities: [],
     inner: null,

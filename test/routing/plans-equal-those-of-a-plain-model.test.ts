@@ -117,7 +117,7 @@ test('the plan for a random mesh is that of the model', () => {
         plan.kind === 'reject'
           ? [plan.reason.tag]
           : [...new EndpointSet(plan.groups)].map(
-              ({ uid, protocol, address, authority, expectedIdentities, inner, weight }) =>
+              ({ uid, protocol, address, authority, expectedIdentities, inner, tier, weight }) =>
                 line(
                   uid,
                   protocol,
@@ -125,6 +125,7 @@ test('the plan for a random mesh is that of the model', () => {
                   authority,
                   expectedIdentities,
                   inner?.expectedIdentities ?? [],
+                  tier,
                   weight,
                 ),
             );
@@ -144,16 +145,22 @@ function line(
   authority: string,
   ids: readonly string[],
   inner: readonly string[],
+  tier: number,
   weight: number,
 ) {
-  return [uid, protocol, to, authority, ids.join(), inner.join(), weight.toFixed(6)].join(' ');
+  return [uid, protocol, to, authority, ids.join(), inner.join(), tier, weight.toFixed(6)].join(' ');
 }
 
 interface Hop {
   readonly update: WorkloadUpdate;
   readonly port: number;
   readonly service: ServiceDefinition | null;
+  readonly tier: number;
   readonly weight: number;
+}
+
+function weightOf(hops: readonly Hop[], tier: number): number {
+  return hops.filter((hop) => hop.tier === tier).reduce((sum, { weight }) => sum + weight, 0);
 }
 
 /** A line for each endpoint, or the tags of refusals. */
@@ -183,7 +190,7 @@ function model({ workloads, services }: World, target: SocketAddress, peerIp: st
       const mapped = named[`${of.namespace}/${of.hostname}`]?.[port];
       const tunnelled = isWaypoint && each.applicationTunnel?.port ? port : 0;
       const targetPort = mapped || of.ports[port] || tunnelled;
-      return targetPort ? [{ update, port: targetPort, service: of, weight: each.capacity }] : [];
+      return targetPort ? [{ update, port: targetPort, service: of, tier: 0, weight: each.capacity }] : [];
     });
     const { mode, routingPreferences } = of.loadBalancer!;
     const shares = ({ update: { workload: each } }: Hop) =>
@@ -204,8 +211,8 @@ function model({ workloads, services }: World, target: SocketAddress, peerIp: st
       const stop = shared.indexOf(false);
       return stop < 0 ? shared.length : stop;
     };
-    const most = Math.max(...hops.map(rank));
-    return hops.filter((hop) => rank(hop) === most);
+    const better = (hop: Hop) => new Set(hops.map(rank).filter((each) => each > rank(hop))).size;
+    return hops.map((hop) => ({ ...hop, tier: better(hop) }));
   }
 
   /** §3.3 */
@@ -218,7 +225,7 @@ function model({ workloads, services }: World, target: SocketAddress, peerIp: st
           );
     if (of !== undefined) return balance(of, port, isWaypoint);
     const owner = destination.kind === 'address' ? ownerOf(destination.ip) : undefined;
-    return owner === undefined ? [] : [{ update: owner, port, service: null, weight: 1 }];
+    return owner === undefined ? [] : [{ update: owner, port, service: null, tier: 0, weight: 1 }];
   }
 
   function isClient({ destination }: GatewayAddress): boolean {
@@ -246,7 +253,6 @@ function model({ workloads, services }: World, target: SocketAddress, peerIp: st
     const inner = names.length === 0 ? [idOf(far.name)] : [...names].sort();
     const usable = through.filter(({ update }) => update.workload.workloadIps.length > 0);
     if (usable.length === 0) return ['no-valid-destination'];
-    const total = usable.reduce((sum, { weight }) => sum + weight, 0);
     return usable.map((each) =>
       line(
         far.uid,
@@ -255,7 +261,8 @@ function model({ workloads, services }: World, target: SocketAddress, peerIp: st
         `${addressed.hostname}:${target.port}`,
         identities(each),
         inner,
-        (share * each.weight) / total,
+        hop.tier + each.tier,
+        (share * each.weight) / weightOf(usable, each.tier),
       ),
     );
   }
@@ -269,13 +276,12 @@ function model({ workloads, services }: World, target: SocketAddress, peerIp: st
         return addressed === null ? ['no-service-for-target'] : beyond(hop, addressed, weight);
       if (each.workloadIps.length === 0) return ['no-valid-destination'];
       const to = `${each.workloadIps[0]}:${hop.port}`;
-      return [line(each.uid, 'hbone', to, formatSocketAddress(target), identities(hop), [], weight)];
+      return [line(each.uid, 'hbone', to, formatSocketAddress(target), identities(hop), [], hop.tier, weight)];
     };
     // What cannot be used leaves its share to the others.
     const usable = hops.filter((hop) => lines(hop, 1).some((each) => !isRefusal(each)));
     if (usable.length === 0) return lines(hops[0]!, 1);
-    const total = usable.reduce((sum, { weight }) => sum + weight, 0);
-    return usable.flatMap((hop) => lines(hop, (share * hop.weight) / total));
+    return usable.flatMap((hop) => lines(hop, (share * hop.weight) / weightOf(usable, hop.tier)));
   }
 
   /** §3.2 */
@@ -299,9 +305,9 @@ function model({ workloads, services }: World, target: SocketAddress, peerIp: st
     let hops: Hop[] =
       of === undefined || of.loadBalancer?.mode === 'Passthrough' ? [] : balance(of, target.port, false);
     const isPassthrough = of?.loadBalancer?.mode === 'Passthrough' || (of === undefined && owner === undefined);
-    if (isPassthrough) return [line('', 'tcp', formatSocketAddress(target), '', [], [], 1)];
+    if (isPassthrough) return [line('', 'tcp', formatSocketAddress(target), '', [], [], 0, 1)];
     if (hops.length === 0 && owner !== undefined)
-      hops = [{ update: owner, port: target.port, service: null, weight: 1 }];
+      hops = [{ update: owner, port: target.port, service: null, tier: 0, weight: 1 }];
     if (hops.length === 0) return ['no-healthy-upstream'];
     outcomes = hops.flatMap((hop): string[] => {
       const { workload: each } = hop.update;
@@ -313,8 +319,8 @@ function model({ workloads, services }: World, target: SocketAddress, peerIp: st
       if (each.workloadIps.length === 0) return ['no-valid-destination'];
       const ip = each.workloadIps[0]!;
       return each.protocol === 'HBONE'
-        ? [line(each.uid, 'hbone', `${ip}:15008`, `${ip}:${hop.port}`, identities(hop), [], hop.weight)]
-        : [line(each.uid, 'tcp', `${ip}:${hop.port}`, '', [], [], hop.weight)];
+        ? [line(each.uid, 'hbone', `${ip}:15008`, `${ip}:${hop.port}`, identities(hop), [], hop.tier, hop.weight)]
+        : [line(each.uid, 'tcp', `${ip}:${hop.port}`, '', [], [], hop.tier, hop.weight)];
     });
   }
   const usable = outcomes.filter((outcome) => !isRefusal(outcome));

@@ -249,6 +249,7 @@ export function tunnelTo(ports: Ports, app: number): OutboundPlan {
         protocol: 'hbone',
         port: ports.hbone,
         authority: { kind: 'own', port: app },
+        tier: 0,
         weight: 1,
         expectedIdentities: [IDENTITY],
         inner: null,
