@@ -16,6 +16,8 @@ export class PolicyRegistry {
   readonly #sources: Sources;
   readonly #authorization = new Map<string, AuthorizationPolicy>();
   readonly #selectors = new SelectorIndex();
+  /** Those of the root namespace once more, for workloads of the others. */
+  readonly #rootSelectors = new SelectorIndex();
   readonly #peers: PeerAuthentications;
   /** By the name of the policy that it becomes. */
   readonly #converted = new Map<string, PeerAuthentication>();
@@ -34,9 +36,12 @@ export class PolicyRegistry {
     this.#agenda.policies.add(key);
     const [selected, selects] = [this.#listedBy(before), this.#listedBy(policy)];
     if (JSON.stringify(selected) === JSON.stringify(selects)) return;
-    if (selects === null) this.#selectors.delete(key);
-    else this.#selectors.set(key, policy!.namespace, selects);
     const { namespace } = (policy ?? before)!;
+    const isRoot = namespace === this.#settings.rootNamespace;
+    for (const index of isRoot ? [this.#selectors, this.#rootSelectors] : [this.#selectors]) {
+      if (selects === null) index.delete(key);
+      else index.set(key, namespace, selects);
+    }
     for (const selector of [selected, selects]) if (selector !== null) this.#touch(namespace, selector);
   }
 
@@ -64,11 +69,10 @@ export class PolicyRegistry {
   /** Names of the policies that a workload lists, in their order. */
   keysOf(namespace: string, labels: Labels): readonly string[] {
     const { rootNamespace } = this.#settings;
-    const selecting = this.#selectors.matching(namespace, labels);
-    if (namespace !== rootNamespace) selecting.push(...this.#selectors.matching(rootNamespace, labels));
-    selecting.sort();
-    selecting.push(...this.#peers.keysOf(namespace, labels));
-    return selecting;
+    const own = this.#selectors.matching(namespace, labels);
+    const ofRoot = namespace === rootNamespace ? [] : this.#rootSelectors.matching(rootNamespace, labels);
+    const peers = this.#peers.keysOf(namespace, labels);
+    return own.length + ofRoot.length === 0 ? peers : [...[...own, ...ofRoot].sort(), ...peers];
   }
 
   authorization(key: string): { readonly policy: AuthorizationPolicy; readonly converted: ConvertedPolicy } | null {
