@@ -7,11 +7,20 @@ export interface Agenda {
   readonly services: Set<string>;
   /** Names of policies. */
   readonly policies: Set<string>;
+  /** All sources and services, beside those that are named. */
+  everything: boolean;
   networkGateways: boolean;
   /** Addresses for hosts of ServiceEntries. */
   allocation: boolean;
 }
 
 export function createAgenda(): Agenda {
-  return { sources: new Set(), services: new Set(), policies: new Set(), networkGateways: false, allocation: false };
+  return {
+    sources: new Set(),
+    services: new Set(),
+    policies: new Set(),
+    everything: false,
+    networkGateways: false,
+    allocation: false,
+  };
 }

@@ -24,11 +24,15 @@ export interface Derivation {
   work(): Generator<void, void>;
 }
 
+/** Something could not be worked out, which is a defect of culvert's; its resource stays as it is. */
+export type OnFailure = (name: string, error: unknown) => void;
+
 export function createDerivation(
   objects: MeshObjects,
   settings: MeshSettings,
   table: ResourceTable,
   statuses: StatusBook,
+  onFailure: OnFailure,
 ): Derivation {
   const { agenda, gateways } = objects;
   const derivation = createWorkloadDerivation(objects, settings);
@@ -40,15 +44,19 @@ export function createDerivation(
   /** New policies come before the workloads that list them: an agent ignores one that it does not know. */
   function setPolicies(): void {
     for (const name of agenda.policies) {
-      const message = objects.policies.message(name);
-      if (message === null) leaving.add(name);
-      else {
-        leaving.delete(name);
-        table.setPolicy(name, encodeAuthorization(message));
-      }
-      reportPolicy(name);
+      agenda.policies.delete(name);
+      contained(name, () => setPolicy(name));
     }
-    agenda.policies.clear();
+  }
+
+  function setPolicy(name: string): void {
+    const message = objects.policies.message(name);
+    if (message === null) leaving.add(name);
+    else {
+      leaving.delete(name);
+      table.setPolicy(name, encodeAuthorization(message));
+    }
+    reportPolicy(name);
   }
 
   /** Once no workload lists them any more. */
@@ -113,7 +121,7 @@ export function createDerivation(
 
   function setGateways(): void {
     agenda.networkGateways = false;
-    if (derivation.setGateways(gateways.networkGateways())) objects.touchAllSources();
+    if (derivation.setGateways(gateways.networkGateways())) agenda.everything = true;
     const messages = new Map(derivation.gateways().map((message) => [message.uid, message]));
     gatewayNames = setWorkloads([...messages.values()], gatewayNames);
   }
@@ -141,23 +149,52 @@ export function createDerivation(
           agenda.allocation = false;
           statuses.setAddresses(allocator.decide(objects.serviceEntries()));
         }
-        for (const key of agenda.services) {
-          agenda.services.delete(key);
-          setService(key);
-          yield;
+        yield* setServices(agenda.services);
+        yield* setSources(agenda.sources);
+        if (agenda.everything) {
+          agenda.everything = false;
+          yield* setServices(objects.services.keys());
+          yield* setSources(objects.sources.all());
         }
-        for (const source of agenda.sources) {
-          agenda.sources.delete(source);
-          setSource(source);
-          yield;
-          // Their policies have to be there first.
-          setPolicies();
-        }
-        if (agenda.sources.size + agenda.services.size + agenda.policies.size === 0 && !agenda.networkGateways) break;
+        if (isDone()) break;
       }
       removePolicies();
     },
   };
+
+  function* setServices(keys: Iterable<string>): Generator<void, void> {
+    for (const key of keys) {
+      agenda.services.delete(key);
+      contained(key, () => setService(key));
+      yield;
+    }
+  }
+
+  /** One object that cannot be worked out is not to keep all others from it: what is there of it stays. */
+  function contained(name: string, act: () => void): void {
+    try {
+      act();
+    } catch (error) {
+      onFailure(name, error);
+    }
+  }
+
+  function* setSources(sources: Iterable<Source>): Generator<void, void> {
+    for (const source of sources) {
+      agenda.sources.delete(source);
+      contained(source.object === null ? source.kind : `${source.kind} ${keyOf(source.object)}`, () =>
+        setSource(source),
+      );
+      yield;
+      // Their policies have to be there first.
+      setPolicies();
+    }
+  }
+
+  function isDone(): boolean {
+    const { sources, services, policies, everything, networkGateways, allocation } = agenda;
+    return sources.size + services.size + policies.size === 0 && !everything && !networkGateways && !allocation;
+  }
 }
 
 type Reported = Pick<ServiceEntry, 'namespace' | 'name' | 'generation' | 'reported'>;

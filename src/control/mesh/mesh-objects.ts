@@ -222,12 +222,7 @@ export class MeshObjects {
     this.#network = network;
     this.gateways.setNetwork(network);
     this.agenda.networkGateways = true;
-    this.touchAllSources();
-    for (const key of this.services.keys()) this.agenda.services.add(key);
-  }
-
-  touchAllSources(): void {
-    this.#touch(this.sources.all());
+    this.agenda.everything = true;
   }
 
   #setNode(name: string, node: Node | null): void {

@@ -2,11 +2,12 @@
  * Kubernetes objects → mesh state. Objects and what they select are filed as they come; the resources that depend on what has
  * changed are worked out afterwards, in slices, so that many changes of one turn are one piece of work.
  */
+import { messageOf } from '../../errors.ts';
 import { runInSlices } from '../../slices.ts';
 import type { Kind, ObjectChange } from '../kinds.ts';
 import { MESH_KINDS } from '../objects/kinds.ts';
 import type { MeshResources } from '../resources.ts';
-import { createDerivation } from './derivation.ts';
+import { createDerivation, type OnFailure } from './derivation.ts';
 import { MeshObjects } from './mesh-objects.ts';
 import { createResourceTable } from './resource-table.ts';
 import type { MeshSettings } from './settings.ts';
@@ -23,11 +24,12 @@ export interface Mesh {
   settled(): Promise<void>;
 }
 
-export function createMesh(settings: MeshSettings): Mesh {
+/** @throws Error when a pool of addresses is no CIDR block */
+export function createMesh(settings: MeshSettings, onFailure: OnFailure = warn): Mesh {
   const table = createResourceTable();
   const statuses = createStatusBook();
   const objects = new MeshObjects(settings);
-  const derivation = createDerivation(objects, settings, table, statuses);
+  const derivation = createDerivation(objects, settings, table, statuses, onFailure);
   let state: 'settled' | 'scheduled' | 'working' = 'settled';
   let waiting: (() => void)[] = [];
 
@@ -58,4 +60,8 @@ export function createMesh(settings: MeshSettings): Mesh {
     },
     settled: () => (state === 'settled' ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve))),
   };
+}
+
+function warn(name: string, error: unknown): void {
+  process.emitWarning(`${name} keeps its resources as they are: ${messageOf(error)}`);
 }

@@ -27,7 +27,9 @@ export interface MeshUnderTest {
 }
 
 export function meshUnderTest(settings: Partial<MeshSettings> = {}): MeshUnderTest {
-  const mesh = createMesh({ ...DEFAULT_MESH_SETTINGS, ...settings });
+  const mesh = createMesh({ ...DEFAULT_MESH_SETTINGS, ...settings }, (name, error) => {
+    throw new Error(`${name} could not be worked out`, { cause: error });
+  });
   const good = new Map<string, unknown>();
   const rejected: RejectedObject[] = [];
   const told = { addresses: new Set<string>(), policies: new Set<string>() };
