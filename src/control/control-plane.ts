@@ -5,6 +5,7 @@ import { serveAdmin } from '../admin/admin-server.ts';
 import { serveMetrics } from '../admin/metrics-server.ts';
 import { createReadiness, serveReadiness } from '../admin/readiness.ts';
 import type { Environment } from '../config/config.ts';
+import { messageOf } from '../errors.ts';
 import { createKubeApi, type KubeApi } from '../kube/api.ts';
 import { createLineWriter } from '../log/line-writer.ts';
 import { createLogger, type Logger } from '../log/logger.ts';
@@ -76,7 +77,12 @@ async function start(config: ControlConfig, log: Logger, end: (() => Promise<voi
   });
   end.push(() => metrics.close());
 
-  const mesh = createMesh(meshSettings(config));
+  const mesh = createMesh(meshSettings(config), (name, error) =>
+    log.error('control', 'an object cannot be worked out, its resources stay as they are', {
+      object: name,
+      error: messageOf(error),
+    }),
+  );
   const pods = createPodDirectory();
   const rejections = createRejections();
   const listener: ObjectListener = {
