@@ -1,13 +1,14 @@
 /**
  * The benchmarks: stock load generators, ratios within one run, one table.
  *
- *     npm run bench -- [relay] [tunnels] [pods] [fairness] [memory] [policy] [identity] [xds] [mesh] [scale] [control-mesh] [--quick] [--workers=N]
+ *     npm run bench -- [relay] [tunnels] [pods] [fairness] [memory] [policy] [identity] [xds] [mesh] [scale] [control-mesh] [control-ca] [--quick] [--workers=N]
  */
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { controlCa } from './control-ca.ts';
 import { controlMesh } from './control-mesh.ts';
 import { fairness } from './fairness.ts';
 import type { Bench } from './harness/bench.ts';
@@ -34,6 +35,7 @@ const benches: Readonly<Record<string, Bench>> = {
   mesh,
   scale,
   'control-mesh': controlMesh,
+  'control-ca': controlCa,
 };
 
 /** What a node of two processors gets by default (spec §15.1). */
