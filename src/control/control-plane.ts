@@ -117,6 +117,7 @@ async function start(config: ControlConfig, log: Logger, end: (() => Promise<voi
       maxTtlMs: config.maxCertificateTtl,
       rootLifeMs: config.rootTtl,
       rootGraceShare: config.rootGracePercent / 100,
+      rootOverlapMs: config.rootOverlap,
       servingNames: servingNames(config.podNamespace, config.serviceName, config.furtherNames),
       tokensFile: config.tokensFile,
     },

@@ -157,6 +157,15 @@ export const controlSettings = {
     meaning: 'Share of its life that a root has left when its replacement begins.',
     why: 'Leaves time for the overlap, and for people to notice.',
   },
+  rootOverlap: {
+    env: 'CULVERT_CONTROL_ROOT_OVERLAP',
+    type: duration('10s', '3650d'),
+    default: null,
+    otherwise: '`MAX_WORKLOAD_CERT_TTL` and 10 minutes',
+    meaning:
+      'How long a new root is trusted before it signs, and the old one afterwards. Certificates are valid for at most half of it.',
+    why: 'A shorter one replaces a root sooner. Certificates that were issued before it was shortened may outlive the old root.',
+  },
   statusEnabled: {
     env: 'AMBIENT_ENABLE_STATUS',
     type: goBoolean,
