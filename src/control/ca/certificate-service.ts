@@ -6,6 +6,7 @@ import type { Registry } from '../../metrics/registry.ts';
 import type { Authenticate, Caller } from '../authentication.ts';
 import { CallRefused } from '../call-refused.ts';
 import type { Call, GrpcService } from '../grpc/service.ts';
+import { createLineQuota } from '../line-quota.ts';
 import type { CertificateAuthority, IssuedLeaf } from './certificate-authority.ts';
 import { readSigningRequest, type SigningRequest } from './csr.ts';
 import { CA } from './metrics.ts';
@@ -42,6 +43,8 @@ export function createCertificateService(options: CertificateServiceOptions): Gr
     refused: metrics.counter(CA.refused),
   };
 
+  const quota = createLineQuota(MAX_LINES_PER_SECOND);
+
   /** The serialized answer. @throws CallRefused */
   async function answer(message: Uint8Array, call: Call): Promise<Buffer> {
     counters.requests.add(1);
@@ -71,11 +74,14 @@ export function createCertificateService(options: CertificateServiceOptions): Gr
     const isUnknown = caller === null && error.code === 'UNAUTHENTICATED';
     if (isUnknown) counters.unauthenticated.add(1);
     counters.refused.add(1, isUnknown ? 'authentication' : REASONS[error.code]);
+    const omitted = quota.take();
+    if (omitted === null) return error;
     log.warn('control::ca', 'refused a certificate', {
       peer,
       ...(caller === null ? {} : { caller: accountOf(caller) }),
       ...(identity === '' ? {} : { identity: identity.slice(0, 300) }),
       reason: error.reason,
+      ...(omitted === 0 ? {} : { refusals_not_logged: omitted }),
     });
     return error;
   }
@@ -134,6 +140,8 @@ export function createCertificateService(options: CertificateServiceOptions): Gr
 
 /** A request for an RSA key of 8192 bits has 4 KiB. */
 const MAX_REQUEST_BYTES = 64 * 1024;
+
+const MAX_LINES_PER_SECOND = 20;
 
 const REASONS = {
   UNAUTHENTICATED: 'impersonation',

@@ -95,6 +95,19 @@ test('who has no token that is known gets nothing, and is told nothing', async (
   assert.doesNotMatch(ca.lines.join('\n'), /guess/);
 });
 
+test('strangers do not fill the log', async (t) => {
+  const ca = await caUnderTest(t);
+  const requests = Array.from({ length: 200 }, () => assert.rejects(ca.request({ csr: '' }, 'guess'), STRANGER));
+  await Promise.all(requests);
+  await delay(1100);
+  await assert.rejects(ca.request({ csr: '' }, 'guess'), STRANGER);
+  const lines = ca.lines.filter((line) => line.includes('refused a certificate'));
+  assert.ok(lines.length < 150, `${lines.length} lines`);
+  const omitted = lines.map((line) => Number(/refusals_not_logged=(\d+)/.exec(line)?.[1] ?? 0));
+  assert.equal(lines.length + omitted.reduce((sum, count) => sum + count, 0), 201);
+  assert.equal(ca.count('culvert_ca_refused_requests', 'authentication'), 201);
+});
+
 test('tokens that are taken out of the file, or added, count at once', async (t) => {
   const ca = await caUnderTest(t);
   const csr = makeCsr(scratchFolder(t));
