@@ -1,13 +1,14 @@
 /**
  * The benchmarks: stock load generators, ratios within one run, one table.
  *
- *     npm run bench -- [relay] [tunnels] [pods] [fairness] [memory] [policy] [identity] [xds] [mesh] [scale] [control-mesh] [control-ca] [--quick] [--workers=N]
+ *     npm run bench -- [relay] [tunnels] [pods] [fairness] [memory] [policy] [identity] [xds] [mesh] [scale] [control] [control-mesh] [control-ca] [--quick] [--workers=N]
  */
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { control } from './control.ts';
 import { controlCa } from './control-ca.ts';
 import { controlMesh } from './control-mesh.ts';
 import { fairness } from './fairness.ts';
@@ -34,6 +35,7 @@ const benches: Readonly<Record<string, Bench>> = {
   xds,
   mesh,
   scale,
+  control,
   'control-mesh': controlMesh,
   'control-ca': controlCa,
 };

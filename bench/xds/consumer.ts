@@ -25,6 +25,7 @@ const ticks = setInterval(() => {
   last = now;
 }, 1);
 const before = process.memoryUsage.rss();
+const connectedAt = performance.now();
 const cpuBefore = process.cpuUsage();
 const client: XdsClient = startXdsClient({
   server: {
@@ -52,6 +53,7 @@ const watch = setInterval(() => {
   peak = Math.max(peak, process.memoryUsage.rss());
 }, 50);
 await client.synced;
+const syncedMs = performance.now() - connectedAt;
 clearInterval(ticks);
 clearInterval(watch);
 const cpu = process.cpuUsage(cpuBefore);
@@ -61,6 +63,7 @@ const worst = (values: readonly number[]) => Math.max(...values);
 process.stdout.write(
   `${JSON.stringify({
     resources,
+    syncedMs,
     worstStallMs: worst(passed),
     worstTurnMs: worst(worked),
     longTurns: worked.filter((ms) => ms > 10).length,

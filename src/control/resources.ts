@@ -37,4 +37,9 @@ export interface MeshResources {
   workloadsOn(node: string): Iterable<Resource>;
   /** Called after each batch of changes, with no more than what has really changed. */
   onChange(listener: (change: ResourceChange) => void): void;
+  /**
+   * Tells the listeners what has changed so far, if anything has, though the batch is not over: before resources are looked
+   * up that are sent in the order of their changes.
+   */
+  announce(): void;
 }

@@ -77,6 +77,8 @@ export class AdsClient {
   /** Sends what can be sent now. */
   advance(): void {
     if (this.#isOver) return;
+    // What is looked up now must not be newer than what the log says.
+    this.#context.resources.announce();
     let policies: Watch | null = null;
     const addresses: Watch[] = [];
     for (const watch of this.#watches.values()) {

@@ -18,8 +18,6 @@ export interface ResourceTable extends MeshResources {
   setPolicy(name: string, body: Uint8Array): void;
   removeAddress(name: string): void;
   removePolicy(name: string): void;
-  /** Tells the listeners what has changed since the last time, if anything has. */
-  announce(): void;
 }
 
 interface Entry extends Resource, Found {}

@@ -46,6 +46,7 @@ export function createTestMesh(initial: Changes = {}): TestMesh {
     workloadsOf: (service) => (addresses.get(service)?.isService ? workloadsOf(service) : null),
     workloadsOn: (node) => [...addresses.values()].filter((each) => each.node === node),
     onChange: (listener) => void listeners.push(listener),
+    announce() {},
     change(changes) {
       for (const [name, content] of Object.entries(changes.addresses ?? {})) {
         if (content === null) addresses.delete(name);
