@@ -45,7 +45,7 @@ test('policies are all sent, and those that are gone removed', async (t) => {
 });
 
 test('with both types, policies come first and those that are gone go last, whatever is asked for first', async (t) => {
-  const control = await startControlPlane(t, { changes });
+  const control = await startControlPlane(t, { changes, limits: { policiesExpectedMs: 20_000 } });
   const peer = openPeer(t, control);
   peer.ask({ typeUrl: ADDRESS, versions: { [uid('a')]: 'stale' } });
   peer.ask({ typeUrl: AUTHORIZATION, versions: { 'demo/gone': '' } });

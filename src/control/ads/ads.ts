@@ -37,6 +37,8 @@ export interface AdsLimits {
   /** How long a new stream waits for its turn before it is refused. */
   readonly patienceMs: number;
   readonly maxClients: number;
+  /** How long the addresses for a new client wait for it to ask for policies as well. */
+  readonly policiesExpectedMs: number;
   /** A stream that has not taken what waits for it for so long is cut off. */
   readonly stalledMs: number;
   /** A client that has not said anything to a response for so long is asked to come again. */
@@ -92,6 +94,7 @@ export function createAds(options: AdsOptions): Ads {
     composer,
     changes,
     released: () => released,
+    policiesExpectedMs: limits.policiesExpectedMs,
     metrics,
     log,
     joined(client) {
@@ -217,6 +220,7 @@ function defaultLimits(): AdsLimits {
     streamsPerSecond: Math.min(100, 15 + 5 * availableParallelism()),
     patienceMs: 30_000,
     maxClients: 10_000,
+    policiesExpectedMs: 250,
     stalledMs: 30_000,
     unansweredMs: 300_000,
   };

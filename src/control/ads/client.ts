@@ -23,6 +23,7 @@ export interface ClientContext {
   readonly changes: ChangeLog;
   /** Changes before this place of the log may be sent by now. */
   released(): number;
+  readonly policiesExpectedMs: number;
   readonly metrics: AdsMetrics;
   readonly log: Logger;
   /** The client has said who it is. */
@@ -169,7 +170,7 @@ export class AdsClient {
     const watch = this.#watches.get(type.url);
     if (watch === undefined) {
       this.#watches.set(type.url, new Watch(type, request, changes.head));
-      if (type.kind === 'addresses' && request.initialVersions.size > 0) this.#expectPolicies();
+      if (type.kind === 'addresses') this.#expectPolicies();
     } else {
       const reaction = watch.receive(request);
       if (reaction.kind === 'acknowledged' && reaction.delivery.changedAt !== null) {
@@ -186,10 +187,12 @@ export class AdsClient {
     this.advance();
   }
 
-  /** A client that comes again asks for policies in the next moment; what it lost meanwhile is told in the right order. */
+  /** A node proxy asks for policies in the next moment, and the order of its requests must not be that of the responses. */
   #expectPolicies(): void {
-    this.#policiesExpectedUntil = performance.now() + POLICIES_EXPECTED_MS;
-    this.#expecting ??= setTimeout(() => this.advance(), POLICIES_EXPECTED_MS + 1);
+    if (this.#expecting !== null) return;
+    const { policiesExpectedMs } = this.#context;
+    this.#policiesExpectedUntil = performance.now() + policiesExpectedMs;
+    this.#expecting = setTimeout(() => this.advance(), policiesExpectedMs + 1);
   }
 
   #advancePolicies(watch: Watch, addresses: readonly Watch[]): void {
@@ -309,5 +312,4 @@ export class AdsClient {
   }
 }
 
-const POLICIES_EXPECTED_MS = 250;
 const MAX_LOGGED = 200;

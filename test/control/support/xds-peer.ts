@@ -61,7 +61,7 @@ export async function startControlPlane(t: TestContext, options: ControlPlaneOpt
     resources: mesh,
     authenticate,
     isSynced: () => state.synced,
-    limits: { debounceMs: 10, streamsPerSecond: 1000, ...limits },
+    limits: { debounceMs: 10, streamsPerSecond: 1000, policiesExpectedMs: 30, ...limits },
     registry,
     log: createLogger({ format: 'plain', level: 'debug', write: (line) => void lines.push(line) }),
   });

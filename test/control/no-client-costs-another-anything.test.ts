@@ -1,0 +1,216 @@
+/** Clients that are slow, dead, silent, loud or broken, beside one that is well. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect } from 'node:http2';
+import { type AddressInfo, connect as connectTcp, createServer, type Socket } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import { status } from '@grpc/grpc-js';
+import { framePrefix } from '../../src/control/grpc/service.ts';
+import { eventually } from '../cni/support/eventually.ts';
+import { encode } from '../support/xds-schema.ts';
+import { policy, uid, workload } from '../xds/support/client-under-test.ts';
+import { createTestMesh, type TestMesh } from './support/mesh-resources.ts';
+import {
+  ADDRESS,
+  AUTHORIZATION,
+  NODE,
+  openPeer,
+  PATH,
+  type Peer,
+  startControlPlane,
+  type TestControlPlane,
+} from './support/xds-peer.ts';
+
+/** Some 40 MB of workloads, made once. */
+let large: TestMesh | null = null;
+function largeMesh(): TestMesh {
+  const padding = 'x'.repeat(10_000);
+  large ??= createTestMesh({
+    addresses: Object.fromEntries(
+      Array.from({ length: 4000 }, (_, index) => [
+        uid(`pod-${index}`),
+        workload(`pod-${index}`, { canonicalRevision: padding }),
+      ]),
+    ),
+  });
+  return large;
+}
+
+/** A peer that is well: a change reaches it. */
+async function isServed(control: TestControlPlane, peer: Peer, round: number): Promise<void> {
+  control.mesh.change({ policies: { 'demo/round': policy('round', { dryRun: round % 2 === 1 }) } });
+  const { names } = await peer.take();
+  assert.deepEqual(names, ['demo/round']);
+}
+
+async function wellPeer(t: TestContext, control: TestControlPlane): Promise<Peer> {
+  const peer = openPeer(t, control);
+  peer.ask({ typeUrl: AUTHORIZATION });
+  await peer.take();
+  return peer;
+}
+
+/** A stream whose client decides by itself when it reads. */
+async function rawStream(t: TestContext, { port, rootPem }: Pick<TestControlPlane, 'port' | 'rootPem'>) {
+  const session = connect(`https://localhost:${port}`, { ca: rootPem });
+  session.on('error', () => {});
+  t.after(() => session.destroy());
+  const stream = session.request({
+    ':method': 'POST',
+    ':path': PATH,
+    'content-type': 'application/grpc',
+    te: 'trailers',
+    authorization: 'Bearer mesh/agent',
+  });
+  stream.on('error', () => {});
+  const send = (request: object) => {
+    const bytes = encode('DeltaDiscoveryRequest', { node: NODE, ...request });
+    stream.write(Buffer.concat([framePrefix(bytes.length), bytes]));
+  };
+  return { session, stream, send };
+}
+
+test('clients that read nothing hold next to no memory, and are cut off', async (t) => {
+  const control = await startControlPlane(t, { mesh: largeMesh(), limits: { stalledMs: 4000 } });
+  const well = await wellPeer(t, control);
+  // The first snapshot is encoded once for all.
+  const first = await rawStream(t, control);
+  first.send({ typeUrl: ADDRESS });
+  await control.clients(2);
+  const before = process.memoryUsage();
+  const slow = await Promise.all(Array.from({ length: 20 }, () => rawStream(t, control)));
+  for (const { send } of slow) send({ typeUrl: ADDRESS });
+  await control.clients(22);
+  for (let round = 0; round < 5; round++) await isServed(control, well, round);
+  const { arrayBuffers, external } = process.memoryUsage();
+  const grown = (arrayBuffers + external - before.arrayBuffers - before.external) / 20;
+  assert.ok(grown < 4_000_000, `${grown} bytes for each`);
+  await control.clients(1);
+  assert.match(control.lines.join(''), /a node proxy takes nothing, it is cut off/);
+  assert.match(control.metrics(), /pilot_xds_write_timeout 21/);
+  await isServed(control, well, 5);
+});
+
+test('a client that reads slowly gets everything', async (t) => {
+  const control = await startControlPlane(t, { mesh: largeMesh() });
+  const { stream, send } = await rawStream(t, control);
+  send({ typeUrl: ADDRESS });
+  let [taken, expected] = [0, Number.POSITIVE_INFINITY];
+  for await (const bytes of stream as AsyncIterable<Buffer>) {
+    if (taken === 0) expected = bytes.readUInt32BE(1) + 5;
+    taken += bytes.length;
+    if (taken < 2_000_000) await new Promise((resolve) => setTimeout(resolve, 5));
+    if (taken >= expected) break;
+  }
+  assert.equal(taken, expected);
+  assert.ok(expected > 40_000_000);
+});
+
+test('a connection whose other end has vanished is given up', async (t) => {
+  const control = await startControlPlane(t, { connections: { pingIntervalMs: 200, pingTimeoutMs: 300 } });
+  const well = await wellPeer(t, control);
+  const relays: Socket[] = [];
+  const relay = createServer((near) => {
+    const far = connectTcp(control.port, '127.0.0.1');
+    for (const socket of [near, far]) {
+      socket.on('error', () => {});
+      t.after(() => socket.destroy());
+    }
+    relays.push(near, far);
+    near.pipe(far).pipe(near);
+  });
+  t.after(() => relay.close());
+  await once(relay.listen(0, '127.0.0.1'), 'listening');
+  const { send } = await rawStream(t, { ...control, port: (relay.address() as AddressInfo).port });
+  send({ typeUrl: ADDRESS });
+  await control.clients(2);
+  // From now on nothing gets through, and nobody says so.
+  for (const socket of relays) socket.unpipe().pause();
+  await control.clients(1);
+  await isServed(control, well, 0);
+});
+
+test('who never answers is asked to come again', async (t) => {
+  const control = await startControlPlane(t, { limits: { unansweredMs: 500 } });
+  const peer = openPeer(t, control);
+  peer.ask({ typeUrl: ADDRESS });
+  await peer.hold();
+  const { code } = await peer.ended;
+  assert.equal(code, status.UNAVAILABLE);
+  await control.clients(0);
+});
+
+/** What ends a stream, and with what. */
+const broken: readonly [string, Buffer, number][] = [
+  ['no protobuf', Buffer.from('ffffffffff', 'hex'), status.INVALID_ARGUMENT],
+  ['a field that is cut off', Buffer.from([0x0a, 0x50, 0x01]), status.INVALID_ARGUMENT],
+  ['a name that is not UTF-8', Buffer.from([0x1a, 0x01, 0xff]), status.INVALID_ARGUMENT],
+  ['a message of nothing', Buffer.alloc(0), status.INVALID_ARGUMENT],
+];
+
+for (const [what, bytes, code] of broken) {
+  test(`${what} ends its stream only`, async (t) => {
+    const control = await startControlPlane(t);
+    const well = await wellPeer(t, control);
+    const bad = openPeer(t, control);
+    bad.send(bytes);
+    assert.equal((await bad.ended).code, code);
+    await isServed(control, well, 0);
+  });
+}
+
+test('a message that is longer than any proxy has to say is refused before it is there', async (t) => {
+  const control = await startControlPlane(t);
+  const { stream } = await rawStream(t, control);
+  const trailers = once(stream, 'response');
+  stream.write(framePrefix(65 * 1024 * 1024));
+  const [headers] = await trailers;
+  assert.equal(headers['grpc-status'], String(status.RESOURCE_EXHAUSTED));
+});
+
+test('requests in floods are answered by a few responses', async (t) => {
+  const control = await startControlPlane(t, { changes: { addresses: { [uid('a')]: workload('a') } } });
+  const well = await wellPeer(t, control);
+  const loud = openPeer(t, control);
+  for (let count = 0; count < 5000; count++) loud.ask({ typeUrl: ADDRESS, subscribe: [`x-${count % 10}`] });
+  await isServed(control, well, 0);
+  const first = await loud.hold();
+  assert.deepEqual(loud.held(), [], 'nothing is sent before the first response is answered');
+  // The rest of the flood is one request by now, or will be answered together with what is still to be read.
+  await eventually('all is read', () => control.ads.clients().length === 2);
+  loud.ask({ typeUrl: ADDRESS, nonce: first.nonce });
+  assert.ok((await loud.hold()).removed.length <= 10);
+});
+
+test('many streams are served one after the other, and too many are refused', async (t) => {
+  const control = await startControlPlane(t, { limits: { streamsPerSecond: 20, patienceMs: 1000 } });
+  const peers = Array.from({ length: 60 }, () => openPeer(t, control));
+  const ends: number[] = [];
+  for (const peer of peers) {
+    peer.ended.then(({ code }) => ends.push(code));
+    peer.ask({ typeUrl: ADDRESS });
+  }
+  await eventually('each has its turn or its refusal', () => control.ads.clients().length + ends.length === 60);
+  // Twenty at once, twenty more within the second that the others wait.
+  const served = control.ads.clients().length;
+  assert.ok(served >= 38 && served < 60, `${served} were served`);
+  assert.ok(ends.every((code) => code === status.RESOURCE_EXHAUSTED));
+  assert.match(control.metrics(), /culvert_control_xds_refused_total\{reason="RESOURCE_EXHAUSTED"\}/);
+});
+
+test('two hundred clients are told of a change with the same bytes', async (t) => {
+  const control = await startControlPlane(t);
+  const peers = Array.from({ length: 200 }, () => openPeer(t, control));
+  await Promise.all(
+    peers.map(async (peer) => {
+      peer.ask({ typeUrl: ADDRESS });
+      await peer.take();
+    }),
+  );
+  control.mesh.change({ addresses: { [uid('a')]: workload('a') } });
+  const nonces = await Promise.all(peers.map(async (peer) => (await peer.take()).nonce));
+  assert.ok(new Set(nonces).size < 200, 'no two were sent the same response');
+  await eventually('all have acknowledged', () =>
+    control.ads.clients().every(({ types }) => types[0]!.unacknowledgedMs === null),
+  );
+});
