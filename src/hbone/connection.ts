@@ -124,9 +124,11 @@ export class Http2Connection {
     return this.#peer.maxConcurrentStreams;
   }
 
-  /** Streams that may be opened now (client role). */
+  /** Streams that may be opened now (client role): none while those that stall leave nothing to send. */
   get room(): number {
-    return this.accepting ? Math.max(0, this.#peer.maxConcurrentStreams - this.#streams.size) : 0;
+    return this.accepting && !this.#scheduler.starved
+      ? Math.max(0, this.#peer.maxConcurrentStreams - this.#streams.size)
+      : 0;
   }
 
   /** What the peer lets us send on the connection, in bytes. */
@@ -218,6 +220,7 @@ export class Http2Connection {
   keepAlive(idle: number, timeout: number): void {
     if (this.#closed) return;
     this.#windows.adapt();
+    this.#scheduler.tick();
     const now = this.#options.now();
     for (let stalled = this.#scheduler.countStalled(now); stalled > 0; stalled--)
       this.#options.breached('window-stall');

@@ -280,7 +280,7 @@ export class FrameHandler implements FrameSink {
       streams.fault(stream, streamError(stream.id, 'FLOW_CONTROL_ERROR', 'the stream window exceeds 2^31-1'));
       return;
     }
-    streams.scheduler.streamOpened(stream);
+    streams.scheduler.streamOpened(stream, increment);
   }
 
   #rstStream(streamId: number, bytes: Uint8Array, at: number, length: number): void {

@@ -37,6 +37,16 @@ export class SendScheduler {
   window = DEFAULT_WINDOW_SIZE;
   /** The transport has more than it can send: no stream may add to it. */
   congested = false;
+  /** Streams hold nearly all of the connection's window, and nothing of it has come back for a second or more. */
+  starved = false;
+  /** Sent and not returned as credit of the connection. */
+  #unread = 0;
+  /** Credit of the connection or of a stream has come since the last `tick`. */
+  #credited = false;
+  #wasScarce = false;
+  #wasHeldBack = false;
+  /** When the peer returns credit: once half of a window has been read, as nearly all do, or only later. */
+  #returns: 'unknown' | 'by half' | 'later' = 'unknown';
   #waiting: Http2Stream[] = [];
   #turn = MAX_TURN;
   #sentInShortTurns = 0;
@@ -49,7 +59,19 @@ export class SendScheduler {
 
   /** Bytes that the stream may send now. */
   sendable(stream: Http2Stream): number {
-    return this.congested ? 0 : Math.max(0, Math.min(stream.sendWindow, this.window));
+    if (this.congested) return 0;
+    const most = Math.max(0, Math.min(stream.sendWindow, this.window));
+    return this.#returns === 'later' ? most : Math.min(most, this.#share(stream));
+  }
+
+  /**
+   * A peer may return the connection's credit only for what has been read, so that a single stalled stream could use up the
+   * window of all. A stream that has more than half of its own window unread therefore leaves the other half of the
+   * connection's to its siblings. Not less than half: until then most peers (nghttp2, h2, Netty, Go) return nothing, so that
+   * a stalled stream looks like any other.
+   */
+  #share(stream: Http2Stream): number {
+    return Math.max(0, halfway(this.window, this.#unread), halfway(stream.sendWindow, stream.unread));
   }
 
   /** Bytes that the stream should get ready to send at a time. 0 only when it may send nothing. */
@@ -60,7 +82,9 @@ export class SendScheduler {
   /** Sends at most `sendable` bytes; the 9 bytes in front of them are overwritten. */
   send(stream: Http2Stream, offset: number, length: number): void {
     stream.sendWindow -= length;
+    stream.unread += length;
     this.window -= length;
+    this.#unread += length;
     if (stream.sendWindow >= AMPLE_WINDOW && this.window >= AMPLE_WINDOW) this.#smallUpdates.earn(2);
     const queued = this.#sender.data(stream.id, offset, length);
     if (queued > HIGH_WATER && !this.congested) this.congested = this.#sender.flush() > LOW_WATER;
@@ -103,16 +127,42 @@ export class SendScheduler {
     return stalled;
   }
 
+  /** Called every second or so. */
+  tick(): void {
+    const isScarce = 3 * this.window < this.#unread;
+    this.starved = isScarce && this.#wasScarce && !this.#credited;
+    this.#wasScarce = isScarce;
+    const isHeldBack = this.#waiting.some((stream) => this.#heldBack(stream));
+    const gaveNothing = isHeldBack && this.#wasHeldBack && !this.#credited;
+    this.#wasHeldBack = isHeldBack;
+    this.#credited = false;
+    if (!gaveNothing || this.#returns !== 'unknown') return;
+    this.#returns = 'later';
+    this.wake();
+  }
+
+  /** Waits only because of its share. */
+  #heldBack(stream: Http2Stream): boolean {
+    return stream.sendWindow > 0 && this.window > 0 && !this.congested && this.sendable(stream) === 0;
+  }
+
   /** WINDOW_UPDATE of the connection. */
   windowOpened(increment: number): void {
     this.window += increment;
+    this.#unread = Math.max(0, this.#unread - increment);
+    this.#credited = true;
+    this.starved = false;
     if (this.window > MAX_WINDOW_SIZE)
       throw connectionError('FLOW_CONTROL_ERROR', 'the connection window exceeds 2^31-1');
     this.wake();
   }
 
-  /** WINDOW_UPDATE of a stream. */
-  streamOpened(stream: Http2Stream): void {
+  /** WINDOW_UPDATE of a stream, whose window is larger by that already. */
+  streamOpened(stream: Http2Stream, increment: number): void {
+    stream.unread = Math.max(0, stream.unread - increment);
+    this.#credited = true;
+    if (this.#returns === 'unknown' && 2 * increment <= stream.sendWindow + stream.unread + 1)
+      this.#returns = 'by half';
     if (!stream.waiting || this.sendable(stream) === 0) return;
     this.stopWaiting(stream);
     stream.handler.streamWritable();
@@ -147,4 +197,9 @@ export class SendScheduler {
     }
     if (passedOver.length > 0) this.#waiting = passedOver.concat(this.#waiting);
   }
+}
+
+/** How much to send until half of a window is used, rounded up: peers that want more than half of 65535 mean 32768. */
+function halfway(window: number, used: number): number {
+  return Math.ceil((window - used) / 2);
 }

@@ -34,6 +34,8 @@ export class Http2Stream {
   handler: StreamHandler;
   /** What the peer lets us send on this stream; can be negative after SETTINGS (RFC 9113 §6.9.2). */
   sendWindow: number;
+  /** Sent and not returned as credit by the peer: its reader may not have taken it. */
+  unread = 0;
   /** What we have let the peer send on this stream. */
   receiveWindow: number;
   /** The size that the receive window is refilled to. */

@@ -234,3 +234,85 @@ test('credit for a stream that has ended is not sent', () => {
   third.credit(10);
   assert.deepEqual(server.said(), []);
 });
+
+// Peers that return the credit of the connection only for what has been read.
+
+/** Seconds go by in which nothing comes from the peer. */
+function wait(client: ConnectionUnderTest, seconds: number): void {
+  for (let i = 0; i < seconds; i++) {
+    client.now += 1000;
+    client.connection.keepAlive(1_000_000, 1_000_000);
+  }
+}
+
+/** A stream with more to send than there is window. Returns it with what it has sent so far. */
+function sending(client: ConnectionUnderTest) {
+  const { stream, recorder } = client.open();
+  const upload = { stream, sent: 0 };
+  const send = () => {
+    for (let now = -1; now !== 0; upload.sent += now) now = client.send(stream, 1_000_000);
+  };
+  recorder.onWritable = send;
+  send();
+  return upload;
+}
+
+test('RFC 9113 §6.9.1: a stream that the peer does not read leaves half of the connection window to its siblings', () => {
+  const client = new ConnectionUnderTest('client').established();
+  const stalled = sending(client);
+  assert.equal(stalled.sent, 32_768);
+  const sibling = sending(client);
+  assert.equal(sibling.sent, 32_767);
+  // What the sibling’s reader takes comes back on both, once it is half a window as nghttp2 has it.
+  for (let i = 1; i < 10; i++) {
+    client.receive(
+      frame(FrameType.WINDOW_UPDATE, 0, sibling.stream.id, words(32_767)),
+      frame(FrameType.WINDOW_UPDATE, 0, 0, words(32_767)),
+    );
+    assert.equal(sibling.sent, (i + 1) * 32_767);
+  }
+  wait(client, 100);
+  assert.equal(stalled.sent, 32_768);
+});
+
+test('a peer that returns credit only for more than half of a window gets whole windows', () => {
+  const client = new ConnectionUnderTest('client').established();
+  const upload = sending(client);
+  assert.equal(upload.sent, 32_768);
+  wait(client, 5);
+  assert.equal(upload.sent, 65_535);
+  client.receive(
+    frame(FrameType.WINDOW_UPDATE, 0, upload.stream.id, words(65_535)),
+    frame(FrameType.WINDOW_UPDATE, 0, 0, words(65_535)),
+  );
+  assert.equal(upload.sent, 2 * 65_535);
+});
+
+test('a stream may use all of its window as long as it is no more than half of the connection’s', () => {
+  const client = new ConnectionUnderTest('client').established([[4, 100_000]]);
+  client.receive(frame(FrameType.WINDOW_UPDATE, 0, 0, words(400_000 - 65_535)));
+  assert.deepEqual(
+    Array.from({ length: 5 }, () => sending(client).sent),
+    [100_000, 100_000, 50_000, 50_000, 50_000],
+  );
+});
+
+test('a tunnel has no room while stalled streams hold its window, and has room again when it comes back', () => {
+  const client = new ConnectionUnderTest('client').established();
+  for (let i = 0; i < 3; i++) sending(client);
+  assert.equal(client.connection.sendWindow, 0);
+  // A busy tunnel looks like that for moments.
+  wait(client, 1);
+  assert.ok(client.connection.room > 0);
+  wait(client, 2);
+  assert.equal(client.connection.room, 0);
+  client.receive(frame(FrameType.WINDOW_UPDATE, 0, 0, words(32_768)));
+  assert.ok(client.connection.room > 0);
+});
+
+test('half of the largest window there is can be sent at once', () => {
+  const client = new ConnectionUnderTest('client').established([[4, 0x7fff_ffff]]);
+  client.receive(frame(FrameType.WINDOW_UPDATE, 0, 0, words(0x7fff_ffff - 65_535)));
+  const { stream } = client.open();
+  assert.equal(stream.sendable(), 0x4000_0000);
+});
