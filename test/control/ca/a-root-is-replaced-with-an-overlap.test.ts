@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { createCertificateAuthority } from '../../../src/control/ca/certificate-authority.ts';
@@ -16,7 +16,7 @@ import {
 import { pathToRoot } from '../../../src/identity/path-to-root.ts';
 import { splitCertificates } from '../../../src/identity/pem.ts';
 import { generateWorkloadKey } from '../../../src/identity/workload-key.ts';
-import { openssl } from '../../identity/openssl.ts';
+import { keyKinds, makeRoot, openssl } from '../../identity/openssl.ts';
 import { scratchFolder } from '../../identity/scratch.ts';
 
 const HOUR = 3_600_000;
@@ -220,6 +220,30 @@ test('data that does not fit together is refused by name', async () => {
   ];
   parseRootState(good, 'test');
   for (const [data, message] of bad) assert.throws(() => parseRootState(data, 'test'), { code: 'CA_INVALID', message });
-  // What istiod has written.
-  parseRootState({ 'ca-cert.pem': good['ca-cert.pem']!, 'ca-key.pem': good['ca-key.pem']! }, 'test');
+});
+
+test('a root of istiod is gone on with, and replaced by one of our own', async (t) => {
+  const folder = scratchFolder(t);
+  makeRoot(folder, 'root', {
+    key: keyKinds['RSA 2048 in PKCS#1']!,
+    extensions: 'basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n',
+    subject: '/O=cluster.local',
+  });
+  const text = (name: string) => readFileSync(join(folder, name), 'utf8');
+  const cert = text('root.crt');
+  const files = { 'ca-cert.pem': cert, 'ca-key.pem': text('root.key'), 'root-cert.pem': cert };
+  const state = parseRootState({ ...files, 'cert-chain.pem': '', 'key.pem': '' }, 'test');
+  assert.equal(state.further.length, 0);
+  const source = { where: 'test', revocationLists: () => null, onChange() {}, close() {} };
+  const ca = createCertificateAuthority({ ...source, material: () => materialOf(state, 'test') });
+  const { publicKey } = await generateWorkloadKey();
+  const request = { names: ['spiffe://cluster.local/ns/a/sa/b'], commonName: null, ttlMs: HOUR };
+  const { certPem } = await ca.issue(request, publicKey);
+  writeFileSync(join(folder, 'leaf.pem'), certPem);
+  const said = openssl(folder, 'verify', '-x509_strict', '-CAfile', 'root.crt', 'leaf.pem');
+  assert.equal(said, 'leaf.pem: OK\n');
+  const published = await rotate(state, POLICY, Date.now(), true);
+  const switched = await rotate(published!.state, POLICY, Date.now() + 2 * DAY, false);
+  assert.equal(switched!.state.active.key.asymmetricKeyType, 'ec');
+  assert.equal(switched!.state.retired[0]!.cert.toString(), new X509Certificate(cert).toString());
 });
