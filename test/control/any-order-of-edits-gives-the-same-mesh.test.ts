@@ -266,17 +266,22 @@ test('random edits, applied as they come, end in the mesh that is built at once 
     fc.asyncProperty(edits, fc.infiniteStream(fc.nat()), async (batches, random) => {
       const edited = meshUnderTest();
       const followed = follow(edited.mesh.resources);
-      const good = new Map<string, Manifest>();
+      const left = new Map<string, Manifest>();
+      const wellFormed = new Set<string>();
       for (const batch of batches) {
         for (const edit of batch) {
           if ('put' in edit) {
             const before = edited.rejected.length;
             edited.put(edit.put);
-            // What is malformed leaves the good version, or else what stands in for it, which the next malformed one replaces.
-            if (edited.rejected.length === before || !good.has(nameOf(edit.put))) good.set(nameOf(edit.put), edit.put);
-          } else if (good.size > 0) {
-            const manifest = [...good.values()][edit.remove % good.size]!;
-            good.delete(nameOf(manifest));
+            // What is malformed leaves the good version in force; without one, the last malformed one is stood in for.
+            const name = nameOf(edit.put);
+            const isGood = edited.rejected.length === before;
+            if (isGood) wellFormed.add(name);
+            if (isGood || !wellFormed.has(name)) left.set(name, edit.put);
+          } else if (left.size > 0) {
+            const manifest = [...left.values()][edit.remove % left.size]!;
+            left.delete(nameOf(manifest));
+            wellFormed.delete(nameOf(manifest));
             const { namespace, name } = manifest.metadata;
             edited.remove(manifest.kind, namespace === undefined ? name : `${namespace}/${name}`);
           }
@@ -284,7 +289,7 @@ test('random edits, applied as they come, end in the mesh that is built at once 
         await edited.mesh.settled();
       }
       const fresh = meshUnderTest();
-      const shuffled = [...good.values()].map((manifest) => [random.next().value, manifest] as const);
+      const shuffled = [...left.values()].map((manifest) => [random.next().value, manifest] as const);
       await fresh.put(...shuffled.sort(([a], [b]) => a - b).map(([, manifest]) => manifest));
       assert.deepEqual(contentOf(edited), contentOf(fresh));
       const now = [...edited.mesh.resources.addresses(), ...edited.mesh.resources.policies()];

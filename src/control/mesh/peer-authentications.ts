@@ -81,10 +81,6 @@ export class PeerAuthentications {
     return this.#all.get(key) ?? null;
   }
 
-  get size(): number {
-    return this.#all.size;
-  }
-
   get staticKey(): string {
     return `${this.#rootNamespace}/${STATIC_STRICT}`;
   }

@@ -88,10 +88,6 @@ export class PolicyRegistry {
     return this.authorization(name)?.converted.message ?? null;
   }
 
-  counts(): { readonly authorization: number; readonly peers: number } {
-    return { authorization: this.#authorization.size, peers: this.#peers.size };
-  }
-
   /** The selector by which workloads come to list the policy; null when none does. */
   #listedBy(policy: AuthorizationPolicy | null): Labels | null {
     if (policy === null || !isSelective(policy)) return null;

@@ -1,6 +1,13 @@
 /** What is to be written to the status of objects, as data: whoever holds the lease writes it. */
 import type { Kind } from '../kinds.ts';
-import type { Condition, ReportedConditions } from '../objects/reported-conditions.ts';
+import {
+  type Condition,
+  type ReportedConditions,
+  VISIBILITY_APPLIED,
+  WAYPOINT_BOUND,
+  WAYPOINT_MISSING,
+  ZTUNNEL_ACCEPTED,
+} from '../objects/reported-conditions.ts';
 import type { HostAddress } from '../objects/service-entry.ts';
 
 /** Conditions of one object, all that the field manager owns. Empty: those that are there are to be taken away. */
@@ -13,11 +20,7 @@ export interface ConditionUpdate {
   readonly conditions: readonly Condition[];
 }
 
-export type FieldManager =
-  | 'istio-ambient-service'
-  | 'istio-ambient-workloadentry'
-  | 'istio-ambient-ztunnel-policy'
-  | 'istio-ambient-waypoint-policy';
+export type FieldManager = 'istio-ambient-service' | 'istio-ambient-workloadentry' | 'istio-ambient-ztunnel-policy';
 
 /** `status.addresses` of a ServiceEntry, all of it. */
 export interface AddressUpdate {
@@ -50,7 +53,8 @@ export function createStatusBook(): StatusBook {
   return {
     setConditions(update, reported) {
       const name = `${update.kind.kind} ${update.key} ${update.fieldManager}`;
-      if (isReported(update, reported)) conditions.delete(name);
+      const owned = reported.filter(({ type }) => OWNED[update.fieldManager].includes(type));
+      if (isReported(update, owned)) conditions.delete(name);
       else {
         isNew ||= !isEqual(conditions.get(name), update);
         conditions.set(name, update);
@@ -76,12 +80,13 @@ export function createStatusBook(): StatusBook {
   };
 }
 
-const MANAGERS: readonly FieldManager[] = [
-  'istio-ambient-service',
-  'istio-ambient-workloadentry',
-  'istio-ambient-ztunnel-policy',
-  'istio-ambient-waypoint-policy',
-];
+/** Types of the conditions that each manager writes; of others' it takes none away. */
+const OWNED: Readonly<Record<FieldManager, readonly string[]>> = {
+  'istio-ambient-service': [WAYPOINT_BOUND, WAYPOINT_MISSING, VISIBILITY_APPLIED],
+  'istio-ambient-workloadentry': [WAYPOINT_BOUND],
+  'istio-ambient-ztunnel-policy': [ZTUNNEL_ACCEPTED],
+};
+const MANAGERS = Object.keys(OWNED) as FieldManager[];
 
 /** Times are not compared: they are the writer's. */
 function isReported({ conditions, observedGeneration }: ConditionUpdate, reported: ReportedConditions): boolean {

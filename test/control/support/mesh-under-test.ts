@@ -4,6 +4,8 @@ import { createMesh, type Mesh } from '../../../src/control/mesh/mesh.ts';
 import { DEFAULT_MESH_SETTINGS, type MeshSettings } from '../../../src/control/mesh/settings.ts';
 import { MESH_KINDS } from '../../../src/control/objects/kinds.ts';
 import type { ResourceChange } from '../../../src/control/resources.ts';
+import { readerOf } from '../../../src/control/sources/of-kind.ts';
+import { createObjectTable } from '../../../src/kube/object-table.ts';
 import { ipFromBytes } from '../../../src/netns/address.ts';
 import { decode } from '../../support/xds-schema.ts';
 
@@ -30,7 +32,6 @@ export function meshUnderTest(settings: Partial<MeshSettings> = {}): MeshUnderTe
   const mesh = createMesh({ ...DEFAULT_MESH_SETTINGS, ...settings }, (name, error) => {
     throw new Error(`${name} could not be worked out`, { cause: error });
   });
-  const good = new Map<string, unknown>();
   const rejected: RejectedObject[] = [];
   const told = { addresses: new Set<string>(), policies: new Set<string>() };
   mesh.resources.onChange(({ addresses, policies }: ResourceChange) => {
@@ -38,23 +39,25 @@ export function meshUnderTest(settings: Partial<MeshSettings> = {}): MeshUnderTe
     for (const name of policies) told.policies.add(name);
   });
 
-  /** A malformed object leaves its last good version in force, or else what stands in for it. */
-  function changeOf(manifest: Manifest): ObjectChange[] {
-    const kind = kindOf(manifest.kind);
-    const key = keyOf(kind, manifest);
-    const name = `${kind.kind} ${key}`;
-    const before = good.get(name) ?? null;
-    const read = () => {
-      try {
-        return kind.read(structuredClone(manifest));
-      } catch (error) {
-        rejected.push({ kind, key, generation: 0, reason: (error as Error).message });
-        return before ?? kind.standIn?.(manifest) ?? null;
-      }
-    };
-    const after = read();
-    good.set(name, after);
-    return before === after ? [] : [{ kind, key, before, after }];
+  let changed: ObjectChange[] = [];
+  let version = 0;
+  /** As a source keeps them. */
+  const tables = new Map(
+    MESH_KINDS.map((kind) => [
+      kind.kind,
+      createObjectTable<unknown>({
+        ...readerOf(kind),
+        onChange: (before, after, key) => changed.push({ kind, key, before, after }),
+        onRejected: (_, key, error) => rejected.push({ kind, key, generation: 0, reason: (error as Error).message }),
+      }),
+    ]),
+  );
+
+  function apply(): Promise<void> {
+    const changes = changed;
+    changed = [];
+    mesh.apply(changes);
+    return mesh.settled();
   }
 
   return {
@@ -66,16 +69,16 @@ export function meshUnderTest(settings: Partial<MeshSettings> = {}): MeshUnderTe
       told.policies.clear();
       return result;
     },
-    async put(...manifests) {
-      mesh.apply(manifests.flatMap(changeOf));
-      await mesh.settled();
+    put(...manifests) {
+      for (const manifest of manifests) {
+        const kind = kindOf(manifest.kind);
+        tables.get(manifest.kind)!.put(keyOf(kind, manifest), String(++version), structuredClone(manifest));
+      }
+      return apply();
     },
-    async remove(kindName, key) {
-      const kind = kindOf(kindName);
-      const before = good.get(`${kindName} ${key}`) ?? null;
-      good.delete(`${kindName} ${key}`);
-      mesh.apply([{ kind, key, before, after: null }]);
-      await mesh.settled();
+    remove(kind, key) {
+      tables.get(kind)!.drop(key);
+      return apply();
     },
     address: (name) => {
       const resource = mesh.resources.address(name);
@@ -105,12 +108,12 @@ function asText(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, asText(each)]));
 }
 
-export function kindOf(name: string): Kind {
+function kindOf(name: string): Kind {
   const kind = MESH_KINDS.find((each) => each.kind === name);
   if (kind === undefined) throw new Error(`no kind ${name}`);
   return kind;
 }
 
-export function keyOf(kind: Kind, { metadata }: Manifest): string {
+function keyOf(kind: Kind, { metadata }: Manifest): string {
   return kind.namespaced ? `${metadata.namespace}/${metadata.name}` : metadata.name;
 }
