@@ -46,6 +46,8 @@ export interface PlaneDeadlines {
   readonly settings: Deadlines;
   /** The answer to a CONNECT request */
   readonly response: Deadlines;
+  /** Any sign of a peer that was asked for one */
+  readonly silence: Deadlines;
 }
 
 /** Settings of the data plane; plain data, given to every thread. */

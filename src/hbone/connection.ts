@@ -233,9 +233,15 @@ export class Http2Connection {
       if (now - this.#pingSentAt >= timeout)
         this.abort(ErrorCode.NO_ERROR, 'the peer did not answer a keep-alive PING');
     } else if (now - this.#lastActivity >= idle) {
-      this.#pingSentAt = now;
-      this.#sender.ping(PingPurpose.KEEP_ALIVE);
+      this.probe();
     }
+  }
+
+  /** Has a peer that lives give a sign of itself: sends a PING, unless one is unanswered. */
+  probe(): void {
+    if (this.#closed || this.#pingSentAt > 0) return;
+    this.#pingSentAt = this.#options.now();
+    this.#sender.ping(PingPurpose.KEEP_ALIVE);
   }
 
   #sendPreface(isServer: boolean): void {

@@ -136,7 +136,7 @@ export const HTTP2_BREACHES = counter(
   ['role', 'breach'],
 );
 
-/** `step`: tls-handshake, connect-response */
+/** `step`: tls-handshake, connect-response, silent-tunnel */
 export const TUNNEL_TIMEOUTS = counter(
   'culvert_tunnel_timeouts',
   'Tunnels and requests that were given up because the peer took too long (unstable).',

@@ -42,17 +42,26 @@ export type Fault = 'endpoint' | 'beyond' | 'none';
 /**
  * A CONNECT request on its way: to a tunnel, and to the peer's answer. Nothing of the application is sent before that, so
  * nothing is lost when the request has to be sent again in another tunnel.
+ *
+ * A tunnel that was there already may be one whose peer is gone. When nothing at all is heard of it, not even the answer to
+ * a PING, another one is opened meanwhile: if that succeeds first, the request moves there.
  */
 export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
   readonly #plane: Plane;
   readonly #source: TunnelSource;
   readonly #fields: readonly HeaderField[];
   readonly #events: AttemptEvents;
+  /** While the source is being asked: a tunnel that it gives meanwhile was there before. */
+  #isAsking = false;
   /** What the source has under way. */
   #tunnel: UnderWay | null = null;
   #connection: Http2Connection | null = null;
   #stream: Http2Stream | null = null;
   #deadline: Deadline | null = null;
+  /** Looks whether anything is heard of the tunnel. */
+  #look: Deadline | null = null;
+  /** Whether the tunnel that is under way is to replace one that is silent. */
+  #isReplacing = false;
   #refusals = 0;
   #losses = 0;
   /** When the request was sent; null while it is not, or not any more. */
@@ -99,6 +108,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
 
   tunnel(connection: Http2Connection): void {
     if (this.isOver) return;
+    if (this.#isReplacing && !this.#abandonSilent()) return;
     this.#connection = connection;
     const stream = connection.open(this.#fields, this);
     // Sending can be what shows that the tunnel is broken.
@@ -110,10 +120,13 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
     }
     this.#stream = stream;
     this.#sentAt = this.#plane.now();
-    this.#deadline = this.#plane.deadlines.response.set(() => this.#unanswered(connection));
+    const { deadlines } = this.#plane;
+    this.#deadline = deadlines.response.set(() => this.#unanswered(connection));
+    if (this.#isAsking) this.#look = deadlines.silence.set(() => this.#probe(connection));
   }
 
   noTunnel(error: CulvertError): void {
+    if (this.isOver || (this.#isReplacing && !this.#abandonSilent())) return;
     this.refuse(close('tunnel-failed', error.message, 503, flagOf(error)), faultOf(error));
   }
 
@@ -127,6 +140,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
   streamResponse(status: number, headers: readonly HeaderField[]): void {
     const stream = this.#stream;
     if (stream === null) return;
+    this.#look?.clear();
     if (status !== 200) {
       stream.reset(ErrorCode.CANCEL);
       const message = `http status: ${status} ${STATUS_TEXTS[status] ?? ''}`.trim();
@@ -142,12 +156,9 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
   streamReset(reset: StreamReset): void {
     if (this.isOver) return;
     const lost = this.#connection?.isClosed === true && reset.code === ErrorCode.CONNECT_ERROR;
-    this.#connection = null;
-    this.#stream = null;
-    this.#deadline?.clear();
-    this.#sentAt = null;
+    this.#forgetStream();
     if (reset.unprocessed ? this.#refusals++ < MAX_REFUSALS : lost && this.#losses++ < MAX_LOSSES) {
-      this.#askForTunnel();
+      if (!this.#isReplacing) this.#askForTunnel();
       return;
     }
     this.refuse(broken('tunnel-lost', `h2 failed: ${reset.detail}`, 'H2_HANDSHAKE_FAILURE'), 'endpoint');
@@ -160,7 +171,52 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
   streamWritable(): void {}
 
   #askForTunnel(): void {
+    this.#isAsking = true;
     this.#tunnel = this.#source(this);
+    this.#isAsking = false;
+  }
+
+  /** Nothing has been heard for a while, perhaps because there is nothing to say yet. */
+  #probe(connection: Http2Connection): void {
+    if (!this.#isUnheard(connection)) return;
+    connection.probe();
+    this.#look = this.#plane.deadlines.silence.set(() => {
+      if (!this.#isUnheard(connection)) return;
+      this.#isReplacing = true;
+      // The request in it is not taken back: the answer may still come first.
+      this.#plane.pool.retire(connection);
+      this.#askForTunnel();
+    });
+  }
+
+  /** Nothing has come through the tunnel since the request was sent in it. */
+  #isUnheard(connection: Http2Connection): boolean {
+    if (this.isOver || this.#connection !== connection || this.#sentAt === null) return false;
+    return connection.silentFor >= this.#plane.now() - this.#sentAt;
+  }
+
+  /**
+   * The replacement is there; false when it is not needed any more, because the peer was heard of: it may be at work on the
+   * request. Else its tunnel has died with what was sent in it, as another one to the same place could be opened.
+   */
+  #abandonSilent(): boolean {
+    this.#isReplacing = false;
+    if (this.#connection === null) return true;
+    if (!this.#isUnheard(this.#connection)) return false;
+    const { metrics } = this.#plane;
+    metrics.add(metrics.slot(TUNNEL_TIMEOUTS, 'client', 'silent-tunnel'), 1);
+    const stream = this.#stream;
+    this.#forgetStream();
+    stream?.reset(ErrorCode.CANCEL);
+    return true;
+  }
+
+  #forgetStream(): void {
+    this.#connection = null;
+    this.#stream = null;
+    this.#deadline?.clear();
+    this.#look?.clear();
+    this.#sentAt = null;
   }
 
   #unanswered(connection: Http2Connection): void {
@@ -179,6 +235,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
   #end(): void {
     this.isOver = true;
     this.#deadline?.clear();
+    this.#look?.clear();
   }
 }
 

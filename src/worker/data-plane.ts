@@ -147,6 +147,7 @@ export class DataPlane implements Plane {
       handshake: new Deadlines(settings.handshakeTimeout, this.now),
       settings: new Deadlines(settings.settingsTimeout, this.now),
       response: new Deadlines(settings.responseTimeout, this.now),
+      silence: new Deadlines(settings.attemptTimeout / 2, this.now),
     };
     this.#budget = options.budget ?? new WindowBudget(settings.windowBudget);
     const breached = (role: string) => (breach: Breach) => metrics.add(metrics.slot(HTTP2_BREACHES, role, breach), 1);
@@ -378,8 +379,7 @@ export class DataPlane implements Plane {
   }
 
   #tick(): void {
-    const { connect, attempt, handshake, settings, response } = this.deadlines;
-    for (const deadlines of [connect, attempt, handshake, settings, response]) deadlines.tick();
+    for (const deadlines of Object.values(this.deadlines)) deadlines.tick();
     const now = this.now();
     if (now - this.#lastTunnelTick >= TUNNEL_TICK) {
       this.#lastTunnelTick = now;

@@ -220,6 +220,98 @@ test('an endpoint that is slow to answer is waited for while its tunnel is heard
   assert.equal(asked, 8);
 });
 
+/** Asks through the pod once, and hears all of the answer. */
+async function hear(t: TestContext, rig: PlaneUnderTest) {
+  const { socket, ended } = await dial(t, rig.ports.outbound);
+  let heard = '';
+  socket.setEncoding('utf8').on('data', (text: string) => {
+    heard += text;
+  });
+  socket.end();
+  return { end: await ended, heard };
+}
+
+/** What lies between the pod and its peer: can swallow what goes through the connections that there are, without a sign. */
+async function between(t: TestContext, rig: PlaneUnderTest, target: number) {
+  const passing: [Socket, Socket][] = [];
+  const way = {
+    /** Ends connections that come from now on. */
+    isClosed: false,
+    get connections() {
+      return passing.length;
+    },
+    swallow() {
+      for (const [near, far] of passing) {
+        near.unpipe(far).resume();
+        far.unpipe(near).resume();
+      }
+    },
+  };
+  const port = await peer(t, rig, (near) => {
+    if (way.isClosed) {
+      near.destroy();
+      return;
+    }
+    const far = connect(target, LOCALHOST);
+    far.on('error', () => near.destroy()).on('close', () => near.destroy());
+    near.on('close', () => far.destroy());
+    near.pipe(far).pipe(near);
+    passing.push([near, far]);
+  });
+  rig.answer = () => tunnelTo({ ...rig.ports, hbone: port }, 80);
+  return way;
+}
+
+test('the only endpoint is reached by another tunnel when nothing is heard of the one that is open', async (t) => {
+  const rig = await planeUnderTest(t, { attemptTimeout: 400, responseTimeout: 60_000 });
+  const target = await http2Peer(t, rig, (stream) => {
+    stream.respond({ ':status': 200 });
+    stream.end('served');
+  });
+  const way = await between(t, rig, target);
+  startPod(rig);
+  assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'served' });
+  way.swallow();
+  const crowd = await Promise.all(Array.from({ length: 10 }, () => hear(t, rig)));
+  assert.deepEqual(crowd, Array(10).fill({ end: 'end', heard: 'served' }));
+  assert.equal(way.connections, 2);
+  assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'silent-tunnel'), 10);
+  assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'connect-response'), 0);
+  await until('the silent tunnel stays', () => [...rig.plane.pool.connections()].length === 1);
+});
+
+test('the only endpoint is given up when nothing is heard of its tunnel and none can be opened', async (t) => {
+  const rig = await planeUnderTest(t, { attemptTimeout: 400, responseTimeout: 60_000 });
+  const target = await http2Peer(t, rig, (stream) => {
+    stream.respond({ ':status': 200 });
+    stream.end('served');
+  });
+  const way = await between(t, rig, target);
+  startPod(rig);
+  assert.equal((await hear(t, rig)).end, 'end');
+  way.swallow();
+  way.isClosed = true;
+  assert.equal((await hear(t, rig)).end, 'reset');
+  await until('a stream stays', () => [...rig.plane.pool.connections()].every((each) => each.streamCount === 0));
+});
+
+test('a slow answer is waited for in the tunnel that was asked, as long as its peer answers a PING', async (t) => {
+  const rig = await planeUnderTest(t, { attemptTimeout: 300, responseTimeout: 60_000 });
+  let asked = 0;
+  await http2Peer(t, rig, (stream) => {
+    const wait = asked++ === 0 ? 0 : 2000;
+    setTimeout(() => {
+      stream.respond({ ':status': 200 });
+      stream.end('served');
+    }, wait);
+  });
+  startPod(rig);
+  for (let round = 0; round < 2; round++) assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'served' });
+  assert.equal(asked, 2);
+  assert.equal([...rig.plane.pool.connections()].length, 1);
+  assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'silent-tunnel'), 0);
+});
+
 const silences: readonly [string, (stream: ServerHttp2Stream, raw: Socket) => void][] = [
   ['a network gateway that falls silent', (_, raw) => raw.pause()],
   ['a far end that says nothing beyond its gateway', (stream) => stream.respond({ ':status': 200 })],
