@@ -1,7 +1,7 @@
 /**
  * The benchmarks: stock load generators, ratios within one run, one table.
  *
- *     npm run bench -- [relay] [tunnels] [pods] [fairness] [memory] [policy] [identity] [xds] [mesh] [scale] [control] [control-mesh] [control-ca] [--quick] [--workers=N]
+ *     npm run bench -- [NAME …] [--quick] [--workers=N]
  */
 
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -11,6 +11,7 @@ import { parseArgs } from 'node:util';
 import { control } from './control.ts';
 import { controlCa } from './control-ca.ts';
 import { controlMesh } from './control-mesh.ts';
+import { enrol } from './enrol.ts';
 import { fairness } from './fairness.ts';
 import type { Bench } from './harness/bench.ts';
 import { type Figure, formatTable, meets } from './harness/figures.ts';
@@ -29,6 +30,7 @@ const benches: Readonly<Record<string, Bench>> = {
   tunnels,
   pods,
   fairness,
+  enrol,
   memory,
   policy,
   identity: identityBench,

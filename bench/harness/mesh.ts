@@ -30,7 +30,7 @@ export interface MeshOptions {
 const repository = fileURLToPath(new URL('../..', import.meta.url));
 
 /** The layout of an image, so that what is measured starts as it does there. Returns the command. */
-function makeImage(folder: string): string {
+export function makeImage(folder: string): string {
   const image = join(folder, 'image');
   cpSync(join(repository, 'bin'), join(image, 'bin'), { recursive: true });
   cpSync(join(repository, 'dist'), join(image, 'dist'), { recursive: true });
@@ -63,19 +63,7 @@ export async function startMesh({ enrolled, plain, workers, controlPlane }: Mesh
     const more = (await controlPlane?.(network.node.fd)) ?? {};
     const agent = await startProcess([makeImage(network.folder), 'agent'], {
       netns: network.node.fd,
-      env: {
-        INPOD_UDS: socket,
-        LOCAL_XDS_PATH: config,
-        // Memory is read from outside, which in a user namespace takes this.
-        CULVERT_ALLOW_DUMPS: 'true',
-        XDS_ADDRESS: '',
-        CA_ADDRESS: '',
-        CULVERT_CA_DIR: join(network.folder, 'ca'),
-        NODE_NAME: 'bench',
-        ZTUNNEL_WORKER_THREADS: String(workers),
-        RUST_LOG: 'warn',
-        ...more,
-      },
+      env: { ...agentSettings(network.folder, config, socket, workers), ...more },
       ready: { port: READINESS_PORT },
     });
     stops.push(() => agent.stop());
@@ -92,11 +80,27 @@ export async function startMesh({ enrolled, plain, workers, controlPlane }: Mesh
   }
 }
 
+/** Of an agent with mesh state and certificates of its own. */
+export function agentSettings(folder: string, mesh: string, socket: string, workers: number): Record<string, string> {
+  return {
+    INPOD_UDS: socket,
+    LOCAL_XDS_PATH: mesh,
+    // Memory is read from outside, which in a user namespace takes this.
+    CULVERT_ALLOW_DUMPS: 'true',
+    XDS_ADDRESS: '',
+    CA_ADDRESS: '',
+    CULVERT_CA_DIR: join(folder, 'ca'),
+    NODE_NAME: 'bench',
+    ZTUNNEL_WORKER_THREADS: String(workers),
+    RUST_LOG: 'warn',
+  };
+}
+
 const NAMESPACE = 'bench';
 /** The default, in the node's namespace, where nobody else listens. */
 const READINESS_PORT = 15021;
 
-function workload({ name, ipv4 }: Pod): object {
+export function workload({ name, ipv4 }: Pod): object {
   return {
     uid: `Kubernetes//Pod/${NAMESPACE}/${name}`,
     name,

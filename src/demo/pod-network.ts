@@ -58,7 +58,7 @@ export async function createPodNetwork(): Promise<PodNetwork> {
   await ip(nodeName, [
     'link set lo up',
     'link add br0 type bridge mcast_snooping 0',
-    `address add ${IPV4_PREFIX}1/24 dev br0`,
+    `address add ${ipv4Of(BRIDGE_HOST)}/16 dev br0`,
     ...(withIpv6 ? [`address add ${IPV6_PREFIX}1/64 dev br0 nodad`] : []),
     'link set br0 up',
   ]);
@@ -83,8 +83,8 @@ export async function createPodNetwork(): Promise<PodNetwork> {
       await ip(netnsName, [
         'link set lo up',
         'link set eth0 up',
-        `address add ${IPV4_PREFIX}${host}/24 dev eth0`,
-        `route add default via ${IPV4_PREFIX}1`,
+        `address add ${ipv4Of(host)}/16 dev eth0`,
+        `route add default via ${ipv4Of(BRIDGE_HOST)}`,
         ...(withIpv6
           ? [
               `address add ${IPV6_PREFIX}${host.toString(16)}/64 dev eth0 nodad`,
@@ -97,7 +97,7 @@ export async function createPodNetwork(): Promise<PodNetwork> {
         netnsName,
         netnsPath: netnsPath(netnsName),
         netns,
-        ipv4: `${IPV4_PREFIX}${host}`,
+        ipv4: ipv4Of(host),
         ipv6: withIpv6 ? `${IPV6_PREFIX}${host.toString(16)}` : null,
         link,
         run: (argv, options) => runCommand(argv, { ...options, netns: netns.fd }),
@@ -126,9 +126,9 @@ export async function createPodNetwork(): Promise<PodNetwork> {
 
 let networks = 0;
 
-const IPV4_PREFIX = '10.244.0.';
+const IPV4_PREFIX = '10.244.';
 const IPV6_PREFIX = 'fd00:244::';
-/** The bridge is host 1. */
+const BRIDGE_HOST = 1;
 const FIRST_HOST = 10;
 const NETNS_FOLDER = '/run/netns';
 
@@ -140,6 +140,10 @@ const POD_SYSCTLS = `
 echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start
 if [ -d /proc/sys/net/ipv6/conf/default ]; then echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad; fi
 `;
+
+function ipv4Of(host: number): string {
+  return `${IPV4_PREFIX}${host >> 8}.${host & 255}`;
+}
 
 function netnsPath(name: string): string {
   return `${NETNS_FOLDER}/${name}`;

@@ -17,7 +17,7 @@ if (command !== null) {
 }
 
 /** A pod network that is removed when the test ends. */
-export async function podNetwork(t: TestContext): Promise<PodNetwork> {
+export async function podNetwork(t: Pick<TestContext, 'after'>): Promise<PodNetwork> {
   const network = await createPodNetwork();
   t.after(() => network.close());
   return network;

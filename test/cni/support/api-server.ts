@@ -33,7 +33,7 @@ export const noApiServer: string | false = !existsSync(serverProgram)
     ? 'there is no etcd (Debian: etcd-server)'
     : false;
 
-export async function startApiServer(t: TestContext): Promise<ApiServer> {
+export async function startApiServer(t: Pick<TestContext, 'after'>): Promise<ApiServer> {
   const folder = mkdtempSync(join(tmpdir(), 'culvert-api-'));
   const processes = new Set<ChildProcess>();
   t.after(() => {

@@ -41,7 +41,8 @@ export interface NodeAgentProcess {
 
 export const NODE = 'node1';
 
-export async function testNode(t: TestContext): Promise<TestNode> {
+/** @param t ends what belongs to the node; a node agent can only be started in a test */
+export async function testNode(t: Pick<TestContext, 'after'> & Partial<TestContext>): Promise<TestNode> {
   const [network, api] = await Promise.all([podNetwork(t), startApiServer(t)]);
   const folders = Object.fromEntries(
     ['proc', 'bin', 'conf', 'run', 'state'].map((name) => {
@@ -97,7 +98,7 @@ export async function testNode(t: TestContext): Promise<TestNode> {
       return annotations['ambient.istio.io/redirection'] ?? null;
     },
     async startNodeAgent(env = {}) {
-      return await startNodeAgent(t, node, env);
+      return await startNodeAgent(t as TestContext, node, env);
     },
   };
   return node;
@@ -129,30 +130,31 @@ async function showProcess(proc: string, child: ChildProcess, uid: string, pod: 
   );
 }
 
+/** The settings with which a node agent serves a node of the tests. */
+export function nodeAgentSettings({ api, folders, zdsPath }: TestNode): Record<string, string> {
+  return {
+    NODE_NAME: NODE,
+    POD_NAMESPACE: 'culvert-system',
+    KUBERNETES_SERVICE_HOST: '127.0.0.1',
+    KUBERNETES_SERVICE_PORT: String(api.port),
+    CULVERT_SERVICE_ACCOUNT_DIR: api.serviceAccountDir,
+    CULVERT_HOST_PROC: folders.proc,
+    ALLOW_SWITCH_TO_HOST_NS: 'true',
+    CULVERT_CNI_BIN_DIR: folders.bin,
+    MOUNTED_CNI_NET_DIR: folders.conf,
+    CNI_AGENT_RUN_DIR: folders.run,
+    CULVERT_CNI_STATE_DIR: folders.state,
+    ZTUNNEL_UDS_ADDRESS: zdsPath,
+    MONITORING_PORT: '0',
+    CULVERT_CNI_HEALTH_PORT: '0',
+  };
+}
+
 async function startNodeAgent(t: TestContext, node: TestNode, env: Record<string, string>): Promise<NodeAgentProcess> {
-  const { api, folders } = node;
   const child = spawn(process.execPath, ['src/cli.ts', 'cni'], {
     cwd: root,
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: {
-      PATH: process.env.PATH,
-      NODE_NAME: NODE,
-      POD_NAMESPACE: 'culvert-system',
-      KUBERNETES_SERVICE_HOST: '127.0.0.1',
-      KUBERNETES_SERVICE_PORT: String(api.port),
-      CULVERT_SERVICE_ACCOUNT_DIR: api.serviceAccountDir,
-      CULVERT_HOST_PROC: folders.proc,
-      ALLOW_SWITCH_TO_HOST_NS: 'true',
-      CULVERT_CNI_BIN_DIR: folders.bin,
-      MOUNTED_CNI_NET_DIR: folders.conf,
-      CNI_AGENT_RUN_DIR: folders.run,
-      CULVERT_CNI_STATE_DIR: folders.state,
-      ZTUNNEL_UDS_ADDRESS: node.zdsPath,
-      MONITORING_PORT: '0',
-      CULVERT_CNI_HEALTH_PORT: '0',
-      RUST_LOG: 'debug',
-      ...env,
-    },
+    env: { PATH: process.env.PATH, ...nodeAgentSettings(node), RUST_LOG: 'debug', ...env },
   });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
