@@ -1,45 +1,35 @@
 /** Composition root of the node agent (`culvert cni`): builds the parts, connects them, and ends them in order. */
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { raiseNofileLimit } from '../../native/netns.ts';
 import { serveMetrics } from '../admin/metrics-server.ts';
 import { createReadiness } from '../admin/readiness.ts';
 import type { Environment } from '../config/config.ts';
-import { CulvertError, messageOf } from '../errors.ts';
-import { createKubeApi, isConflict, isNotFound, type KubeApi } from '../kube/api.ts';
-import { metadataOf, text } from '../kube/object.ts';
-import { type Reflector, startReflector } from '../kube/reflector.ts';
+import { messageOf } from '../errors.ts';
+import { createKubeApi } from '../kube/api.ts';
 import { createLineWriter } from '../log/line-writer.ts';
 import { createLogger, type Logger } from '../log/logger.ts';
 import { expose } from '../metrics/exposition.ts';
 import { registerProcessMetrics } from '../metrics/process-metrics.ts';
-import { createRegistry, type Registry } from '../metrics/registry.ts';
+import { createRegistry } from '../metrics/registry.ts';
 import { type NetnsHandle, openNetnsHandle } from '../netns/handle.ts';
 import { kernelHasIpv6 } from '../netns/kernel-ipv6.ts';
 import { VERSION } from '../version.ts';
 import { startZdsServer } from '../zds/server.ts';
 import { loadNodeAgentConfig, type NodeAgentConfig } from './config.ts';
-import { type Eligibility, eligibilityOf } from './enrolment/eligibility.ts';
-import { podRulesOf } from './enrolment/overrides.ts';
-import { selectsNamespace } from './enrolment/selectors.ts';
 import { serveHealth } from './health.ts';
 import { createHostRules } from './host/host-rules.ts';
 import { findKubeletUser } from './host/kubelet-user.ts';
-import { type ConfFile, INCUMBENT_TYPE, PLUGIN_TYPE, pluginTypes } from './install/conflist.ts';
-import { readConfFiles, removeFile } from './install/files.ts';
-import { startInstaller, uninstallPlugin } from './install/installer.ts';
-import { type Ending, whyEnding } from './install/shutdown.ts';
-import { type NamespaceObject, type PodObject, REDIRECTION, readNamespace, readPod } from './kube/objects.ts';
-import { createProvisionalPods } from './kube/provisional-pods.ts';
+import { removeFile } from './install/files.ts';
+import { endIncomplete, installPlugin, isOnlyNodeAgent, isUninstall, PLUGIN_SOCKET } from './install/node-plugin.ts';
+import { annotate, type NodePods, watchNodePods } from './kube/node-pods.ts';
+import { type PodObject, REDIRECTION } from './kube/objects.ts';
 import { NODE_AGENT } from './metrics.ts';
 import { createPluginHandler } from './plugin/handler.ts';
-import type { SandboxPod } from './plugin/request.ts';
 import { startPluginServer } from './plugin/server.ts';
 import { createStateFile, STATE_FILE } from './plugin/state-file.ts';
 import { createDiscovery } from './pods/discovery-batch.ts';
-import { createEnroller, type Desired } from './pods/enroller.ts';
+import { createEnroller } from './pods/enroller.ts';
 import { chooseRulesBackend, type RulesBackend } from './rules/backend.ts';
-import { defaultPodRules, type PodRules } from './rules/pod-rules.ts';
 
 /**
  * Runs the node agent until it is told to stop (SIGTERM, SIGINT). Resolves with the exit code.
@@ -133,18 +123,18 @@ async function start(
   const events = registry.counter(NODE_AGENT.events);
   const steps = registry.counter(NODE_AGENT.steps);
   const stepSeconds = registry.counter(NODE_AGENT.stepSeconds);
-  const mesh = watchMesh(config, api, log, {
+  const nodePods = watchNodePods(config, api, log, {
     onPod(uid, kind) {
       events.add(1, kind);
       enroller.changed(uid);
     },
     onNamespaces: () => updateState(),
   });
-  end.push(() => mesh.close());
-  registry.computed(NODE_AGENT.watchFailures, () => mesh.failures());
+  end.push(() => nodePods.close());
+  registry.computed(NODE_AGENT.watchFailures, () => nodePods.failures());
   const discover = createDiscovery(config.hostProc);
   const enroller = createEnroller({
-    desired: (uid) => mesh.desired(uid),
+    desired: (uid) => nodePods.desired(uid),
     rules: backend,
     zds,
     host,
@@ -160,16 +150,16 @@ async function start(
 
   const writeState = createStateFile(config.stateDir);
   const updateState = () => {
-    if (!config.installPlugin || !mesh.isSynced()) return;
+    if (!config.installPlugin || !nodePods.isSynced()) return;
     try {
-      writeState({ enrolledNamespaces: mesh.enrolledNamespaces(), exempt: exemptPods(config) });
+      writeState({ enrolledNamespaces: nodePods.enrolledNamespaces(), exempt: exemptPods(config) });
     } catch (error) {
       log.error('plugin', 'cannot tell the CNI plugin which namespaces are enrolled', { error: messageOf(error) });
     }
   };
-  await mesh.synced;
+  await nodePods.synced;
   updateState();
-  await resumePods({ config, mesh, enroller, discover, log });
+  await resumePods({ config, nodePods, enroller, discover, log });
   // Each pod tries again by itself.
   await host.sync().catch((error) => log.error('host', messageOf(error)));
   snapshotBuilt.resolve();
@@ -177,20 +167,20 @@ async function start(
   if (stopping) return;
   isComplete = true;
   // What was heard of them before everything was known could not be judged.
-  for (const { uid } of mesh.pods()) enroller.changed(uid);
+  for (const { uid } of nodePods.pods()) enroller.changed(uid);
 
   const pluginRequests = registry.counter(NODE_AGENT.pluginRequests);
   const pluginSeconds = registry.counter(NODE_AGENT.pluginSeconds);
   const plugin = startPluginServer({
-    path: join(config.runDir, SOCKET_NAME),
-    handle: createPluginHandler({ synced: mesh.isSynced, eligiblePod: mesh.eligiblePod, enroller, log }),
+    path: join(config.runDir, PLUGIN_SOCKET),
+    handle: createPluginHandler({ synced: nodePods.isSynced, eligiblePod: nodePods.eligiblePod, enroller, log }),
     log,
     onAnswer(command, answer, ms) {
       pluginRequests.add(1, answer.kind === 'ok' ? '200' : answer.kind === 'unavailable' ? '503' : '500');
       pluginSeconds.add(ms / 1000, command);
     },
   });
-  const installer = config.installPlugin ? install(config, registry, log) : null;
+  const installer = config.installPlugin ? installPlugin(config, registry, log) : null;
   const installReady = readiness.wait('CNI plugin');
   const watchInstall = setInterval(() => noteInstall(), 1000);
   let waitsForInstall: (() => void) | null = installReady;
@@ -231,35 +221,8 @@ async function start(
     node: config.nodeName,
     rules: backend.name,
     zds: config.zdsPath,
-    plugin: join(config.runDir, SOCKET_NAME),
+    plugin: join(config.runDir, PLUGIN_SOCKET),
   });
-}
-
-/** Name of the plugin's socket in the run folder. */
-const SOCKET_NAME = 'cni.sock';
-
-/** Two who enrol the pods of one node would undo each other's work. Returns false when stopped before the other is gone. */
-async function isOnlyNodeAgent(config: NodeAgentConfig, log: Logger, stopped: Promise<string>): Promise<boolean> {
-  for (let found = incumbentConf(config); found !== null; found = incumbentConf(config)) {
-    log.error('app', 'istio-cni enrols the pods of this node: uninstall it first; waiting until it is gone', {
-      file: found,
-    });
-    const pause = new Promise<null>((resolve) => setTimeout(resolve, 5000, null).unref());
-    if ((await Promise.race([stopped, pause])) !== null) return false;
-  }
-  return true;
-}
-
-function incumbentConf({ cniConfDir, installPlugin }: NodeAgentConfig): string | null {
-  if (!installPlugin) return null;
-  let files: ConfFile[];
-  try {
-    files = readConfFiles(cniConfDir);
-  } catch {
-    return null;
-  }
-  const found = files.find((file) => pluginTypes(file).includes(INCUMBENT_TYPE));
-  return found === undefined ? null : join(cniConfDir, found.name);
 }
 
 function chooseBackend(config: NodeAgentConfig): Promise<RulesBackend> {
@@ -271,216 +234,25 @@ function exemptPods(config: NodeAgentConfig) {
   return config.exemptPods.map((name) => ({ namespace: config.podNamespace, prefix: `${name}-` }));
 }
 
-function install(config: NodeAgentConfig, registry: Registry, log: Logger) {
-  const installs = registry.counter(NODE_AGENT.installs);
-  const installer = startInstaller({
-    ...placeOf(config),
-    plugin: fileURLToPath(new URL(PLUGIN_FILE, import.meta.url)),
-    entry: {
-      type: PLUGIN_TYPE,
-      name: PLUGIN_TYPE,
-      socket: join(config.runDir, SOCKET_NAME),
-      state: join(config.stateDir, STATE_FILE),
-    },
-    log,
-    onInstall: (result) => installs.add(1, result),
-  });
-  registry.computed(NODE_AGENT.installReady, () => [{ labels: [], value: installer.isInstalled() ? 1 : 0 }]);
-  return installer;
-}
-
-function placeOf(config: NodeAgentConfig) {
-  return {
-    binDir: config.cniBinDir,
-    confDir: config.cniConfDir,
-    confName: config.cniConfName,
-    chained: config.chained,
-    groupRead: config.cniConfGroupRead,
-    stateDir: config.stateDir,
-  };
-}
-
-/** What the set-up builds in a checkout, or what lies beside the bundle. */
-const PLUGIN_FILE = import.meta.url.endsWith('.ts') ? '../../native/cni-plugin/build/culvert-cni' : './culvert-cni';
-
-/** Pods and namespaces of the node, and what follows from them. */
-interface Mesh {
-  readonly synced: Promise<unknown>;
-  isSynced(): boolean;
-  desired(uid: string): Desired;
-  pods(): Iterable<PodObject>;
-  enrolledNamespaces(): string[];
-  eligiblePod(pod: SandboxPod): Promise<PodObject | null>;
-  failures(): { labels: string[]; value: number }[];
-  close(): void;
-}
-
-function watchMesh(
-  config: NodeAgentConfig,
-  api: KubeApi,
-  log: Logger,
-  events: { onPod(uid: string, kind: 'add' | 'update' | 'delete'): void; onNamespaces(): void },
-): Mesh {
-  const rules = { ...config, systemNamespaces: [config.systemNamespace, config.podNamespace] };
-  const nodeRules: PodRules = {
-    ...defaultPodRules,
-    dnsCapture: config.dnsCapture,
-    ipv6: config.ipv6,
-    probeIpv4: config.probeIpv4,
-    probeIpv6: config.probeIpv6,
-  };
-  const provisional = createProvisionalPods({ api, onChange: events.onPod });
-  let isSynced = false;
-  const namespaces: Reflector<NamespaceObject> = startReflector<NamespaceObject>({
-    api,
-    path: '/api/v1/namespaces',
-    read: readNamespace,
-    key: (object) => text(metadataOf(object).name),
-    onChange(_before, after, name) {
-      events.onNamespaces();
-      // A pod of its own labels does not depend on its namespace, but looking is cheap.
-      if (after !== null) for (const pod of pods.values()) if (pod.namespace === name) events.onPod(pod.uid, 'update');
-    },
-    log,
-  });
-  const pods: Reflector<PodObject> = startReflector<PodObject>({
-    api,
-    path: '/api/v1/pods',
-    query: { fieldSelector: `spec.nodeName=${config.nodeName}` },
-    read: readPod,
-    key: (object) => text(metadataOf(object).uid),
-    onChange(before, after, uid) {
-      provisional.settle(uid);
-      events.onPod(uid, after === null ? 'delete' : before === null ? 'add' : 'update');
-    },
-    log,
-  });
-  const synced = Promise.all([namespaces.synced, pods.synced]).then(() => {
-    isSynced = true;
-  });
-
-  function eligibility(pod: PodObject, namespace = namespaces.get(pod.namespace)): Eligibility {
-    return eligibilityOf(pod, namespace, rules);
-  }
-
-  function desired(uid: string): Desired {
-    if (!isSynced) return { kind: 'unknown' };
-    const pod = pods.get(uid) ?? provisional.get(uid);
-    if (pod === null || pod.terminal) return { kind: 'gone' };
-    const verdict = eligibility(pod);
-    if (verdict === 'namespace-unknown') return { kind: 'unknown' };
-    if (verdict !== 'selected') return { kind: 'out', pod };
-    const complain = (annotation: string, value: string) =>
-      log.warn('pods', 'annotation not understood', { pod: `${pod.namespace}/${pod.name}`, annotation, value });
-    return { kind: 'enrolled', pod, rules: podRulesOf(pod, nodeRules, complain) };
-  }
-
-  /** The pod of a sandbox: by the watch, or else by asking, because the watch may lag behind the kubelet. */
-  async function findPod({ namespace, name, uid }: SandboxPod): Promise<PodObject | null> {
-    const known = uid === '' ? null : pods.get(uid);
-    if (known !== null) return known;
-    const pod = readPod(await api.get(`/api/v1/namespaces/${namespace}/pods/${name}`));
-    // A static pod is known to the kubelet by another uid than to the API; its processes, too.
-    if (pod === null || (uid !== '' && pod.uid !== uid && pod.staticUid !== uid)) {
-      throw new CulvertError('POD_UNKNOWN', `the API server has no pod ${namespace}/${name} with uid ${uid}`);
-    }
-    return pod;
-  }
-
-  async function eligiblePod(sandbox: SandboxPod): Promise<PodObject | null> {
-    if (config.excludeNamespaces.includes(sandbox.namespace)) return null;
-    let pod: PodObject | null;
-    try {
-      pod = await findPod(sandbox);
-    } catch (error) {
-      // It was deleted while its sandbox was made: there is nothing to protect.
-      if (isNotFound(error)) return null;
-      throw error;
-    }
-    if (pod === null) return null;
-    const namespace =
-      namespaces.get(pod.namespace) ?? readNamespace(await api.get(`/api/v1/namespaces/${pod.namespace}`));
-    if (eligibility(pod, namespace) !== 'selected') return null;
-    if (pods.get(pod.uid) === null) provisional.expect(pod);
-    return pod;
-  }
-
-  return {
-    synced,
-    isSynced: () => isSynced,
-    desired,
-    pods: () => pods.values(),
-    enrolledNamespaces: () =>
-      [...namespaces.values()].flatMap(({ name, labels }) =>
-        !config.excludeNamespaces.includes(name) && selectsNamespace(config.selectors, labels) ? [name] : [],
-      ),
-    eligiblePod,
-    failures: () => [
-      { labels: ['namespaces'], value: namespaces.failures() },
-      { labels: ['pods'], value: pods.failures() },
-    ],
-    close() {
-      namespaces.close();
-      pods.close();
-      provisional.close();
-    },
-  };
-}
-
 /** Pods that were enrolled before this process started, with one search for all their namespaces. */
 async function resumePods({
   config,
-  mesh,
+  nodePods,
   enroller,
   discover,
   log,
 }: {
   config: NodeAgentConfig;
-  mesh: Mesh;
+  nodePods: NodePods;
   enroller: ReturnType<typeof createEnroller>;
   discover: (pod: PodObject) => Promise<NetnsHandle | null>;
   log: Logger;
 }): Promise<void> {
-  const enrolled = [...mesh.pods()].filter((pod) => pod.annotations[REDIRECTION] === 'enabled' && !pod.terminal);
+  const enrolled = [...nodePods.pods()].filter((pod) => pod.annotations[REDIRECTION] === 'enabled' && !pod.terminal);
   const found = await Promise.all(enrolled.map((pod) => (pod.ips.length === 0 ? null : discover(pod))));
   for (const [index, pod] of enrolled.entries()) enroller.resume(pod, found[index] ?? null, !config.reconcileRules);
   const lost = found.filter((netns) => netns === null).length;
   log.info('pods', 'enrolled pods found', { pods: enrolled.length, without_namespace: lost });
-}
-
-async function annotate(
-  api: KubeApi,
-  pod: { namespace: string; name: string; uid: string },
-  value: string | null,
-): Promise<void> {
-  try {
-    await api.mergePatch(`/api/v1/namespaces/${pod.namespace}/pods/${pod.name}/status`, {
-      // With the uid, a pod of the same name that has taken its place is not touched.
-      metadata: { uid: pod.uid, annotations: { [REDIRECTION]: value } },
-    });
-  } catch (error) {
-    if (!isNotFound(error) && !isConflict(error)) throw error;
-  }
-}
-
-async function isUninstall(config: NodeAgentConfig, api: KubeApi, log: Logger): Promise<boolean> {
-  const ending: Ending = config.disableSafeUpgrade
-    ? { kind: 'uninstalled', reason: 'AMBIENT_DISABLE_SAFE_UPGRADE asks for it' }
-    : await whyEnding(api, { namespace: config.podNamespace, daemonSet: config.daemonSet, node: config.nodeName });
-  log.info('app', 'the node agent ends', { kind: ending.kind, reason: ending.reason });
-  return ending.kind === 'uninstalled';
-}
-
-/** A node agent that never got to its pods still removes the plugin of an earlier one, which would hold up every pod. */
-async function endIncomplete(config: NodeAgentConfig, api: KubeApi, log: Logger): Promise<void> {
-  if (!config.installPlugin || !(await isUninstall(config, api, log))) return;
-  try {
-    uninstallPlugin({ ...placeOf(config), log });
-    removeFile(join(config.stateDir, STATE_FILE));
-  } catch (error) {
-    log.error('install', messageOf(error));
-  }
-  log.warn('pods', 'pods that an earlier node agent has enrolled keep their rules: restart them');
 }
 
 function countStates(states: Iterable<{ readonly state: string }>) {

@@ -3,7 +3,8 @@ import type { Logger } from '../../log/logger.ts';
 import { canonicalIp } from '../../netns/address.ts';
 import type { NetnsHandle } from '../../netns/handle.ts';
 import type { PodObject } from '../kube/objects.ts';
-import { type Enroller, explainAdmission, type PodState } from '../pods/enroller.ts';
+import { type Enroller, explainAdmission } from '../pods/enroller.ts';
+import type { PodState } from '../pods/pod-entry.ts';
 import { CNI_ERROR, type PluginAnswer, type PluginRequest, type SandboxPod } from './request.ts';
 
 export interface PluginHandlerOptions {
@@ -72,9 +73,12 @@ export function createPluginHandler({ synced, eligiblePod, enroller, log }: Plug
   }
 
   async function check({ pod }: PluginRequest): Promise<PluginAnswer> {
-    if (pod === null || !synced() || (await eligiblePod(pod)) === null) return OK;
-    const uid = [...enroller.states()].find((known) => isPod(known.pod, pod));
-    if (uid !== undefined && IN_THE_MESH.includes(uid.state)) return OK;
+    if (pod === null || !synced()) return OK;
+    // By the uid that the API has given: of a static pod, the runtime tells another.
+    const wanted = await eligiblePod(pod);
+    if (wanted === null) return OK;
+    const known = [...enroller.states()].find(({ pod: { uid } }) => uid === wanted.uid);
+    if (known !== undefined && IN_THE_MESH.includes(known.state)) return OK;
     return {
       kind: 'error',
       code: CNI_ERROR.notEnrolled,
@@ -85,8 +89,3 @@ export function createPluginHandler({ synced, eligiblePod, enroller, log }: Plug
 
 const OK: PluginAnswer = { kind: 'ok' };
 const IN_THE_MESH: readonly PodState[] = ['captured', 'enabled'];
-
-function isPod(known: { namespace: string; name: string; uid: string }, pod: SandboxPod): boolean {
-  if (pod.uid !== '') return known.uid === pod.uid;
-  return known.namespace === pod.namespace && known.name === pod.name;
-}

@@ -6,6 +6,7 @@ import type { HostRules } from '../host/host-rules.ts';
 import { type PodObject, REDIRECTION } from '../kube/objects.ts';
 import type { RulesBackend } from '../rules/backend.ts';
 import type { PodRules } from '../rules/pod-rules.ts';
+import { PodEntry, type PodState, sameIps } from './pod-entry.ts';
 import { createWorkQueue } from './work-queue.ts';
 
 /**
@@ -48,12 +49,6 @@ export interface Sandbox {
   readonly ips: readonly string[];
 }
 
-/**
- * `absent`: nothing done yet, or nothing left. `announced`: an agent serves the pod. `captured`: the rules are in place.
- * `enabled`: the annotation says so. `lost`: enrolled, but its namespace has not been found.
- */
-export type PodState = 'absent' | 'announced' | 'captured' | 'enabled' | 'removing' | 'lost';
-
 /** What should be. `gone`: the pod does not exist, or has ended. */
 export type Desired =
   | { readonly kind: 'enrolled'; readonly pod: PodObject; readonly rules: PodRules }
@@ -81,14 +76,14 @@ export interface EnrollerOptions {
   readonly rescanMs?: number;
 }
 
-/** More would only wait for each other: every step is a short-lived program on the node. */
-const CONCURRENCY = 6;
+/** Most of a pod's work is waiting for the API server and for agents; with iptables, for programs on the node. */
+const CONCURRENCY = 8;
 const RESCAN_MS = 10_000;
 
 export function createEnroller(options: EnrollerOptions): Enroller {
   const { desired, rules: backend, zds, host, discover, annotate, log, onStep = () => {} } = options;
   const rescanMs = options.rescanMs ?? RESCAN_MS;
-  const entries = new Map<string, Entry>();
+  const entries = new Map<string, PodEntry>();
   const queue = createWorkQueue({
     concurrency: CONCURRENCY,
     work,
@@ -100,10 +95,10 @@ export function createEnroller(options: EnrollerOptions): Enroller {
   });
   let leaving = false;
 
-  function entryOf(pod: PodObject): Entry {
+  function entryOf(pod: PodObject): PodEntry {
     let entry = entries.get(pod.uid);
     if (entry === undefined) {
-      entry = new Entry(infoOf(pod));
+      entry = new PodEntry(infoOf(pod));
       entries.set(pod.uid, entry);
     }
     return entry;
@@ -159,7 +154,7 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     }
   }
 
-  async function enrolIn(netns: NetnsHandle, entry: Entry, pod: PodObject, rules: PodRules): Promise<boolean> {
+  async function enrolIn(netns: NetnsHandle, entry: PodEntry, pod: PodObject, rules: PodRules): Promise<boolean> {
     const wanted = `${netns.key} ${JSON.stringify(rules)}`;
     const marked = pod.annotations[REDIRECTION] === 'enabled';
     if (entry.state === 'enabled' && entry.rulesAre === wanted && marked && entry.hasIps()) return false;
@@ -188,7 +183,7 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     return true;
   }
 
-  async function announce(netns: NetnsHandle, entry: Entry, pod: PodObject): Promise<void> {
+  async function announce(netns: NetnsHandle, entry: PodEntry, pod: PodObject): Promise<void> {
     if (entry.announcedIn === netns.key) return;
     try {
       await zds.add(entry.pod, netns.duplicate());
@@ -202,7 +197,7 @@ export function createEnroller(options: EnrollerOptions): Enroller {
 
   async function capture(
     netns: NetnsHandle,
-    entry: Entry,
+    entry: PodEntry,
     pod: PodObject,
     rules: PodRules,
     wanted: string,
@@ -218,7 +213,7 @@ export function createEnroller(options: EnrollerOptions): Enroller {
   }
 
   /** The agents let go of a sandbox that has ended; the pod may get another. */
-  async function clearSandbox(uid: string, entry: Entry): Promise<boolean> {
+  async function clearSandbox(uid: string, entry: PodEntry): Promise<boolean> {
     if (entry.cleared) return false;
     // An enrolment that was under way has noted what it did in a namespace whose number may come again.
     entry.undone();
@@ -232,7 +227,7 @@ export function createEnroller(options: EnrollerOptions): Enroller {
   }
 
   /** Returns false when the namespace is not known yet; it is then looked for again. */
-  async function findNamespace(entry: Entry, pod: PodObject): Promise<boolean> {
+  async function findNamespace(entry: PodEntry, pod: PodObject): Promise<boolean> {
     // Other addresses than before mean another sandbox, unless the runtime has told about it.
     const moved = pod.ips.length > 0 && !entry.fromRuntime && !sameIps(pod.ips, entry.ips);
     if (entry.netns !== null && !moved) return true;
@@ -250,7 +245,7 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     return true;
   }
 
-  async function markPending(entry: Entry, pod: PodObject): Promise<void> {
+  async function markPending(entry: PodEntry, pod: PodObject): Promise<void> {
     if (pod.annotations[REDIRECTION] === 'pending') return;
     entry.marked = true;
     try {
@@ -294,7 +289,7 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     return true;
   }
 
-  async function forget(uid: string, entry: Entry): Promise<boolean> {
+  async function forget(uid: string, entry: PodEntry): Promise<boolean> {
     entry.state = 'removing';
     entry.undone();
     await zds.remove(uid);
@@ -304,7 +299,7 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     return true;
   }
 
-  function drop(uid: string, entry: Entry): void {
+  function drop(uid: string, entry: PodEntry): void {
     entry.state = 'absent';
     // What the runtime has said meanwhile is about a new sandbox.
     if (entry.hasWaiters()) return;
@@ -372,102 +367,6 @@ export function createEnroller(options: EnrollerOptions): Enroller {
   };
 }
 
-interface Waiter {
-  resolve(): void;
-  reject(error: unknown): void;
-}
-
-/** What is known and done about one pod. */
-class Entry {
-  readonly pod: PodInfo;
-  state: PodState = 'absent';
-  netns: NetnsHandle | null = null;
-  containerId: string | null = null;
-  ips: readonly string[] = [];
-  /** The runtime has told the namespace, so that it need not be looked for. */
-  fromRuntime = false;
-  /** It was enrolled by an earlier node agent, which may have used other means. */
-  resumed = false;
-  /** The annotation was written. */
-  marked = false;
-  /** A plugin waits for the pod. */
-  starting = false;
-  /** Its last sandbox has ended; there is nothing to look for until there is a new one. */
-  released = false;
-  /** Agents and node know that it has ended. */
-  cleared = false;
-  /** Namespace in which an agent serves it. */
-  announcedIn: string | null = null;
-  /** Namespace and rules that were last set. */
-  rulesAre: string | null = null;
-  #waiters: Waiter[] = [];
-  #hostIps: readonly string[] | null = null;
-
-  constructor(pod: PodInfo) {
-    this.pod = pod;
-  }
-
-  take(netns: NetnsHandle): void {
-    if (this.netns !== netns) this.netns?.close();
-    this.netns = netns;
-    this.released = false;
-    this.cleared = false;
-  }
-
-  admit(containerId: string, netns: NetnsHandle, ips: readonly string[]): void {
-    this.take(netns);
-    this.containerId = containerId;
-    this.ips = [...ips];
-    // A runtime that tells no addresses leaves them to the API, and the namespace to the search for them.
-    this.fromRuntime = ips.length > 0;
-    this.starting = true;
-  }
-
-  release(): void {
-    this.letGo();
-    this.released = true;
-    this.fromRuntime = false;
-    this.starting = false;
-    this.containerId = null;
-    this.undone();
-    this.state = 'absent';
-  }
-
-  /** Nothing of what was done can be relied on. */
-  undone(): void {
-    this.announcedIn = null;
-    this.rulesAre = null;
-  }
-
-  letGo(): void {
-    this.netns?.close();
-    this.netns = null;
-    this.#hostIps = null;
-  }
-
-  wait(): Promise<void> {
-    return new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
-  }
-
-  hasWaiters(): boolean {
-    return this.#waiters.length > 0;
-  }
-
-  takeWaiters(): Waiter[] {
-    const waiters = this.#waiters;
-    this.#waiters = [];
-    return waiters;
-  }
-
-  markHostIps(): void {
-    this.#hostIps = this.ips;
-  }
-
-  hasIps(): boolean {
-    return this.#hostIps !== null && sameIps(this.#hostIps, this.ips);
-  }
-}
-
 /** Side by side: no program of a pod that is about to start could notice the order. Waits for all, then fails with the first. */
 async function allOf(steps: readonly (() => Promise<void>)[]): Promise<void> {
   const outcomes = await Promise.allSettled(steps.map((step) => step()));
@@ -480,10 +379,6 @@ function infoOf({ uid, name, namespace, serviceAccount }: PodObject): PodInfo {
 
 function nameOf({ namespace, name }: PodObject): string {
   return `${namespace}/${name}`;
-}
-
-function sameIps(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((ip) => b.includes(ip));
 }
 
 /** Why a pod did not start, in words for the events of the pod. */
