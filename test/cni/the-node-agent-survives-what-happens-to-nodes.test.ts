@@ -74,6 +74,17 @@ test('a pod is in the mesh before it starts, or does not start', { skip: noApiSe
   assert.equal((await callPlugin(node, 'DEL', 'demo', 'web', uid, next)).status, 0);
   await eventually('the namespace is let go', () => !proxy.pods.has(uid));
 
+  // A static pod: the runtime tells the uid of the kubelet, the API server another.
+  const hash = '0123456789abcdef0123456789abcdef';
+  await node.addPodObject('demo', 'static', { metadata: { annotations: { 'kubernetes.io/config.hash': hash } } });
+  const fixed = await node.network.addPod('static');
+  assert.equal((await callPlugin(node, 'ADD', 'demo', 'static', hash, fixed)).status, 0);
+  assert.equal((await callPlugin(node, 'CHECK', 'demo', 'static', hash, fixed)).status, 0);
+  const absent = await callPlugin(node, 'CHECK', 'demo', 'web', uid, next);
+  assert.equal(JSON.parse(absent.stdout).code, 100, absent.stdout);
+  assert.equal((await callPlugin(node, 'DEL', 'demo', 'static', hash, fixed)).status, 0);
+  await node.api.call('DELETE', '/api/v1/namespaces/demo/pods/static?gracePeriodSeconds=0');
+
   // Pods that are none of its business start at once.
   const other = await node.addPodObject('plain', 'other');
   assert.equal((await callPlugin(node, 'ADD', 'plain', 'other', other, pod)).status, 0);
