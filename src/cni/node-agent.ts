@@ -5,6 +5,7 @@ import { serveMetrics } from '../admin/metrics-server.ts';
 import { createReadiness } from '../admin/readiness.ts';
 import type { Environment } from '../config/config.ts';
 import { messageOf } from '../errors.ts';
+import { collectGarbage } from '../garbage.ts';
 import { createKubeApi } from '../kube/api.ts';
 import { createLineWriter } from '../log/line-writer.ts';
 import { createLogger, type Logger } from '../log/logger.ts';
@@ -23,6 +24,7 @@ import { removeFile } from './install/files.ts';
 import { endIncomplete, installPlugin, isOnlyNodeAgent, isUninstall, PLUGIN_SOCKET } from './install/node-plugin.ts';
 import { annotate, type NodePods, watchNodePods } from './kube/node-pods.ts';
 import { type PodObject, REDIRECTION } from './kube/objects.ts';
+import { createAfterBurst } from './memory.ts';
 import { NODE_AGENT } from './metrics.ts';
 import { createPluginHandler } from './plugin/handler.ts';
 import { startPluginServer } from './plugin/server.ts';
@@ -133,6 +135,8 @@ async function start(
   end.push(() => nodePods.close());
   registry.computed(NODE_AGENT.watchFailures, () => nodePods.failures());
   const discover = createDiscovery(config.hostProc);
+  const burst = createAfterBurst(() => collectGarbage('major'));
+  end.push(() => burst.close());
   const enroller = createEnroller({
     desired: (uid) => nodePods.desired(uid),
     rules: backend,
@@ -142,6 +146,7 @@ async function start(
     annotate: (pod, value) => annotate(api, pod, value),
     log,
     onStep(change, result, ms) {
+      burst.note();
       steps.add(1, change, result);
       stepSeconds.add(ms / 1000, change);
     },

@@ -1,5 +1,4 @@
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
+import { collectGarbage } from '../garbage.ts';
 
 /** Fewer connections than this are not worth a collection. */
 const WORTHWHILE = 1000;
@@ -22,7 +21,7 @@ export class MemoryRelease {
     this.#peak = Math.max(this.#peak, connections);
     if (this.#peak < WORTHWHILE || connections > this.#peak / 4) return;
     this.#peak = connections;
-    collector()();
+    collectGarbage('major');
     this.#trim();
   }
 }
@@ -32,10 +31,5 @@ export class MemoryRelease {
  * once told of for ever: 1 GB after a thousand edits of a set of policies that takes 1 MB.
  */
 export function collectYoung(): void {
-  collector()({ type: 'minor' });
-}
-
-function collector(): (options?: { readonly type: 'minor' | 'major' }) => void {
-  setFlagsFromString('--expose-gc');
-  return runInNewContext('gc');
+  collectGarbage('minor');
 }
