@@ -75,7 +75,7 @@ function placeOf(config: NodeAgentConfig) {
 }
 
 /** What the set-up builds in a checkout, or what lies beside the bundle. */
-const PLUGIN_FILE = import.meta.url.endsWith('.ts') ? '../../native/cni-plugin/build/culvert-cni' : './culvert-cni';
+const PLUGIN_FILE = import.meta.url.endsWith('.ts') ? '../../../native/cni-plugin/build/culvert-cni' : './culvert-cni';
 
 /** Whether this node is to go on without a node agent. */
 export async function isUninstall(config: NodeAgentConfig, api: KubeApi, log: Logger): Promise<boolean> {
