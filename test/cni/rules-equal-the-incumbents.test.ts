@@ -177,6 +177,19 @@ test('a name that is no interface name never reaches a rule', async (t) => {
   }
 });
 
+test('nftables is chosen on a node that has tables of these names', async (t) => {
+  const network = await podNetwork(t);
+  const [pod, names] = [
+    await network.addPod('pod'),
+    ['istio-ambient-nat', 'istio-ambient-mangle', 'istio-ambient-raw'],
+  ];
+  for (const name of names) await printed(pod, 'nft', 'add', 'table', 'inet', name);
+  const module = JSON.stringify(new URL('../../src/cni/rules/backend.ts', import.meta.url).href);
+  const script = `const { chooseRulesBackend } = await import(${module}); console.log((await chooseRulesBackend()).name);`;
+  assert.equal(await printed(pod, process.execPath, '--input-type=module', '-e', script), 'nftables');
+  assert.equal((await printed(pod, 'nft', 'list', 'tables')).split('\n').length, 3, 'nothing was made');
+});
+
 test('what the kernel refuses is an error that says so', async () => {
   const backend = await chooseRulesBackend();
   // Not a namespace.

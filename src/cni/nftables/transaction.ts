@@ -60,8 +60,9 @@ export async function replaceTables(
  * @throws CulvertError 'NFTABLES_REFUSED' with what it lacks, 'NETLINK_FAILED'
  */
 export async function checkTables(tables: readonly Table[]): Promise<void> {
-  // A transaction without its end is looked at and then dropped.
-  await send(null, tables.flatMap(tableRequests), []);
+  // A transaction without its end is looked at and then dropped. On the node, one of the names may be taken.
+  const renamed = tables.map((table) => ({ ...table, name: `${table.name}-check` }));
+  await send(null, renamed.flatMap(tableRequests), []);
 }
 
 /**
