@@ -24,6 +24,8 @@ export type Node = 'node1' | 'node2';
 export const NODES: readonly Node[] = ['node1', 'node2'];
 
 export interface Cluster {
+  /** File with the administrator's access. */
+  readonly kubeconfig: string;
   /** The folder of a node's files: cni-bin, cni-conf, run/… */
   folder(node: Node): string;
   kubectl(...args: string[]): Promise<string>;
@@ -72,6 +74,7 @@ export function startCluster(): Cluster {
   }
 
   return {
+    kubeconfig,
     folder,
     kubectl,
     json: async (...args) => JSON.parse(await kubectl(...args, '-o', 'json')) as KubeObject,
@@ -111,7 +114,11 @@ interface Volume {
 interface DaemonSet {
   kind: string;
   metadata: { name: string };
-  spec: { template: { spec: { containers: [Container]; volumes: Volume[] } } };
+  spec: {
+    template: {
+      spec: { containers: [Container]; volumes: Volume[]; hostAliases?: { ip: string; hostnames: string[] }[] };
+    };
+  };
 }
 
 /**
@@ -119,15 +126,8 @@ interface DaemonSet {
  * and the state of the node agent is kept where each of these nodes has a folder of its own.
  */
 export function manifestForLocalState(mesh: string, ca: string): unknown {
-  const manifest = parse(readFileSync(join(root, 'deploy/daemonset.yaml'), 'utf8')) as { items: DaemonSet[] };
-  const daemonSet = (name: string) =>
-    manifest.items.find(({ kind, metadata }) => kind === 'DaemonSet' && metadata.name === name)!;
-  const nodeAgent = daemonSet('culvert-cni').spec.template.spec;
-  nodeAgent.volumes.find(({ name }) => name === 'state')!.hostPath!.path = STATE;
-  nodeAgent.containers[0].volumeMounts.find(({ name }) => name === 'state')!.mountPath = STATE;
-  nodeAgent.containers[0].env.push({ name: 'CULVERT_CNI_STATE_DIR', value: STATE });
-  const agent = daemonSet('culvert-agent');
-  const { containers, volumes } = agent.spec.template.spec;
+  const { manifest, agent } = manifestForNodes();
+  const { containers, volumes } = agent;
   const [container] = containers;
   const set = (name: string, value: string) => {
     container.env = [...container.env.filter((entry) => entry.name !== name), { name, value }];
@@ -140,12 +140,30 @@ export function manifestForLocalState(mesh: string, ca: string): unknown {
   // Neither istiod's root certificate nor a token for it is there.
   const needless = ['istio-token', 'istiod-ca-cert'];
   container.volumeMounts = container.volumeMounts.filter(({ name }) => !needless.includes(name));
-  agent.spec.template.spec.volumes = [
+  agent.volumes = [
     ...volumes.filter(({ name }) => !needless.includes(name)),
     { name: 'mesh', hostPath: { path: mesh, type: 'DirectoryOrCreate' } },
     { name: 'ca', hostPath: { path: ca, type: 'DirectoryOrCreate' } },
   ];
   return manifest;
+}
+
+/** deploy/daemonset.yaml for istiod as a process at `address`: its Service is a line in the agents' hosts file. */
+export function manifestForIstiod(address: string): unknown {
+  const { manifest, agent } = manifestForNodes();
+  agent.hostAliases = [{ ip: address, hostnames: ['istiod.istio-system.svc'] }];
+  return manifest;
+}
+
+function manifestForNodes() {
+  const manifest = parse(readFileSync(join(root, 'deploy/daemonset.yaml'), 'utf8')) as { items: DaemonSet[] };
+  const podOf = (name: string) =>
+    manifest.items.find(({ kind, metadata }) => kind === 'DaemonSet' && metadata.name === name)!.spec.template.spec;
+  const nodeAgent = podOf('culvert-cni');
+  nodeAgent.volumes.find(({ name }) => name === 'state')!.hostPath!.path = STATE;
+  nodeAgent.containers[0].volumeMounts.find(({ name }) => name === 'state')!.mountPath = STATE;
+  nodeAgent.containers[0].env.push({ name: 'CULVERT_CNI_STATE_DIR', value: STATE });
+  return { manifest, agent: podOf('culvert-agent') };
 }
 
 /** Of /var/run/culvert each node has its own. */
