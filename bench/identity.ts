@@ -17,7 +17,7 @@ import { type Figure, median } from './harness/figures.ts';
 
 const DAY_MS = 86_400_000;
 const identity = (name: string | number) => `spiffe://cluster.local/ns/bench/sa/${name}`;
-const quiet = { warn() {}, debug() {} };
+const quiet = { error() {}, warn() {}, debug() {} };
 
 export const identityBench: Bench = async ({ folder, quick, progress }) => {
   progress('identity: requests for certificates');

@@ -5,6 +5,7 @@
  * it says which part goes to which channel. What lies in `memory` is valid until that call returns; `write` and
  * `writeFrame` have taken what they were given by then.
  */
+import type { KeyObject } from 'node:crypto';
 import { constants } from 'node:os';
 import { CulvertError } from '../src/errors.ts';
 import { addon } from './load.ts';
@@ -76,7 +77,7 @@ export interface TcpInfo {
 export interface TlsMaterial {
   /** Leaf first, then intermediates; PEM. */
   readonly chainPem: string;
-  readonly keyPem: string;
+  readonly key: KeyObject;
   readonly rootsPem: string;
   /** OpenSSL group list, e.g. `*X25519MLKEM768:*X25519:P-256` (`*` = a key share is sent at once). */
   readonly groups: string;
@@ -142,7 +143,7 @@ interface NativeLoop {
   listen(fd: number, original: boolean): number;
   closeListener(listener: number): void;
   resumeListener(listener: number): void;
-  newTlsContext(material: TlsMaterial): number;
+  newTlsContext(material: Omit<TlsMaterial, 'key'> & { readonly key: Uint8Array }): number;
   freeTlsContext(context: number): void;
   setRevocations(lists: Uint8Array): void;
   setStreamOptions(
@@ -433,7 +434,12 @@ export class ChannelLoop {
 
   /** Throws TLS_CONTEXT_INVALID naming what is wrong; key material never appears in it. */
   newTlsContext(material: TlsMaterial): number {
-    return this.#native.newTlsContext(material);
+    const key = material.key.export({ type: 'pkcs8', format: 'der' });
+    try {
+      return this.#native.newTlsContext({ ...material, key });
+    } finally {
+      key.fill(0);
+    }
   }
 
   /** Handshakes that use the context go on. */

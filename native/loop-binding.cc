@@ -262,16 +262,21 @@ napi_value ResumeListener(napi_env env, napi_callback_info info) {
 napi_value NewTlsContext(napi_env env, napi_callback_info info) {
   Call call(env, info);
   Napi::Object options(env, call.arguments[0]);
-  TlsMaterial material{Text(options.Get("chainPem")), Text(options.Get("keyPem")), Text(options.Get("rootsPem")), Text(options.Get("groups")),
-                       Text(options.Get("keyLogPath")), options.Get("tls12").ToBoolean().Value()};
+  TlsMaterial material;
+  material.chain_pem = Text(options.Get("chainPem"));
+  material.roots_pem = Text(options.Get("rootsPem"));
+  material.groups = Text(options.Get("groups"));
+  material.key_log_path = Text(options.Get("keyLogPath"));
+  material.tls12 = options.Get("tls12").ToBoolean().Value();
+  Napi::Uint8Array key = options.Get("key").As<Napi::Uint8Array>();
+  material.key_der = key.Data();
+  material.key_length = key.ByteLength();
   try {
     auto context = std::make_shared<TlsContext>(material);
-    OPENSSL_cleanse(material.key_pem.data(), material.key_pem.size());
     uint32_t id = call.loop->next_context++;
     call.loop->contexts[id] = std::move(context);
     return call.Number(id);
   } catch (const std::exception& failure) {
-    OPENSSL_cleanse(material.key_pem.data(), material.key_pem.size());
     napi_throw_error(env, "TLS_CONTEXT_INVALID", failure.what());
     return nullptr;
   }
@@ -283,12 +288,12 @@ napi_value FreeTlsContext(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// setRevocations(bytes): what ReadCrls reads; connections of revoked peers fail.
+// setRevocations(bytes): what SharedCrls reads; connections of revoked peers fail.
 napi_value SetRevocations(napi_env env, napi_callback_info info) {
   Call call(env, info);
   Napi::Uint8Array bytes(env, call.arguments[0]);
   try {
-    call.loop->revocations.Set(ReadCrls(bytes.Data(), bytes.ByteLength()));
+    call.loop->revocations.Set(SharedCrls(bytes.Data(), bytes.ByteLength()));
   } catch (const std::exception& failure) {
     napi_throw_error(env, "CRL_INVALID", failure.what());
     return nullptr;
@@ -329,17 +334,8 @@ napi_value Stop(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// readCrls(bytes) → what each list says of itself; throws when the file cannot be used.
-Napi::Value ReadCrlsJs(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  Napi::Uint8Array bytes = info[0].As<Napi::Uint8Array>();
+Napi::Value Describe(Napi::Env env, const CrlSet& lists) {
   Napi::Array result = Napi::Array::New(env);
-  std::vector<CrlPtr> lists;
-  try {
-    lists = ReadCrls(bytes.Data(), bytes.ByteLength());
-  } catch (const std::exception& failure) {
-    throw Napi::Error::New(env, failure.what());
-  }
   for (uint32_t i = 0; i < lists.size(); i++) {
     X509_CRL* crl = lists[i].get();
     std::unique_ptr<BIO, decltype(&BIO_free_all)> name(BIO_new(BIO_s_mem()), BIO_free_all);
@@ -355,6 +351,57 @@ Napi::Value ReadCrlsJs(const Napi::CallbackInfo& info) {
     if (next != nullptr && ASN1_TIME_to_tm(next, &until) == 1) list.Set("nextUpdate", static_cast<double>(timegm(&until)) * 1000);
     else list.Set("nextUpdate", env.Null());
     result.Set(i, list);
+  }
+  return result;
+}
+
+// Reads lists beside the loops of all threads.
+class CrlReader : public Napi::AsyncWorker {
+ public:
+  CrlReader(Napi::Env env, const Napi::Uint8Array& bytes)
+      : Napi::AsyncWorker(env), deferred(Napi::Promise::Deferred::New(env)), bytes_(bytes.Data(), bytes.Data() + bytes.ByteLength()) {}
+
+  const Napi::Promise::Deferred deferred;
+
+ protected:
+  void Execute() override {
+    try {
+      lists_ = SharedCrls(bytes_.data(), bytes_.size());
+    } catch (const std::exception& failure) {
+      SetError(failure.what());
+    }
+  }
+  void OnOK() override { deferred.Resolve(Describe(Env(), *lists_)); }
+  void OnError(const Napi::Error& error) override { deferred.Reject(error.Value()); }
+
+ private:
+  std::vector<uint8_t> bytes_;
+  std::shared_ptr<const CrlSet> lists_;
+};
+
+// readCrls(bytes) → promise of what each list says of itself; rejected when the file cannot be used.
+Napi::Value ReadCrlsJs(const Napi::CallbackInfo& info) {
+  auto* reader = new CrlReader(info.Env(), info[0].As<Napi::Uint8Array>());
+  Napi::Promise promise = reader->deferred.Promise();
+  reader->Queue();
+  return promise;
+}
+
+// revokedAmong(bytes, [[chainPem, rootsPem], …]) → which of the chains the lists revoke.
+Napi::Value RevokedAmong(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Napi::Uint8Array bytes = info[0].As<Napi::Uint8Array>();
+  Napi::Array chains = info[1].As<Napi::Array>();
+  Revocations revocations;
+  try {
+    revocations.Set(SharedCrls(bytes.Data(), bytes.ByteLength()));
+  } catch (const std::exception& failure) {
+    throw Napi::Error::New(env, failure.what());
+  }
+  Napi::Array result = Napi::Array::New(env);
+  for (uint32_t i = 0; i < chains.Length(); i++) {
+    Napi::Array chain = chains.Get(i).As<Napi::Array>();
+    result.Set(i, Napi::Boolean::New(env, revocations.Revoked(Text(chain.Get(0u)), Text(chain.Get(1u)))));
   }
   return result;
 }
@@ -402,6 +449,7 @@ Napi::Value CreateLoop(const Napi::CallbackInfo& info) {
 void InitLoop(Napi::Env env, Napi::Object exports) {
   exports.Set("createLoop", Napi::Function::New(env, CreateLoop));
   exports.Set("readCrls", Napi::Function::New(env, ReadCrlsJs));
+  exports.Set("revokedAmong", Napi::Function::New(env, RevokedAmong));
 }
 
 }  // namespace culvert

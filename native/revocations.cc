@@ -1,9 +1,11 @@
 #include "revocations.h"
 
 #include <cstring>
+#include <mutex>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/x509v3.h>
 #include <stdexcept>
 
 namespace culvert {
@@ -17,14 +19,8 @@ CrlPtr FromDer(const uint8_t* bytes, size_t n) {
   return crl;
 }
 
-}  // namespace
-
-Issuer::Issuer(X509* of) : certificate(of) { X509_up_ref(of); }
-
-Issuer::~Issuer() { X509_free(certificate); }
-
-std::vector<CrlPtr> ReadCrls(const uint8_t* bytes, size_t n) {
-  std::vector<CrlPtr> lists;
+CrlSet ReadCrls(const uint8_t* bytes, size_t n) {
+  CrlSet lists;
   if (n == 0) return lists;
   std::unique_ptr<BIO, decltype(&BIO_free_all)> bio(BIO_new_mem_buf(bytes, static_cast<int>(n)), BIO_free_all);
   bool is_pem = false;
@@ -57,7 +53,54 @@ std::vector<CrlPtr> ReadCrls(const uint8_t* bytes, size_t n) {
   return lists;
 }
 
-void Revocations::Set(std::vector<CrlPtr> lists) {
+// Leaf first, or in any order for roots; what cannot be read is left out.
+std::vector<CertificatePtr> Certificates(const std::string& pem) {
+  std::vector<CertificatePtr> certificates;
+  std::unique_ptr<BIO, decltype(&BIO_free_all)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), BIO_free_all);
+  while (X509* certificate = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)) certificates.emplace_back(certificate);
+  ERR_clear_error();
+  return certificates;
+}
+
+struct Shared {
+  std::mutex mutex;
+  std::string digest;  // of what the lists were read from
+  std::shared_ptr<const CrlSet> lists;
+};
+
+// Of the process: all threads load the addon once.
+Shared& LastRead() {
+  static Shared shared;
+  return shared;
+}
+
+}  // namespace
+
+std::shared_ptr<const CrlSet> SharedCrls(const uint8_t* bytes, size_t n) {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned length = 0;
+  EVP_Digest(bytes, n, digest, &length, EVP_sha256(), nullptr);
+  std::string wanted(reinterpret_cast<char*>(digest), length);
+  Shared& last = LastRead();
+  // Who comes second waits for the first.
+  std::lock_guard<std::mutex> lock(last.mutex);
+  if (last.lists == nullptr || last.digest != wanted) {
+    CrlSet lists = ReadCrls(bytes, n);
+    std::unique_ptr<ASN1_INTEGER, SerialDeleter> any(ASN1_INTEGER_new());
+    X509_REVOKED* entry = nullptr;
+    // The first look-up sorts the list.
+    for (const CrlPtr& crl : lists) X509_CRL_get0_by_serial(crl.get(), &entry, any.get());
+    last.lists = std::make_shared<const CrlSet>(std::move(lists));
+    last.digest = std::move(wanted);
+  }
+  return last.lists;
+}
+
+Issuer::Issuer(X509* of) : certificate(of) { X509_up_ref(of); }
+
+Issuer::~Issuer() { X509_free(certificate); }
+
+void Revocations::Set(std::shared_ptr<const CrlSet> lists) {
   lists_ = std::move(lists);
   generation_++;
   for (auto at = issuers_.begin(); at != issuers_.end();) at = at->second.expired() ? issuers_.erase(at) : std::next(at);
@@ -79,7 +122,7 @@ bool Revocations::Revoked(const PeerChain& chain) const {
     if (issuer.generation != generation_) {
       issuer.generation = generation_;
       issuer.lists.clear();
-      for (const CrlPtr& crl : lists_) {
+      for (const CrlPtr& crl : *lists_) {
         if (X509_NAME_cmp(X509_CRL_get_issuer(crl.get()), X509_get_subject_name(issuer.certificate)) != 0) continue;
         if (X509_CRL_verify(crl.get(), X509_get0_pubkey(issuer.certificate)) == 1) issuer.lists.push_back(crl.get());
       }
@@ -92,6 +135,22 @@ bool Revocations::Revoked(const PeerChain& chain) const {
     }
   }
   return false;
+}
+
+bool Revocations::Revoked(const std::string& chain_pem, const std::string& roots_pem) {
+  std::vector<CertificatePtr> chain = Certificates(chain_pem);
+  std::vector<CertificatePtr> roots = Certificates(roots_pem);
+  PeerChain links;
+  for (size_t i = 0; i < chain.size(); i++) {
+    X509* issuer = nullptr;
+    if (i + 1 < chain.size() && X509_check_issued(chain[i + 1].get(), chain[i].get()) == X509_V_OK) issuer = chain[i + 1].get();
+    for (size_t r = 0; issuer == nullptr && r < roots.size(); r++) {
+      if (X509_check_issued(roots[r].get(), chain[i].get()) == X509_V_OK) issuer = roots[r].get();
+    }
+    if (issuer == nullptr) break;
+    links.push_back({Intern(issuer), std::unique_ptr<ASN1_INTEGER, SerialDeleter>(ASN1_INTEGER_dup(X509_get0_serialNumber(chain[i].get())))});
+  }
+  return Revoked(links);
 }
 
 std::shared_ptr<Issuer> Revocations::Intern(X509* certificate) {

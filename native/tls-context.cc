@@ -113,8 +113,8 @@ TlsContext::TlsContext(const TlsMaterial& material) {
       if (added != 1) Fail("certificate " + std::to_string(chain) + " of the chain cannot be used");
     });
     if (chain == 0) Fail("the certificate chain contains no certificate");
-    BioPtr key_bio = Reader(material.key_pem);
-    EVP_PKEY* key = PEM_read_bio_PrivateKey(key_bio.get(), nullptr, NoPassphrase, nullptr);
+    const uint8_t* key_at = material.key_der;
+    EVP_PKEY* key = d2i_AutoPrivateKey(nullptr, &key_at, static_cast<long>(material.key_length));
     if (key == nullptr) Fail("the private key cannot be read");
     int used = SSL_CTX_use_PrivateKey(context_, key);
     EVP_PKEY_free(key);

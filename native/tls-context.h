@@ -9,7 +9,8 @@ namespace culvert {
 
 struct TlsMaterial {
   std::string chain_pem;  // leaf first, then intermediates
-  std::string key_pem;
+  const uint8_t* key_der = nullptr;  // PKCS#8 (RFC 5958); read in place, as what is copied would have to be wiped
+  size_t key_length = 0;
   std::string roots_pem;
   std::string groups;        // OpenSSL group list
   std::string key_log_path;  // empty: no key log

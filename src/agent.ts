@@ -1,4 +1,5 @@
 /** Composition root of the agent: builds the parts, connects them, and ends them in order (spec §16). */
+import { revokedAmong } from '../native/crl.ts';
 import { checkCapabilities, denyDumps, raiseNofileLimit } from '../native/netns.ts';
 import { configDumpRoute, loggingRoute, quitRoute, xdsRoute } from './admin/admin-routes.ts';
 import { serveAdmin } from './admin/admin-server.ts';
@@ -107,7 +108,18 @@ async function start(
   else denyDumps();
   requireCapabilities(config.packetMark);
   const authority = await openAuthority(config, log, () => certificates.renewAll());
-  const certificates: CertificateManager = createCertificateManager({ authority, log });
+  let revocations: Uint8Array = new Uint8Array();
+  const certificates: CertificateManager = createCertificateManager({
+    authority,
+    log,
+    revoked: (all) =>
+      revocations.length === 0
+        ? all.map(() => false)
+        : revokedAmong(
+            revocations,
+            all.map(({ chainPem, rootsPem }) => [chainPem, rootsPem] as const),
+          ),
+  });
   end.push(() => {
     certificates.close();
     authority.close();
@@ -161,7 +173,11 @@ async function start(
   });
   if (config.crlPath !== null) {
     // Before the first connection.
-    const followed = await followRevocationLists(config.crlPath, log, (lists) => supervisor.revoke(lists));
+    const followed = await followRevocationLists(config.crlPath, log, (lists) => {
+      revocations = lists;
+      supervisor.revoke(lists);
+      void certificates.reviewRevocations();
+    });
     end.push(() => followed.close());
   }
   await supervisor.launch();

@@ -1,4 +1,5 @@
 /** What both ends of the bench's own tunnels share: the agent's values (src/config). */
+import { createPrivateKey } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { ChannelLoop } from '../../native/channel.ts';
 import { connectRequestHeaders, responseHeaders } from '../../src/hbone/connect-headers.ts';
@@ -25,7 +26,7 @@ export function createLoop(): ChannelLoop {
 export function readContext(loop: ChannelLoop, key: string, chain: string, roots: string, groups: string): number {
   return loop.newTlsContext({
     chainPem: readFileSync(chain, 'utf8'),
-    keyPem: readFileSync(key, 'utf8'),
+    key: createPrivateKey(readFileSync(key)),
     rootsPem: readFileSync(roots, 'utf8'),
     groups,
     keyLogPath: '',

@@ -2,11 +2,12 @@ import { link, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'no
 import { dirname, join } from 'node:path';
 import { CulvertError, messageOf } from '../errors.ts';
 
-/** The files of istio's plugged-in CA, as text. */
+/** The files of istio's plugged-in CA. */
 export interface CaFiles {
   /** The certificate that signs. */
   readonly cert: string;
-  readonly key: string;
+  /** Bytes can be wiped once they are read; text cannot. */
+  readonly key: string | Buffer;
   /** The certificates from the signing one up to the root. */
   readonly chain: string;
   readonly roots: string;
@@ -38,7 +39,12 @@ export async function openCaFolder(dir: string, create: () => Promise<CaFiles>):
     if (found.length < NAMES.length) throw incomplete(dir, found);
     const read = (name: string) => readFile(join(dir, name), 'utf8');
     const { key, cert, chain, roots } = CA_FILE_NAMES;
-    return { key: await read(key), cert: await read(cert), chain: await read(chain), roots: await read(roots) };
+    return {
+      key: await readFile(join(dir, key)),
+      cert: await read(cert),
+      chain: await read(chain),
+      roots: await read(roots),
+    };
   } catch (error) {
     if (error instanceof CulvertError) throw error;
     throw new CulvertError('CA_FOLDER_UNUSABLE', `the CA folder ${dir} cannot be used: ${messageOf(error)}`, {

@@ -89,7 +89,7 @@ function detailsOf(signer: X509Certificate, invalid: Invalid): CaDetails {
   }
 }
 
-function readKey(pem: string, invalid: Invalid): KeyObject {
+function readKey(pem: string | Buffer, invalid: Invalid): KeyObject {
   let key: KeyObject;
   try {
     key = createPrivateKey(pem);

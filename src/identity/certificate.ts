@@ -1,15 +1,13 @@
-import { inspect } from 'node:util';
+import type { KeyObject } from 'node:crypto';
 
 /**
- * The certificate of one workload with its key, as the data plane uses it. Plain data: it is posted to worker threads.
- * Objects made by `workloadCertificate` print without their key; a copy that crossed a thread is plain and must go
- * through it again before anything may print it.
+ * The certificate of one workload with its key, as the data plane uses it. It can be posted to worker threads, which then
+ * share the key: it stays in OpenSSL's memory, outside of the heap, and cannot be printed.
  */
 export interface WorkloadCertificate {
   /** The SPIFFE id it is for. */
   readonly identity: string;
-  /** PKCS#8. */
-  readonly privateKeyPem: string;
+  readonly privateKey: KeyObject;
   /** The leaf and the intermediates above it, without the root. */
   readonly chainPem: string;
   /** What peers' certificates are verified against. */
@@ -29,22 +27,3 @@ export interface CertificateAuthorityClient {
   sign(identity: string): Promise<WorkloadCertificate>;
   close(): void;
 }
-
-/** The same fields in an object that shows no key when it is printed or turned into JSON. */
-export function workloadCertificate(fields: WorkloadCertificate): WorkloadCertificate {
-  return Object.assign(Object.create(printsWithoutKey), fields);
-}
-
-// On the prototype, because structured clone copies own properties only and refuses functions among them.
-const printsWithoutKey = {
-  toJSON(this: WorkloadCertificate) {
-    const { privateKeyPem: _, ...rest } = this;
-    return rest;
-  },
-  toString(this: WorkloadCertificate) {
-    return `certificate ${this.serial} of ${this.identity}`;
-  },
-  [inspect.custom](this: WorkloadCertificate) {
-    return `[${String(this)}]`;
-  },
-};

@@ -2,13 +2,13 @@ import { X509Certificate } from 'node:crypto';
 import { access } from 'node:fs/promises';
 import { openCaFolder } from './ca-folder.ts';
 import { checkValidity } from './ca-material.ts';
-import { type CertificateAuthorityClient, workloadCertificate } from './certificate.ts';
+import type { CertificateAuthorityClient } from './certificate.ts';
 import { followCa } from './followed-ca.ts';
 import { certificateToPem } from './pem.ts';
 import { caFilesOf, createRoot } from './self-signed-root.ts';
 import { signWorkloadCertificate } from './signing.ts';
 import { parseSpiffeId } from './spiffe.ts';
-import { generateWorkloadKey, privateKeyPem } from './workload-key.ts';
+import { generateWorkloadKey } from './workload-key.ts';
 
 export interface EmbeddedCaOptions {
   /** A folder in the layout of istio's plugged-in CA; made, and filled with a new root, when it is empty. */
@@ -58,15 +58,15 @@ export async function openEmbeddedCa(options: EmbeddedCaOptions): Promise<Certif
       const { publicKey, privateKey } = await generateWorkloadKey();
       const der = await signWorkloadCertificate(issuer, identity, publicKey, { notBefore, notAfter });
       const leaf = new X509Certificate(der);
-      return workloadCertificate({
+      return {
         identity,
-        privateKeyPem: privateKeyPem(privateKey),
+        privateKey,
         chainPem: certificateToPem(der) + intermediatesPem,
         rootsPem,
         notBefore,
         notAfter,
         serial: BigInt(`0x${leaf.serialNumber}`).toString(),
-      });
+      };
     },
     close: () => ca.close(),
   };

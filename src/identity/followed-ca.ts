@@ -30,6 +30,7 @@ export function followCa(options: FollowedCaOptions): FollowedCa {
   const { where, read, now, changed, permit = () => {}, interval = LOOK_EVERY_MS } = options;
   let seen = digestOf(options.files);
   let material = readCaMaterial(options.files, where);
+  wipe(options.files);
   checkValidity(material, now(), where);
   let complaint = '';
   let looking = false;
@@ -40,11 +41,14 @@ export function followCa(options: FollowedCaOptions): FollowedCa {
     looking = true;
     try {
       const found = await read();
-      if (digestOf(found) !== seen) {
+      const digest = digestOf(found);
+      if (digest === seen) wipe(found);
+      else {
         const next = readCaMaterial(found, where);
+        wipe(found);
         checkValidity(next, now(), where);
         permit(material, next);
-        seen = digestOf(found);
+        seen = digest;
         material = next;
         changed(null);
       }
@@ -62,9 +66,13 @@ export function followCa(options: FollowedCaOptions): FollowedCa {
 
 /** Kept instead of the files, so that the text of the key does not stay in memory. */
 function digestOf({ cert, key, chain, roots }: CaFiles): string {
-  return createHash('sha256')
-    .update(JSON.stringify([cert, key, chain, roots]))
-    .digest('base64');
+  const hash = createHash('sha256');
+  for (const file of [cert, key, chain, roots]) hash.update(`${file.length} `).update(file);
+  return hash.digest('base64');
+}
+
+function wipe({ key }: CaFiles): void {
+  if (typeof key !== 'string') key.fill(0);
 }
 
 const LOOK_EVERY_MS = 5000;

@@ -3,12 +3,12 @@ import { type ControlPlaneServer, openChannel, readRoots, requestMetadata } from
 import { CulvertError, messageOf } from '../errors.ts';
 import { type AgentAccount, explainCaFailure } from './ca-failure.ts';
 import { decodeCertificateResponse, encodeCertificateRequest } from './ca-messages.ts';
-import { type CertificateAuthorityClient, workloadCertificate } from './certificate.ts';
+import type { CertificateAuthorityClient } from './certificate.ts';
 import { readIssuedChain } from './issued-chain.ts';
 import { toPem } from './pem.ts';
 import { signCertificateRequest } from './signing.ts';
 import { parseSpiffeId } from './spiffe.ts';
-import { generateWorkloadKey, privateKeyPem } from './workload-key.ts';
+import { generateWorkloadKey } from './workload-key.ts';
 
 export interface IstioCaOptions {
   readonly server: ControlPlaneServer;
@@ -111,7 +111,7 @@ export async function openIstioCa(options: IstioCaOptions): Promise<CertificateA
       );
       const { skippedRoots, ...issued } = readIssuedChain(answer, identity, publicKey);
       if (skippedRoots > 0) log.warn(TARGET, `${skippedRoots} roots of the CA cannot be read and are left out`);
-      return workloadCertificate({ identity, privateKeyPem: privateKeyPem(privateKey), ...issued });
+      return { identity, privateKey, ...issued };
     },
     close() {
       closed = true;

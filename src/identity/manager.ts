@@ -33,6 +33,11 @@ export interface CertificateManager {
   watch(listener: CertificateListener): () => void;
   /** The CA is another: certificates are replaced soon, not all at once. Until then those of before stay in use. */
   renewAll(): void;
+  /**
+   * Other revocation lists are in force: certificates that they revoke are not used any more, and others are asked for at
+   * once. Resolves when all were looked at, some at a time.
+   */
+  reviewRevocations(): Promise<void>;
   /** Drops the certificate unless it is wanted again within the grace period: pods of one identity come and go. */
   forget(identity: string): void;
   /** Every identity, sorted. */
@@ -51,6 +56,8 @@ export interface Clock {
 export interface CertificateManagerOptions {
   readonly authority: CertificateAuthorityClient;
   readonly log: ManagerLog;
+  /** Which of some certificates the revocation lists in force revoke; none by default. */
+  readonly revoked?: (certificates: readonly WorkloadCertificate[]) => readonly boolean[];
   readonly clock?: Clock;
   /** From 0 up to, not including, 1. */
   readonly random?: () => number;
@@ -58,6 +65,7 @@ export interface CertificateManagerOptions {
 
 /** The part of the logger that is used. */
 export interface ManagerLog {
+  error(target: string, message: string, fields: { identity: string }): void;
   warn(target: string, message: string, fields: { identity: string }): void;
   debug(target: string, message: string, fields: { identity: string }): void;
 }
@@ -74,6 +82,7 @@ export const FORGET_GRACE_MS = 5 * 60_000;
 export function createCertificateManager({
   authority,
   log,
+  revoked = (certificates) => certificates.map(() => false),
   clock = systemClock,
   random = Math.random,
 }: CertificateManagerOptions): CertificateManager {
@@ -141,7 +150,8 @@ export function createCertificateManager({
 
   function received(entry: Entry, certificate: WorkloadCertificate): void {
     const now = clock.now();
-    const fault = unusable(certificate, entry.identity, now);
+    const fault =
+      unusable(certificate, entry.identity, now) ?? (revoked([certificate])[0] ? revokedText(certificate) : null);
     if (fault !== null) {
       failed(entry, new Error(fault));
       return;
@@ -177,6 +187,18 @@ export function createCertificateManager({
     }
     const error = unavailable(entry.identity, authority.name, reason, cause);
     for (const { reject } of entry.waiters.splice(0)) reject(error);
+  }
+
+  /** Peers that follow the list refuse it anyway, and whoever has put it there wants it out of use. */
+  function revoke(entry: Entry, certificate: WorkloadCertificate): void {
+    const now = clock.now();
+    entry.certificate = null;
+    entry.error = revokedText(certificate);
+    log.error(TARGET, `${entry.error}; it is no longer used, and another one is asked for`, {
+      identity: entry.identity,
+    });
+    hasten(entry, 'realtime', now);
+    for (const listener of listeners) listener(entry.identity, null);
   }
 
   function drop(entry: Entry): void {
@@ -215,6 +237,21 @@ export function createCertificateManager({
       }
       turn();
     },
+    async reviewRevocations() {
+      const all = [...entries.values()];
+      for (let at = 0; at < all.length; at += REVIEWED_AT_ONCE) {
+        const held = all.slice(at, at + REVIEWED_AT_ONCE).flatMap((entry) => {
+          const { certificate } = entry;
+          return certificate === null || entries.get(entry.identity) !== entry ? [] : [{ entry, certificate }];
+        });
+        const verdicts = revoked(held.map(({ certificate }) => certificate));
+        for (const [index, { entry, certificate }] of held.entries()) {
+          if (verdicts[index]) revoke(entry, certificate);
+        }
+        turn();
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    },
     forget(identity) {
       const entry = entries.get(identity);
       if (entry === undefined) return;
@@ -238,11 +275,18 @@ export function createCertificateManager({
 const TARGET = 'identity::manager';
 /** Least time between the end of a failed attempt and the next for the same identity, however many connections ask. */
 const MIN_SPACING_MS = 1000;
+/** A few ms of work. */
+const REVIEWED_AT_ONCE = 32;
+
 function unusable(certificate: WorkloadCertificate, identity: string, now: number): string | null {
   if (certificate.identity !== identity) return `the certificate is for ${certificate.identity}`;
   const clock = `this node's clock says ${iso(now)}`;
   if (now < certificate.notBefore) return `certificate not valid before ${iso(certificate.notBefore)}; ${clock}`;
   return now < certificate.notAfter ? null : `certificate expired at ${iso(certificate.notAfter)}; ${clock}`;
+}
+
+function revokedText({ serial }: WorkloadCertificate): string {
+  return `certificate ${serial} of this agent is revoked by a list in CRL_PATH`;
 }
 
 function unavailable(identity: string, authority: string, reason: string, cause: unknown): CulvertError {

@@ -20,8 +20,8 @@ export function followRevocationLists(
 ): Promise<FollowedFile> {
   let inForce = 0;
   return followFile(path, {
-    use(content) {
-      const lists = readCrls(content);
+    async use(content) {
+      const lists = await readCrls(content);
       inForce = lists.length;
       for (const { issuer, revoked, nextUpdate } of lists) {
         log.info(TARGET, 'a certificate revocation list is in force', { issuer, revoked });

@@ -40,7 +40,7 @@ export class TlsContexts implements TlsIdentities {
     try {
       context = this.#loop.newTlsContext({
         chainPem: certificate.chainPem,
-        keyPem: certificate.privateKeyPem,
+        key: certificate.privateKey,
         rootsPem: certificate.rootsPem,
         groups: this.#settings.tlsGroups,
         keyLogPath: this.#settings.keyLogPath,

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { configDumpRoute } from '../../src/admin/admin-routes.ts';
@@ -53,7 +54,7 @@ const certificateState = ({ identity, certChain, rootCerts }: Captured['certific
   renewAt: 0,
   certificate: {
     identity,
-    privateKeyPem: 'PRIVATE',
+    privateKey: generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey,
     chainPem: pemOf(certChain),
     rootsPem: pemOf(rootCerts),
     notBefore: 0,

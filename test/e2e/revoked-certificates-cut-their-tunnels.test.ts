@@ -97,6 +97,14 @@ test('a certificate that is revoked loses its tunnels at once, in both direction
   shown.credentials = await credentials(agent.caDir, identityOf(peer));
   assert.equal(await exchange(dial(client, peer.ipv4, 8080), 'hello'), 'hello');
   await echoed(sibling);
+
+  // One of the agent's own is replaced by another, and pods talk on.
+  const { certificates } = await agent.dump();
+  const own = certificates.find(({ identity }) => identity === identityOf(server))!.certChain[0]!;
+  const before = agent.here();
+  revoke(folder, agent.caDir, lists, [{ cert: Buffer.from(own.pem, 'base64') }]);
+  await agent.line('is no longer used, and another one is asked for', before);
+  assert.equal(await exchange(dial(client, server.ipv4, 8080), 'hello'), 'hello');
 });
 
 /** An error comes before it: the peer is told why. */
@@ -112,7 +120,12 @@ async function echoed(stream: ClientHttp2Stream): Promise<void> {
 }
 
 /** A list of the embedded CA, made by the stock openssl and put into place as an operator would. */
-function revoke(folder: string, caDir: string, to: string, revoked: readonly Credentials[]): void {
+function revoke(
+  folder: string,
+  caDir: string,
+  to: string,
+  revoked: readonly { readonly cert: string | Buffer }[],
+): void {
   const entries = revoked.map(({ cert }) => {
     const { serialNumber } = new X509Certificate(cert);
     return `R\t490101000000Z\t260101000000Z\t${serialNumber}\tunknown\t/CN=x\n`;

@@ -10,7 +10,7 @@ import { scratchFolder } from './scratch.ts';
 test('a thousand identities get certificates of the embedded CA within 10 s', async (t) => {
   const manager = createCertificateManager({
     authority: await openCa(join(scratchFolder(t), 'ca')),
-    log: { warn() {}, debug() {} },
+    log: { error() {}, warn() {}, debug() {} },
   });
   t.after(() => manager.close());
   const delay = monitorEventLoopDelay({ resolution: 5 });

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { type WorkloadCertificate, workloadCertificate } from '../../src/identity/certificate.ts';
+import type { WorkloadCertificate } from '../../src/identity/certificate.ts';
 import { type DumpedCertificates, dumpCertificates } from '../../src/identity/dump.ts';
 import { createBench, identity } from './manager-under-test.ts';
 
@@ -11,15 +12,15 @@ const captured: DumpedCertificates = JSON.parse(
 const pem = (list: DumpedCertificates['certChain']) => list.map((entry) => Buffer.from(entry.pem, 'base64')).join('');
 
 test('the certificates of a captured dump give the same dump', () => {
-  const certificate: WorkloadCertificate = workloadCertificate({
+  const certificate: WorkloadCertificate = {
     identity: captured.identity,
-    privateKeyPem: '',
+    privateKey: generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey,
     chainPem: pem(captured.certChain),
     rootsPem: pem(captured.rootCerts),
     notBefore: 0,
     notAfter: 0,
     serial: '',
-  });
+  };
   const dump = dumpCertificates([{ identity: captured.identity, state: 'Available', certificate, renewAt: 0 }]);
   assert.deepEqual(dump, [captured]);
 });

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { X509Certificate } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { WorkloadCertificate } from '../../src/identity/certificate.ts';
 import { splitCertificates } from '../../src/identity/pem.ts';
+import { privateKeyPem } from '../../src/identity/workload-key.ts';
 import { layOut, openCa } from './ca-folders.ts';
 import { keyKinds, makeIntermediate, makeRoot, openssl } from './openssl.ts';
 import { scratchFolder } from './scratch.ts';
@@ -23,7 +24,7 @@ function verify(t: TestContext, certificate: WorkloadCertificate): string {
     const args = ['verify', '-x509_strict', '-purpose', purpose, '-CAfile', 'roots.pem', ...untrusted, 'leaf.pem'];
     assert.equal(openssl(folder, ...args), 'leaf.pem: OK\n');
   }
-  assert.ok(new X509Certificate(leaf!).checkPrivateKey(createPrivateKey(certificate.privateKeyPem)));
+  assert.ok(new X509Certificate(leaf!).checkPrivateKey(certificate.privateKey));
   return openssl(folder, 'x509', '-in', 'leaf.pem', '-noout', '-text');
 }
 
@@ -45,7 +46,7 @@ test('a certificate of a new CA has exactly the profile of a workload certificat
   }
   assert.equal(text.match(/X509v3 [A-Z]/g)?.length, 5, 'with the authority key identifier, and nothing else');
   assert.equal(certificate.identity, IDENTITY);
-  assert.match(certificate.privateKeyPem, /^-----BEGIN PRIVATE KEY-----\n/);
+  assert.match(privateKeyPem(certificate.privateKey), /^-----BEGIN PRIVATE KEY-----\n/);
   assert.equal(certificate.chainPem.match(/BEGIN/g)?.length, 1, 'the root is not sent');
 });
 

@@ -156,7 +156,7 @@ test('a CA client that throws at once is a failed attempt like any other', async
         throw new Error('no route');
       },
     },
-    log: { warn() {}, debug() {} },
+    log: { error() {}, warn() {}, debug() {} },
   });
   t.after(() => manager.close());
   await assert.rejects(manager.get(A), { code: 'CERTIFICATE_UNAVAILABLE', message: /from broken CA: no route$/ });

@@ -323,7 +323,7 @@ for (const [name, times, says] of [
   test(`a new certificate that is ${name} names both clocks`, async (t) => {
     ca.behave({ kind: 'issue', ...times });
     const { client } = await clientOf(t, serverOf(ca));
-    const manager = createCertificateManager({ authority: client, log: { warn() {}, debug() {} } });
+    const manager = createCertificateManager({ authority: client, log: { error() {}, warn() {}, debug() {} } });
     t.after(() => manager.close());
     await assert.rejects(manager.get(IDENTITY), { code: 'CERTIFICATE_UNAVAILABLE', message: says });
   });

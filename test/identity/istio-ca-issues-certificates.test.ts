@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { X509Certificate } from 'node:crypto';
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
@@ -7,6 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Secret } from '../../src/config/secret.ts';
 import { splitCertificates } from '../../src/identity/pem.ts';
+import { privateKeyPem } from '../../src/identity/workload-key.ts';
 import { makeTestCa } from '../support/istio-ca-server.ts';
 import { clientOf, IDENTITY, literal, serverOf, testCa } from './istio-ca-under-test.ts';
 import { openssl } from './openssl.ts';
@@ -49,7 +50,7 @@ test('a certificate is asked for as istiod expects it, and is what openssl accep
   const verify = ['verify', '-x509_strict', '-CAfile', 'roots.pem', '-untrusted', 'intermediates.pem', 'leaf.pem'];
   assert.equal(openssl(folder, ...verify), 'leaf.pem: OK\n');
   const parsed = new X509Certificate(leaf!);
-  assert.ok(parsed.checkPrivateKey(createPrivateKey(certificate.privateKeyPem)));
+  assert.ok(parsed.checkPrivateKey(certificate.privateKey));
   assert.equal(certificate.identity, IDENTITY);
   assert.equal(certificate.serial, BigInt(`0x${parsed.serialNumber}`).toString());
   assert.equal(certificate.notAfter, parsed.validToDate.getTime());
@@ -61,7 +62,7 @@ test('every certificate has a key of its own', async (t) => {
   const ca = await testCa(t);
   const { client } = await clientOf(t, serverOf(ca));
   const all = await Promise.all([client.sign(IDENTITY), client.sign(IDENTITY), client.sign(`${IDENTITY}2`)]);
-  assert.equal(new Set(all.map(({ privateKeyPem }) => privateKeyPem)).size, 3);
+  assert.equal(new Set(all.map(({ privateKey }) => privateKeyPem(privateKey))).size, 3);
 });
 
 test('a token file is read again for every request', async (t) => {

@@ -1,5 +1,6 @@
+import { generateKeyPairSync } from 'node:crypto';
 import type { TestContext } from 'node:test';
-import { type WorkloadCertificate, workloadCertificate } from '../../src/identity/certificate.ts';
+import type { WorkloadCertificate } from '../../src/identity/certificate.ts';
 import { type CertificateManager, createCertificateManager } from '../../src/identity/manager.ts';
 import { createFakeClock, type FakeClock } from './fake-clock.ts';
 
@@ -25,6 +26,8 @@ export interface Bench {
   /** How many requests the CA has been sent in all. */
   sent(): number;
   readonly logged: string[];
+  /** Serial numbers that revocation lists name. */
+  readonly revoked: Set<string>;
 }
 
 export function identity(name: string): string {
@@ -36,6 +39,7 @@ export function createBench(t: TestContext, options: { random?: () => number } =
   const clock = createFakeClock();
   const requests: Request[] = [];
   const logged: string[] = [];
+  const revoked = new Set<string>();
   let sent = 0;
   const manager = createCertificateManager({
     authority: {
@@ -60,7 +64,12 @@ export function createBench(t: TestContext, options: { random?: () => number } =
         return promise;
       },
     },
-    log: { warn: (_target, message) => logged.push(message), debug: () => {} },
+    log: {
+      error: (_target, message) => logged.push(message),
+      warn: (_target, message) => logged.push(message),
+      debug: () => {},
+    },
+    revoked: (certificates) => certificates.map(({ serial }) => revoked.has(serial)),
     clock,
     random: options.random ?? (() => 0.5),
   });
@@ -70,9 +79,10 @@ export function createBench(t: TestContext, options: { random?: () => number } =
     if (request === undefined) throw new Error('the CA has no waiting request');
     return request;
   };
-  return { manager, clock, requests, next, sent: () => sent, logged };
+  return { manager, clock, requests, next, sent: () => sent, logged, revoked };
 }
 
+const KEY = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey;
 let serial = 0;
 
 function makeCertificate(
@@ -81,14 +91,14 @@ function makeCertificate(
   ttl: number,
   changes: Partial<WorkloadCertificate>,
 ): WorkloadCertificate {
-  return workloadCertificate({
+  return {
     identity: wanted,
-    privateKeyPem: 'key',
+    privateKey: KEY,
     chainPem: 'chain',
     rootsPem: 'roots',
     notBefore: now,
     notAfter: now + ttl,
     serial: String(++serial),
     ...changes,
-  });
+  };
 }

@@ -43,10 +43,15 @@ export interface Leaf {
   readonly key?: 'EC' | 'RSA';
 }
 
+/** With the key as other programs read it. */
+export interface TestMaterial extends TlsMaterial {
+  readonly keyPem: string;
+}
+
 export interface Authority {
   readonly rootPem: string;
   /** A certificate with its key, and the root as what they trust. */
-  material(leaf: Leaf, changes?: Partial<TlsMaterial>): TlsMaterial;
+  material(leaf: Leaf, changes?: Partial<TlsMaterial>): TestMaterial;
   /** An authority whose certificates come with an intermediate certificate. */
   intermediate(): Authority;
 }
@@ -90,6 +95,7 @@ function authority(commonName: string, parent: Signer | null): Authority {
       ]);
       return {
         chainPem: leaf + (parent === null ? '' : own),
+        key: keys.privateKey,
         keyPem: keys.privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
         rootsPem: signer.rootPem,
         groups: DEFAULT_GROUPS,

@@ -2,12 +2,13 @@
  * A TLS client whose records are made by hand once the handshake is done, to send what no library would. The handshake is
  * node:tls's, which tells its traffic secrets (RFC 8446 §7.1) for a key log.
  */
+
 import { createCipheriv, createDecipheriv, createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import { connect as netConnect, type Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { connect as tlsConnect } from 'node:tls';
-import type { TlsMaterial } from '../../native/channel.ts';
+import type { TestMaterial } from './authority.ts';
 import { LOCAL } from './side.ts';
 
 export const ALERT = 21;
@@ -159,7 +160,7 @@ export function message(type: number, body: Uint8Array): Buffer {
 }
 
 /** Makes the handshake. With `hold`, its last flight is not sent but left to the caller. */
-export async function forge(port: number, material: TlsMaterial, hold = false): Promise<RecordForger> {
+export async function forge(port: number, material: TestMaterial, hold = false): Promise<RecordForger> {
   const socket = netConnect({ host: LOCAL, port, noDelay: true, allowHalfOpen: true }).unref();
   await once(socket, 'connect');
   const secrets = new Map<string, Buffer>();

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { X509Certificate } from 'node:crypto';
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import type { ChannelLoop, TlsMaterial } from '../../native/channel.ts';
-import { readCrls } from '../../native/crl.ts';
+import { readCrls, revokedAmong } from '../../native/crl.ts';
 import { makeIntermediate, makeRoot, openssl } from '../identity/openssl.ts';
 import { DEFAULT_GROUPS } from './authority.ts';
 import { CLIENT_ID, SERVER_ID, startedTlsPair } from './secure-side.ts';
@@ -37,7 +37,7 @@ before(() => {
 function material(name: string, by = 'signer'): TlsMaterial {
   return {
     chainPem: read(`${name}.crt`) + read(`${by}.crt`),
-    keyPem: read(`${name}.key`),
+    key: createPrivateKey(read(`${name}.key`)),
     rootsPem: read('root.crt'),
     groups: DEFAULT_GROUPS,
     keyLogPath: '',
@@ -128,7 +128,7 @@ test('lists in DER, several in one file, and other blocks between them are under
   await first!.server.told('failed CERT_REVOKED');
   const bundle = Buffer.concat([crl('other', []), Buffer.from(read('root.crt')), crl('signer', ['client'])]);
   assert.deepEqual(
-    readCrls(bundle).map(({ issuer, revoked }) => [issuer, revoked]),
+    (await readCrls(bundle)).map(({ issuer, revoked }) => [issuer, revoked]),
     [
       ['CN=other,O=test', 0],
       ['CN=signer,O=test', 1],
@@ -142,7 +142,7 @@ test('lists in DER, several in one file, and other blocks between them are under
 test('a list that is overdue still revokes, and one taken back does not', async (t) => {
   const loop = revokingLoop(t);
   const overdue = crl('signer', ['client'], 'PEM', 0);
-  assert.equal(readCrls(overdue)[0]!.nextUpdate, Date.UTC(2020, 1, 1));
+  assert.equal((await readCrls(overdue))[0]!.nextUpdate, Date.UTC(2020, 1, 1));
   loop.setRevocations(overdue);
   await (await startedTlsPair(loop, material('client'), material('server'))).server.told('failed CERT_REVOKED');
   loop.setRevocations(new Uint8Array());
@@ -153,7 +153,7 @@ test('a list counts only when the signer of the certificate has signed it', asyn
   const loop = revokingLoop(t);
   const { client, server } = await connected(loop, 'client');
   const forged = crl('impostor', ['client']);
-  assert.equal(readCrls(forged)[0]!.issuer, 'CN=signer,O=test');
+  assert.equal((await readCrls(forged))[0]!.issuer, 'CN=signer,O=test');
   loop.setRevocations(forged);
   await nextTurns();
   client.send('still here');
@@ -172,10 +172,19 @@ test('what cannot be read is refused with a reason, and the lists of before stay
     [`${good}-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n`, /revocation list 2 cannot be read/],
   ] as const) {
     assert.throws(() => loop.setRevocations(Buffer.from(text)), { code: 'CRL_INVALID', message: error });
-    assert.throws(() => readCrls(Buffer.from(text)), error);
+    await assert.rejects(readCrls(Buffer.from(text)), error);
   }
   await (await startedTlsPair(loop, material('client'), material('server'))).server.told('failed CERT_REVOKED');
-  assert.deepEqual(readCrls(new Uint8Array()), []);
+  assert.deepEqual(await readCrls(new Uint8Array()), []);
+});
+
+test('chains that are held here can be compared with a list too', () => {
+  const chains = ['client', 'sibling'].map((name) => [material(name).chainPem, read('root.crt')] as const);
+  const stranger = [material('stranger', 'other').chainPem, read('root.crt')] as const;
+  assert.deepEqual(revokedAmong(crl('signer', ['client']), [...chains, stranger]), [true, false, false]);
+  assert.deepEqual(revokedAmong(crl('root', ['signer']), [...chains, stranger]), [true, true, false]);
+  assert.deepEqual(revokedAmong(crl('impostor', ['client']), chains), [false, false]);
+  assert.deepEqual(revokedAmong(new Uint8Array(), chains), [false, false]);
 });
 
 test('ten thousand revoked certificates do not hold up a handshake or the check of live connections', async (t) => {

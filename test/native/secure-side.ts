@@ -1,4 +1,5 @@
 /** TLS on sides, and peers of other makes. */
+
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -6,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { ChannelLoop, TlsMaterial } from '../../native/channel.ts';
+import type { TestMaterial } from './authority.ts';
 import { connectedPair, type Side } from './side.ts';
 
 export const TRUST_DOMAIN = 'cluster.local';
@@ -48,7 +50,7 @@ export function temporaryFolder(t: TestContext): string {
 }
 
 /** Files of the material, as options of openssl's programs. */
-export function opensslIdentity(t: TestContext, { chainPem, keyPem, rootsPem }: TlsMaterial): string[] {
+export function opensslIdentity(t: TestContext, { chainPem, keyPem, rootsPem }: TestMaterial): string[] {
   const folder = temporaryFolder(t);
   const file = (name: string, text: string) => {
     writeFileSync(join(folder, name), text);

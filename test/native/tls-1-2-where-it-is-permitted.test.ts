@@ -5,7 +5,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { createServer, type TLSSocket, connect as tlsConnect } from 'node:tls';
-import type { TlsMaterial } from '../../native/channel.ts';
+import type { TestMaterial } from './authority.ts';
 import { createAuthority } from './authority.ts';
 import {
   CLIENT_ID,
@@ -22,10 +22,10 @@ import { acceptSides, assertLog, connectSide, LOCAL, pattern, type Side, testLoo
 const authority = createAuthority();
 const clientMaterial = authority.material({ uris: [CLIENT_ID] });
 const serverMaterial = authority.material({ uris: [SERVER_ID] });
-const permitting = (material: TlsMaterial): TlsMaterial => ({ ...material, tls12: true });
+const permitting = (material: TestMaterial): TestMaterial => ({ ...material, tls12: true });
 
 /** A client of node:tls that speaks TLS 1.2 at a culvert server. */
-async function oldClient(t: TestContext, material: TlsMaterial, ciphers?: string, loop = testLoop(t)) {
+async function oldClient(t: TestContext, material: TestMaterial, ciphers?: string, loop = testLoop(t)) {
   const accepted = Promise.withResolvers<Side>();
   const { port, close } = acceptSides(loop, accepted.resolve);
   const client = tlsConnect({
@@ -42,7 +42,7 @@ async function oldClient(t: TestContext, material: TlsMaterial, ciphers?: string
 }
 
 /** A culvert client at a server of node:tls that speaks TLS 1.2. */
-async function oldServer(t: TestContext, material: TlsMaterial) {
+async function oldServer(t: TestContext, material: TestMaterial) {
   const loop = testLoop(t);
   const secured = Promise.withResolvers<TLSSocket>();
   const server = createServer(

@@ -9,8 +9,9 @@ import {
   type TlsOptions,
   connect as tlsConnect,
 } from 'node:tls';
-import type { ChannelLoop, TlsMaterial } from '../../native/channel.ts';
+import type { ChannelLoop } from '../../native/channel.ts';
 import { closeFd } from '../../native/netns.ts';
+import type { TestMaterial } from './authority.ts';
 import { createAuthority } from './authority.ts';
 import {
   CLIENT_ID,
@@ -31,7 +32,7 @@ const serverMaterial = authority.material({ uris: [SERVER_ID] });
 async function nodeClient(
   loop: ChannelLoop,
   options: ConnectionOptions = {},
-  material: TlsMaterial = serverMaterial,
+  material: TestMaterial = serverMaterial,
 ): Promise<{ client: TLSSocket; server: Side; error: Promise<NodeJS.ErrnoException> }> {
   const accepted = Promise.withResolvers<Side>();
   const { port, close } = acceptSides(loop, accepted.resolve);
@@ -56,7 +57,7 @@ async function nodeClient(
 async function nodeServer(
   loop: ChannelLoop,
   options: TlsOptions = {},
-  material: TlsMaterial = clientMaterial,
+  material: TestMaterial = clientMaterial,
 ): Promise<{ client: Side; secured: Promise<TLSSocket>; close(): void }> {
   const secured = Promise.withResolvers<TLSSocket>();
   const server = createTlsServer(

@@ -1,7 +1,9 @@
 /** An HBONE client that shares no code with the agent: Node's own TLS and HTTP/2. */
+
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, type IncomingHttpHeaders } from 'node:http2';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { openEmbeddedCa } from '../../src/identity/embedded-ca.ts';
+import { privateKeyPem } from '../../src/identity/workload-key.ts';
 import { dial, patiently } from './pod-sockets.ts';
 import type { Pod } from './pods.ts';
 
@@ -19,8 +21,8 @@ export async function credentials(
   { at = Date.now(), ttl = 3_600_000 } = {},
 ): Promise<Credentials> {
   const authority = await openEmbeddedCa({ dir: caDir, ttl, now: () => at });
-  const { privateKeyPem, chainPem, rootsPem } = await authority.sign(identity);
-  return { key: privateKeyPem, cert: chainPem, ca: rootsPem };
+  const { privateKey, chainPem, rootsPem } = await authority.sign(identity);
+  return { key: privateKeyPem(privateKey), cert: chainPem, ca: rootsPem };
 }
 
 /** TLS to a port of a pod as a tunnel's client does it. Resolves when the handshake is done on this side. */

@@ -9,6 +9,7 @@ import {
 } from 'node:http2';
 import { type TestContext, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
+import { privateKeyPem } from '../../src/identity/workload-key.ts';
 import {
   application,
   dial,
@@ -28,8 +29,13 @@ const live = (rig: PlaneUnderTest) => rig.plane.snapshot()[0]!.connections.lengt
 
 /** A peer that takes requests and does not answer them. */
 async function silentPeer(t: TestContext, rig: PlaneUnderTest) {
-  const { privateKeyPem, chainPem, rootsPem } = await rig.sign(IDENTITY);
-  const server = createSecureServer({ key: privateKeyPem, cert: chainPem, ca: rootsPem, requestCert: true });
+  const { privateKey, chainPem, rootsPem } = await rig.sign(IDENTITY);
+  const server = createSecureServer({
+    key: privateKeyPem(privateKey),
+    cert: chainPem,
+    ca: rootsPem,
+    requestCert: true,
+  });
   const streams: ServerHttp2Stream[] = [];
   const sessions: ServerHttp2Session[] = [];
   server.on('session', (session) => sessions.push(session.on('error', () => {})));
@@ -129,13 +135,13 @@ test('inbound through a tunnel, while its plan is asked for: the others go on', 
   const answer = rig.answer;
   rig.answer = () => 'never';
   startPod(rig);
-  const { privateKeyPem, chainPem, rootsPem } = await rig.sign(IDENTITY);
+  const { privateKey, chainPem, rootsPem } = await rig.sign(IDENTITY);
   const session = connectHttp2('https://hbone.invalid', {
     createConnection: () =>
       connectTls({
         host: LOCALHOST,
         port: rig.ports.hbone,
-        key: privateKeyPem,
+        key: privateKeyPem(privateKey),
         cert: chainPem,
         ca: rootsPem,
         ALPNProtocols: ['h2'],

@@ -4,6 +4,7 @@ import { connect as connectHttp2 } from 'node:http2';
 import { connect } from 'node:net';
 import { test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
+import { privateKeyPem } from '../../src/identity/workload-key.ts';
 import {
   application,
   dial,
@@ -76,12 +77,12 @@ test('a handshake under way is finished, and its client hears to go elsewhere', 
     done = true;
   });
   assert.equal(done, false);
-  const { privateKeyPem, chainPem, rootsPem } = await rig.sign(IDENTITY);
+  const { privateKey, chainPem, rootsPem } = await rig.sign(IDENTITY);
   const session = connectHttp2('https://hbone.invalid', {
     createConnection: () =>
       connectTls({
         socket: tcp,
-        key: privateKeyPem,
+        key: privateKeyPem(privateKey),
         cert: chainPem,
         ca: rootsPem,
         ALPNProtocols: ['h2'],

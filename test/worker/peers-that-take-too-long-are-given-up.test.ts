@@ -4,6 +4,7 @@ import { constants, createServer as createHttp2, type ServerHttp2Stream } from '
 import { connect, createServer, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { createServer as createTls } from 'node:tls';
+import { privateKeyPem } from '../../src/identity/workload-key.ts';
 import { ATTEMPTS_RETRIED, HTTP2_BREACHES, TUNNEL_HANDSHAKES, TUNNEL_TIMEOUTS } from '../../src/metrics/families.ts';
 import type { OutboundPlan } from '../../src/routing/plan.ts';
 import {
@@ -45,10 +46,10 @@ async function peer(t: TestContext, rig: PlaneUnderTest, serve: (socket: Socket)
 
 /** The same with TLS by Node's own. */
 async function tlsPeer(t: TestContext, rig: PlaneUnderTest, serve: (socket: Socket, raw: Socket) => void) {
-  const { privateKeyPem, chainPem, rootsPem } = await rig.sign(IDENTITY);
+  const { privateKey, chainPem, rootsPem } = await rig.sign(IDENTITY);
   return peer(t, rig, (raw) => {
     const tls = createTls(
-      { key: privateKeyPem, cert: chainPem, ca: rootsPem, requestCert: true, ALPNProtocols: ['h2'] },
+      { key: privateKeyPem(privateKey), cert: chainPem, ca: rootsPem, requestCert: true, ALPNProtocols: ['h2'] },
       (socket) => {
         socket.on('error', () => {});
         serve(socket, raw);

@@ -4,6 +4,7 @@ import { connect as connectHttp2 } from 'node:http2';
 import { connect } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
+import { privateKeyPem } from '../../src/identity/workload-key.ts';
 import { HTTP2_BREACHES, SOCKETS_OPEN } from '../../src/metrics/families.ts';
 import { CLOSED } from '../../src/metrics/traffic.ts';
 import { RESPONSE_FLAGS } from '../../src/metrics/traffic-labels.ts';
@@ -35,11 +36,11 @@ async function passes(t: TestContext, rig: PlaneUnderTest, app: Application): Pr
 
 /** TLS to the pod's tunnel port, by Node's own. */
 async function foreignTls(t: TestContext, rig: PlaneUnderTest): Promise<TLSSocket> {
-  const { privateKeyPem, chainPem, rootsPem } = await rig.sign(IDENTITY);
+  const { privateKey, chainPem, rootsPem } = await rig.sign(IDENTITY);
   const tls = connectTls({
     host: LOCALHOST,
     port: rig.ports.hbone,
-    key: privateKeyPem,
+    key: privateKeyPem(privateKey),
     cert: chainPem,
     ca: rootsPem,
     ALPNProtocols: ['h2'],

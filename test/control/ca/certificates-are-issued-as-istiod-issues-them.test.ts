@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { X509Certificate } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -18,7 +18,7 @@ test('culvert’s own client gets a certificate, from a server that it verifies 
   assert.equal(certificate.identity, WEB);
   assert.equal(certificate.rootsPem, ca.rootsPem());
   const leaf = new X509Certificate(certificate.chainPem);
-  assert.ok(leaf.checkPrivateKey(createPrivateKey(certificate.privateKeyPem)));
+  assert.ok(leaf.checkPrivateKey(certificate.privateKey));
   const life = certificate.notAfter - certificate.notBefore;
   assert.equal(life, 3_600_000 + 120_000);
   assert.deepEqual(logged, []);

@@ -17,6 +17,7 @@ import { startLease } from '../../../src/control/lease.ts';
 import { type ServingCertificate, startControlServer } from '../../../src/control/server.ts';
 import type { CertificateAuthorityClient, WorkloadCertificate } from '../../../src/identity/certificate.ts';
 import { splitCertificates } from '../../../src/identity/pem.ts';
+import { privateKeyPem } from '../../../src/identity/workload-key.ts';
 import { createKubeApi } from '../../../src/kube/api.ts';
 import { createLogger } from '../../../src/log/logger.ts';
 import { createRegistry } from '../../../src/metrics/registry.ts';
@@ -77,8 +78,8 @@ interface Workload {
   readonly server: Server;
 }
 
-function tlsOptions({ privateKeyPem, chainPem, rootsPem }: WorkloadCertificate) {
-  return { key: privateKeyPem, cert: chainPem, ca: rootsPem, minVersion: 'TLSv1.3' } as const;
+function tlsOptions({ privateKey, chainPem, rootsPem }: WorkloadCertificate) {
+  return { key: privateKeyPem(privateKey), cert: chainPem, ca: rootsPem, minVersion: 'TLSv1.3' } as const;
 }
 
 async function startWorkload(t: TestContext, certificate: WorkloadCertificate): Promise<Workload> {

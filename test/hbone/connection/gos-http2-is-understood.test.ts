@@ -13,6 +13,7 @@ import { after, before, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { createOwnedProcesses } from '../../../src/demo/processes.ts';
+import { privateKeyPem } from '../../../src/identity/workload-key.ts';
 import {
   application,
   dial,
@@ -40,9 +41,9 @@ before(async () => {
 after(() => rmSync(folder, { recursive: true }));
 
 async function credentials(rig: PlaneUnderTest): Promise<Record<'KEY' | 'CHAIN' | 'ROOTS', string>> {
-  const { privateKeyPem, chainPem, rootsPem } = await rig.sign(IDENTITY);
+  const { privateKey, chainPem, rootsPem } = await rig.sign(IDENTITY);
   const files = { KEY: join(folder, 'key.pem'), CHAIN: join(folder, 'chain.pem'), ROOTS: join(folder, 'roots.pem') };
-  writeFileSync(files.KEY, privateKeyPem, { mode: 0o600 });
+  writeFileSync(files.KEY, privateKeyPem(privateKey), { mode: 0o600 });
   writeFileSync(files.CHAIN, chainPem);
   writeFileSync(files.ROOTS, rootsPem);
   return files;

@@ -15,6 +15,7 @@ import {
 } from 'node:http2';
 import { type TestContext, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
+import { privateKeyPem } from '../../../src/identity/workload-key.ts';
 import {
   type Application,
   application,
@@ -54,11 +55,11 @@ async function foreignClient(
   rig: PlaneUnderTest,
   options: SecureClientSessionOptions = {},
 ): Promise<ClientHttp2Session> {
-  const { privateKeyPem, chainPem, rootsPem } = await rig.sign(IDENTITY);
+  const { privateKey, chainPem, rootsPem } = await rig.sign(IDENTITY);
   const tls = connectTls({
     host: LOCALHOST,
     port: rig.ports.hbone,
-    key: privateKeyPem,
+    key: privateKeyPem(privateKey),
     cert: chainPem,
     ca: rootsPem,
     ALPNProtocols: ['h2'],
@@ -177,10 +178,10 @@ async function foreignServer(
   serve: (stream: ServerHttp2Stream) => void,
   options: SecureServerOptions = {},
 ): Promise<{ server: Http2SecureServer; sessions: ServerHttp2Session[] }> {
-  const { privateKeyPem, chainPem, rootsPem } = await rig.sign(IDENTITY);
+  const { privateKey, chainPem, rootsPem } = await rig.sign(IDENTITY);
   const server = createSecureServer({
     ...options,
-    key: privateKeyPem,
+    key: privateKeyPem(privateKey),
     cert: chainPem,
     ca: rootsPem,
     requestCert: true,

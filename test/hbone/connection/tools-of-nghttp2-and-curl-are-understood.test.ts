@@ -2,6 +2,7 @@
  * Interoperation with programs in C that share no code with Node's HTTP/2: nghttpx carries CONNECT streams as a client
  * and as a server (curl talks through it), nghttp and h2load ask what an HBONE port has to refuse properly.
  */
+
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawnSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
@@ -15,6 +16,7 @@ import { type TestContext, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
 import { promisify } from 'node:util';
 import { createOwnedProcesses } from '../../../src/demo/processes.ts';
+import { privateKeyPem } from '../../../src/identity/workload-key.ts';
 import {
   application,
   dial,
@@ -52,9 +54,9 @@ interface Files {
 async function certificateFiles(t: TestContext, rig: PlaneUnderTest): Promise<Files> {
   const folder = mkdtempSync(join(tmpdir(), 'culvert-interop-'));
   t.after(() => rmSync(folder, { recursive: true }));
-  const { privateKeyPem, chainPem, rootsPem } = await rig.sign(IDENTITY);
+  const { privateKey, chainPem, rootsPem } = await rig.sign(IDENTITY);
   const files = { key: join(folder, 'key.pem'), chain: join(folder, 'chain.pem'), roots: join(folder, 'roots.pem') };
-  writeFileSync(files.key, privateKeyPem, { mode: 0o600 });
+  writeFileSync(files.key, privateKeyPem(privateKey), { mode: 0o600 });
   writeFileSync(files.chain, chainPem);
   writeFileSync(files.roots, rootsPem);
   return files;
@@ -244,12 +246,12 @@ test('a request of nghttp that is no CONNECT is answered 400', { skip: skipWitho
 
 /** Adds TLS with a client certificate for programs that have none. */
 async function tlsInFront(t: TestContext, { ports, sign }: PlaneUnderTest): Promise<number> {
-  const { privateKeyPem, chainPem, rootsPem } = await sign(IDENTITY);
+  const { privateKey, chainPem, rootsPem } = await sign(IDENTITY);
   const server = createServer((client) => {
     const secure = connectTls({
       host: LOCALHOST,
       port: ports.hbone,
-      key: privateKeyPem,
+      key: privateKeyPem(privateKey),
       cert: chainPem,
       ca: rootsPem,
       ALPNProtocols: ['h2'],

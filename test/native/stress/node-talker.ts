@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { connect as netConnect, type Socket } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
-import type { TlsMaterial } from '../../../native/channel.ts';
+import type { TestMaterial } from '../authority.ts';
 import { LOCAL } from '../side.ts';
 import { newSeen, type Seen } from './record.ts';
 import { content, generator, greeting, type Moment, type Script } from './script.ts';
 import type { Stage } from './talker.ts';
 
 /** A client made of Node's own sockets, with the script of a Talker. */
-export function nodeTalker(stage: Stage, script: Script, port: number, material: TlsMaterial): Seen {
+export function nodeTalker(stage: Stage, script: Script, port: number, material: TestMaterial): Seen {
   const seen = newSeen(script.id, 'client');
   const random = generator(script.id * 2 + 54321);
   const { bytes, fate } = script.client;

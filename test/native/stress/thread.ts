@@ -1,4 +1,5 @@
 /** Not a test: one of the threads of the stress test. It listens, and connects to its own and the others' listeners. */
+
 import { parentPort, workerData } from 'node:worker_threads';
 import {
   type Accepted,
@@ -6,10 +7,10 @@ import {
   type ChannelId,
   ChannelLoop,
   NO_HANDLER,
-  type TlsMaterial,
 } from '../../../native/channel.ts';
 import { OWN_NETNS } from '../../../native/netns.ts';
 import { PlainRelay } from '../../../src/relay/plain-relay.ts';
+import type { TestMaterial } from '../authority.ts';
 import { SERVER_ID, TRUST_DOMAIN } from '../secure-side.ts';
 import { LOCAL } from '../side.ts';
 import { Doorman } from './doorman.ts';
@@ -31,8 +32,8 @@ export interface Order {
   readonly listening: Ports;
   /** Where the listeners of all threads are. */
   readonly ports: readonly Ports[];
-  readonly client: TlsMaterial;
-  readonly server: TlsMaterial;
+  readonly client: TestMaterial;
+  readonly server: TestMaterial;
   /** Numbers of the connections to make. */
   readonly from: number;
   readonly to: number;
