@@ -1,6 +1,7 @@
 /** Composition root of the control plane (`culvert control`): builds the parts, connects them, and ends them in order. */
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
+import { denyDumps } from '../../native/netns.ts';
 import { serveAdmin } from '../admin/admin-server.ts';
 import { serveMetrics } from '../admin/metrics-server.ts';
 import { createReadiness, serveReadiness } from '../admin/readiness.ts';
@@ -40,6 +41,8 @@ export async function runControl(env: Environment): Promise<number> {
   const config = loadControlConfig(env);
   const writer = createLineWriter();
   const log = createLogger({ format: config.logFormat, level: config.logFilter, write: writer.write });
+  if (config.allowDumps) log.warn('app', 'core files and debuggers are permitted: they show the key of the root');
+  else denyDumps();
   const stopped = Promise.withResolvers<string>();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stopped.resolve(signal));
   const end: (() => Promise<void> | void)[] = [];

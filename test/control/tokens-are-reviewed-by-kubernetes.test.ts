@@ -12,7 +12,8 @@ const NAMESPACE = '/api/v1/namespaces/default';
 
 test('tokens are what the API server says they are', { skip: noApiServer }, async (t) => {
   const server = await startApiServer(t);
-  const api = createKubeApi({ host: '127.0.0.1', port: server.port, serviceAccountDir: server.serviceAccountDir });
+  const { port, serviceAccountDir } = server;
+  const api = createKubeApi({ host: '127.0.0.1', port, serviceAccountDir, timeoutMs: 3000 });
   t.after(() => api.close());
   let reviews = 0;
   const counting: Pick<typeof api, 'create'> = {
@@ -91,6 +92,19 @@ test('tokens are what the API server says they are', { skip: noApiServer }, asyn
       assert.equal(reviews - before, 2, 'a refusal is not remembered');
     });
   }
+
+  await t.test('while the API server does not answer, only who was reviewed a moment ago is known', async () => {
+    const [known, unknown] = [await issue({ audiences: ['istio-ca'] }), await issue({ audiences: ['istio-ca'] })];
+    await reviewer.review(known);
+    server.freeze();
+    try {
+      assert.ok(!('refused' in (await reviewer.review(known))));
+      await assert.rejects(reviewer.review(unknown), { code: 'KUBE_STALLED' });
+    } finally {
+      server.thaw();
+    }
+    assert.ok(!('refused' in (await reviewer.review(unknown))));
+  });
 
   await t.test('the token of a pod that is gone is refused', async () => {
     const token = await issue({ audiences: ['istio-ca'], boundObjectRef: bound });

@@ -10,6 +10,7 @@ import {
   text,
   trustedAccounts,
 } from '../values.ts';
+import { agentSettings } from './agent.ts';
 import { nodeAgentSettings } from './node-agent.ts';
 
 const { kubernetesHost, kubernetesPort, serviceAccountDir, logFilter, logFormat } = nodeAgentSettings;
@@ -165,6 +166,11 @@ export const controlSettings = {
     meaning:
       'How long a new root is trusted before it signs, and the old one afterwards. Certificates are valid for at most half of it.',
     why: 'A shorter one replaces a root sooner. Certificates that were issued before it was shortened may outlive the old root.',
+  },
+  allowDumps: {
+    ...agentSettings.allowDumps,
+    meaning: 'Let the kernel write core files of the control plane, and debuggers attach to it.',
+    why: 'For debugging only: its memory holds the key of the root.',
   },
   statusEnabled: {
     env: 'AMBIENT_ENABLE_STATUS',
