@@ -31,3 +31,8 @@ openshift: { bin: /var/lib/cni/bin, conf: /etc/cni/multus/net.d, chained: false,
 - { name: {{ $name }}, value: {{ $value | quote }} }
 {{- end }}
 {{- end -}}
+
+{{/* The control plane that agents talk to unless they are told otherwise. */}}
+{{- define "culvert.control" -}}
+{{- if .Values.control.enabled }}culvert-control.{{ .Release.Namespace }}.svc:15012{{ else }}istiod.istio-system.svc:15012{{ end }}
+{{- end -}}
