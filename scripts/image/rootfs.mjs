@@ -37,6 +37,12 @@ export function rootfs(sbom) {
     if (/\.(mjs|node|txt)$/.test(name)) copy(join(root, 'dist', name), `${HOME}/${name}`, 0o444);
   }
   copy(join(root, 'dist/culvert-cni'), `${HOME}/culvert-cni`);
+  // For `kubectl exec`: the kernel runs it without a shell.
+  put({
+    path: 'usr/bin/culvert',
+    mode: 0o555,
+    data: Buffer.from(`#!/${HOME}/node\nimport('/${HOME}/culvert.mjs');\n`),
+  });
   copy(join(root, 'LICENSE'), `${HOME}/LICENSE`, 0o444);
   put({ path: `${HOME}/sbom.spdx.json`, data: sbom });
   for (const program of programs) withLibraries(find(program), `usr/sbin/${program}`);

@@ -227,15 +227,12 @@ async function statusOfAll(): Promise<ControlStatus[]> {
   const reports: ControlStatus[] = [];
   for (const { metadata } of await podsOf('culvert-control')) {
     if (metadata.deletionTimestamp !== undefined) continue;
-    reports.push(
-      JSON.parse(await cluster.exec(SYSTEM, metadata.name, ...CULVERT, 'status', '--json')) as ControlStatus,
-    );
+    reports.push(JSON.parse(await cluster.exec(SYSTEM, metadata.name, 'culvert', 'status', '--json')) as ControlStatus);
   }
   return reports;
 }
 
 const NODE = '/opt/culvert/node';
-const CULVERT = [NODE, '/opt/culvert/culvert.mjs'];
 
 async function allUpToDate(): Promise<boolean> {
   const clients = (await statusOfAll()).flatMap(({ clients }) => clients);
