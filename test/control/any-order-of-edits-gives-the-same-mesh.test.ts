@@ -140,6 +140,11 @@ const objects: fc.Arbitrary<Manifest> = fc.oneof(
           selector: maybe(appLabels.map((matchLabels) => ({ matchLabels }))),
           action: fc.constantFrom('ALLOW', 'DENY', 'AUDIT'),
           rules: fc.constantFrom([], [{}], [{ bad: true }]),
+          targetRefs: maybe(
+            fc
+              .record({ kind: fc.constantFrom('Gateway', 'Service', 'ServiceEntry', 'GatewayClass'), name: names })
+              .map((ref) => [ref]),
+          ),
         })
         .map((spec) => ({ spec: without(spec) })),
     ),

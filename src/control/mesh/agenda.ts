@@ -9,6 +9,8 @@ export interface Agenda {
   readonly policies: Set<string>;
   /** All sources and services, beside those that are named. */
   everything: boolean;
+  /** Whether what policies are attached to by reference is there. */
+  targets: boolean;
   networkGateways: boolean;
   /** Addresses for hosts of ServiceEntries. */
   allocation: boolean;
@@ -20,6 +22,7 @@ export function createAgenda(): Agenda {
     services: new Set(),
     policies: new Set(),
     everything: false,
+    targets: false,
     networkGateways: false,
     allocation: false,
   };

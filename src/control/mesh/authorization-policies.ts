@@ -23,7 +23,7 @@ export function convertAuthorizationPolicy(
   if (policy.isDryRun && !allowDryRun) {
     return notSent(`policy ${namespace}/${name} is a dry run, which is not enabled: it is neither enforced nor logged`);
   }
-  if (policy.hasTarget) return { message: null, condition: null };
+  if (policy.targets.length > 0) return { message: null, condition: null };
   if (action === 'AUDIT' || action === 'CUSTOM')
     return notSent(`action ${action} is not supported: the policy is not enforced`);
   const rules = policy.rules.map((rule) => convertRule(rule, namespace));

@@ -17,6 +17,7 @@ import type { ResourceTable } from './resource-table.ts';
 import type { MeshSettings } from './settings.ts';
 import type { Source } from './sources.ts';
 import type { FieldManager, StatusBook } from './statuses.ts';
+import { conditionOfTargets } from './targeted-policies.ts';
 import type { Surroundings } from './waypoints.ts';
 
 export interface Derivation {
@@ -69,8 +70,18 @@ export function createDerivation(
     const found = objects.policies.authorization(key);
     if (found === null) return;
     const { policy, converted } = found;
+    if (policy.targets.length === 0) report(AUTHORIZATION_POLICIES, 'istio-ambient-waypoint-policy', policy, []);
     const conditions = converted.condition === null ? [] : [converted.condition];
     report(AUTHORIZATION_POLICIES, 'istio-ambient-ztunnel-policy', policy, conditions);
+  }
+
+  function reportTargets(): void {
+    if (!agenda.targets) return;
+    agenda.targets = false;
+    for (const policy of objects.policies.targeted()) {
+      const condition = conditionOfTargets(policy, objects, settings);
+      report(AUTHORIZATION_POLICIES, 'istio-ambient-waypoint-policy', policy, [condition]);
+    }
   }
 
   function report(kind: Kind, fieldManager: FieldManager, object: Reported, conditions: readonly Condition[]): void {
@@ -156,6 +167,7 @@ export function createDerivation(
           yield* setServices(objects.services.keys());
           yield* setSources(objects.sources.all());
         }
+        reportTargets();
         if (isDone()) break;
       }
       removePolicies();

@@ -50,6 +50,7 @@ export class GatewayRegistry {
   setClass(name: string, gatewayClass: GatewayClass | null): void {
     if (gatewayClass === null) this.#classes.delete(name);
     else this.#classes.set(name, gatewayClass);
+    this.#agenda.targets = true;
     for (const [key, gateway] of this.#gateways) if (gateway.className === name) this.#refresh(key);
   }
 
@@ -57,8 +58,8 @@ export class GatewayRegistry {
     return this.#waypoints.get(key) ?? null;
   }
 
-  gateways(): Iterable<Gateway> {
-    return this.#gateways.values();
+  class(name: string): GatewayClass | null {
+    return this.#classes.get(name) ?? null;
   }
 
   /** Remembers which waypoints the workloads of a source depend on. */
@@ -89,6 +90,7 @@ export class GatewayRegistry {
     const after =
       gateway === undefined ? null : waypointOf(gateway, this.#classes.get(gateway.className) ?? null, this.#network);
     if (JSON.stringify(before) === JSON.stringify(after)) return;
+    this.#agenda.targets = true;
     if (after === null) this.#waypoints.delete(key);
     else this.#waypoints.set(key, after);
     for (const source of this.#askingSources.get(key)) this.#agenda.sources.add(source);

@@ -139,6 +139,7 @@ export class MeshObjects {
   #setServiceEntry(key: string, entry: ServiceEntry | null): void {
     this.#setSource('ServiceEntry', key, entry);
     this.agenda.allocation = true;
+    this.agenda.targets = true;
     this.services.publish(`ServiceEntry ${key}`, entry === null ? [] : this.#publishedBy(entry));
   }
 
@@ -176,6 +177,7 @@ export class MeshObjects {
 
   #serviceChanged(key: string, before: PublishedService | null, after: PublishedService | null): void {
     this.agenda.services.add(key);
+    this.agenda.targets = true;
     if (after === null) this.#servicesByNamespace.delete(before!.object.namespace, key);
     else if (before === null) this.#servicesByNamespace.add(after.object.namespace, key);
     if (before !== null && after !== null && isSameForWorkloads(before, after)) return;
@@ -206,6 +208,7 @@ export class MeshObjects {
     if (isSame(before?.labels, after?.labels) && isSame(before?.annotations, after?.annotations)) return;
     if (name === this.#settings.systemNamespace) this.#setNetwork(after?.labels[NETWORK_LABEL] ?? '');
     if (this.#settings.serviceEntryVisibility !== null) this.#publishAnew(name);
+    this.agenda.targets = true;
     this.#touch(this.sources.matching(name, {}));
     for (const key of this.#servicesByNamespace.get(name)) this.agenda.services.add(key);
   }

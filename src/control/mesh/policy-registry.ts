@@ -15,6 +15,7 @@ export class PolicyRegistry {
   readonly #agenda: Agenda;
   readonly #sources: Sources;
   readonly #authorization = new Map<string, AuthorizationPolicy>();
+  readonly #targeted = new Map<string, AuthorizationPolicy>();
   readonly #selectors = new SelectorIndex();
   /** Those of the root namespace once more, for workloads of the others. */
   readonly #rootSelectors = new SelectorIndex();
@@ -34,6 +35,10 @@ export class PolicyRegistry {
     if (policy === null) this.#authorization.delete(key);
     else this.#authorization.set(key, policy);
     this.#agenda.policies.add(key);
+    if (policy !== null && policy.targets.length > 0) {
+      this.#targeted.set(key, policy);
+      this.#agenda.targets = true;
+    } else this.#targeted.delete(key);
     const [selected, selects] = [this.#listedBy(before), this.#listedBy(policy)];
     if (JSON.stringify(selected) === JSON.stringify(selects)) return;
     const { namespace } = (policy ?? before)!;
@@ -73,6 +78,11 @@ export class PolicyRegistry {
     const ofRoot = namespace === rootNamespace ? [] : this.#rootSelectors.matching(rootNamespace, labels);
     const peers = this.#peers.keysOf(namespace, labels);
     return own.length + ofRoot.length === 0 ? peers : [...[...own, ...ofRoot].sort(), ...peers];
+  }
+
+  /** Those that are attached by reference. */
+  targeted(): Iterable<AuthorizationPolicy> {
+    return this.#targeted.values();
   }
 
   authorization(key: string): { readonly policy: AuthorizationPolicy; readonly converted: ConvertedPolicy } | null {

@@ -4,6 +4,7 @@ import {
   type Condition,
   type ReportedConditions,
   VISIBILITY_APPLIED,
+  WAYPOINT_ACCEPTED,
   WAYPOINT_BOUND,
   WAYPOINT_MISSING,
   ZTUNNEL_ACCEPTED,
@@ -20,7 +21,11 @@ export interface ConditionUpdate {
   readonly conditions: readonly Condition[];
 }
 
-export type FieldManager = 'istio-ambient-service' | 'istio-ambient-workloadentry' | 'istio-ambient-ztunnel-policy';
+export type FieldManager =
+  | 'istio-ambient-service'
+  | 'istio-ambient-workloadentry'
+  | 'istio-ambient-ztunnel-policy'
+  | 'istio-ambient-waypoint-policy';
 
 /** `status.addresses` of a ServiceEntry, all of it. */
 export interface AddressUpdate {
@@ -85,6 +90,7 @@ const OWNED: Readonly<Record<FieldManager, readonly string[]>> = {
   'istio-ambient-service': [WAYPOINT_BOUND, WAYPOINT_MISSING, VISIBILITY_APPLIED],
   'istio-ambient-workloadentry': [WAYPOINT_BOUND],
   'istio-ambient-ztunnel-policy': [ZTUNNEL_ACCEPTED],
+  'istio-ambient-waypoint-policy': [WAYPOINT_ACCEPTED],
 };
 const MANAGERS = Object.keys(OWNED) as FieldManager[];
 

@@ -11,6 +11,7 @@ import {
 } from './waypoints.ts';
 
 export interface Binding {
+  readonly attachment: Attachment;
   readonly waypoint: GatewayAddress | null;
   readonly weightedWaypoints: ServiceMessage['weightedWaypoints'];
   readonly conditions: readonly Condition[];
@@ -21,10 +22,11 @@ export function bindingOf(object: Attachable, canaryWeight: string, around: Surr
   // Gateways of the mesh itself are not behind one another.
   if (MANAGED_GATEWAYS.includes(object.labels['gateway.istio.io/managed'] ?? '')) return UNBOUND;
   const attachment = attachmentOf(object, around);
-  if (attachment.kind !== 'bound') return { ...UNBOUND, conditions: conditionsOf(attachment, NO_CANARY) };
+  if (attachment.kind !== 'bound') return { ...UNBOUND, attachment, conditions: conditionsOf(attachment) };
   const { address } = attachment.waypoint;
   const canary = canaryOf(object, attachment.waypoint, canaryWeight, around);
   return {
+    attachment,
     waypoint: address,
     weightedWaypoints:
       canary.kind === 'weighted'
@@ -53,5 +55,5 @@ export function conditionsOf(attachment: Attachment, canary: Canary = NO_CANARY)
 }
 
 const NO_CANARY: Canary = { kind: 'none' };
-const UNBOUND: Binding = { waypoint: null, weightedWaypoints: [], conditions: [] };
+const UNBOUND: Binding = { attachment: { kind: 'none' }, waypoint: null, weightedWaypoints: [], conditions: [] };
 const MANAGED_GATEWAYS = ['istio.io-mesh-controller', 'istio.io-eastwest-controller'];

@@ -81,9 +81,7 @@ export function messageOfServiceEntryEndpoint(
     tunnel: tunnelOf(entry.labels, entry.isRedirected),
     isPod: true,
     workloadName: entry.name,
-    services: portsOf(context.services, () =>
-      entry.ports.map(({ number, name, target }) => ({ port: number, target: own(endpoint.ports, name) ?? target })),
-    ),
+    services: portsOf(context.services, () => portsOfServiceEntry(entry, endpoint.ports)),
   };
 }
 
@@ -167,13 +165,13 @@ function portsOf(
   return new Map(services.map((service) => [service.key, ports(service)]));
 }
 
+/** @param named the workload's own ports, which go by the names of the entry's */
+function portsOfServiceEntry({ ports }: ServiceEntry, named: Readonly<Record<string, number>>): Ports {
+  return ports.map(({ number, name, target }) => ({ port: number, target: own(named, name) ?? target }));
+}
+
 function portsOfPod(service: PublishedService, pod: Pod): Ports {
-  if (service.kind === 'ServiceEntry') {
-    return service.object.ports.map(({ number, name, target }) => ({
-      port: number,
-      target: own(pod.ports, name) ?? target,
-    }));
-  }
+  if (service.kind === 'ServiceEntry') return portsOfServiceEntry(service.object, pod.ports);
   return service.object.ports.flatMap(({ port, target }) => {
     const number = typeof target === 'number' ? target : own(pod.ports, target);
     return number === undefined ? [] : [{ port, target: number }];
@@ -181,12 +179,7 @@ function portsOfPod(service: PublishedService, pod: Pod): Ports {
 }
 
 function portsOfWorkloadEntry(service: PublishedService, { endpoint }: WorkloadEntry): Ports {
-  if (service.kind === 'ServiceEntry') {
-    return service.object.ports.map(({ number, name, target }) => ({
-      port: number,
-      target: own(endpoint.ports, name) ?? target,
-    }));
-  }
+  if (service.kind === 'ServiceEntry') return portsOfServiceEntry(service.object, endpoint.ports);
   return service.object.ports.flatMap(({ port, name, target }) => {
     const number = typeof target === 'number' ? (own(endpoint.ports, name) ?? target) : own(endpoint.ports, target);
     return number === undefined ? [] : [{ port, target: number }];

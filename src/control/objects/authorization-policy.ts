@@ -8,13 +8,21 @@ import { expectOnly, readSelector } from './selector.ts';
 
 export interface AuthorizationPolicy extends Metadata {
   readonly isDryRun: boolean;
-  /** Whether it is attached to Gateways, Services … by reference, and so is for waypoints. */
-  readonly hasTarget: boolean;
+  /** Gateways, Services … that it is attached to, which makes it one for waypoints. */
+  readonly targets: readonly TargetRef[];
   /** Null without one: the namespace, or the mesh in the root namespace. */
   readonly selector: Labels | null;
   readonly action: (typeof ACTIONS)[number];
   readonly rules: readonly Rule[];
   readonly reported: ReportedConditions;
+}
+
+export interface TargetRef {
+  /** "" for the core group. */
+  readonly group: string;
+  readonly kind: string;
+  readonly namespace: string;
+  readonly name: string;
 }
 
 /** What one of the sources does, to one of the operations, while all of `when` holds. */
@@ -81,10 +89,11 @@ function readAuthorizationPolicy(object: unknown): AuthorizationPolicy {
   const policy = Field.of(object);
   const spec = policy.at('spec');
   expectOnly(spec, ['selector', 'targetRef', 'targetRefs', 'action', 'provider', 'rules']);
+  const metadata = readMetadata(policy);
   return {
-    ...readMetadata(policy),
+    ...metadata,
     isDryRun: isTrue(annotation(policy, 'istio.io/dry-run')),
-    hasTarget: hasTarget(spec),
+    targets: targetsOf(spec).map((target) => readTarget(target, metadata.namespace)),
     selector: readSelector(spec.at('selector')),
     action: readAction(spec),
     rules: spec.at('rules').list().map(readRule),
@@ -104,11 +113,11 @@ function denyInstead(object: unknown): AuthorizationPolicy | null {
     }
   };
   const action = known(() => readAction(spec), 'DENY');
-  if (known(() => hasTarget(spec), false) || action === 'AUDIT' || action === 'CUSTOM') return null;
+  if (known(() => targetsOf(spec).length > 0, false) || action === 'AUDIT' || action === 'CUSTOM') return null;
   return {
     ...readMetadata(policy),
     isDryRun: known(() => isTrue(annotation(policy, 'istio.io/dry-run')), false),
-    hasTarget: false,
+    targets: [],
     selector: known(() => readSelector(spec.at('selector')), null),
     action: 'DENY',
     rules: [{ to: [], from: [], when: [] }],
@@ -116,8 +125,15 @@ function denyInstead(object: unknown): AuthorizationPolicy | null {
   };
 }
 
-function hasTarget(spec: Field): boolean {
-  return spec.at('targetRef').isPresent || spec.at('targetRefs').list().length > 0;
+function targetsOf(spec: Field): Field[] {
+  const one = spec.at('targetRef');
+  return [...(one.isPresent ? [one] : []), ...spec.at('targetRefs').list()];
+}
+
+function readTarget(target: Field, namespace: string): TargetRef {
+  const [kind, name] = [target.at('kind').text(), target.at('name').text()];
+  if (kind === '' || name === '') throw target.wrong('a reference with kind and name');
+  return { group: target.at('group').text(), kind, name, namespace: target.at('namespace').text() || namespace };
 }
 
 function readAction(spec: Field): AuthorizationPolicy['action'] {

@@ -22,7 +22,8 @@ export const WAYPOINT_BOUND = 'istio.io/WaypointBound';
 export const WAYPOINT_MISSING = 'istio.io/WaypointMissing';
 export const VISIBILITY_APPLIED = 'istio.io/VisibilityApplied';
 export const ZTUNNEL_ACCEPTED = 'ZtunnelAccepted';
-const OWN_TYPES = [WAYPOINT_BOUND, WAYPOINT_MISSING, VISIBILITY_APPLIED, ZTUNNEL_ACCEPTED];
+export const WAYPOINT_ACCEPTED = 'WaypointAccepted';
+const OWN_TYPES = [WAYPOINT_BOUND, WAYPOINT_MISSING, VISIBILITY_APPLIED, ZTUNNEL_ACCEPTED, WAYPOINT_ACCEPTED];
 
 const NONE: ReportedConditions = [];
 
