@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from '../errors.ts';
 import { isConflict, isNotFound, type KubeApi } from '../kube/api.ts';
 import { fields, metadataOf, text } from '../kube/object.ts';
@@ -52,17 +53,11 @@ export function startLease(options: LeaseOptions): Lease {
     async close() {
       closed = true;
       clearTimeout(timer);
-      await working;
       const wasOurs = held();
       until = 0;
       tell();
-      if (!wasOurs) return;
-      try {
-        const object = await api.get(`${collection}/${name}`);
-        if (holderOf(object) === holder) await api.replace(`${collection}/${name}`, written(object, '', 1000));
-      } catch (error) {
-        log.info('control', 'the lease could not be given back, it ends by itself', { error: messageOf(error) });
-      }
+      // An API server that does not answer must not hold up the end of the process.
+      if (wasOurs) await Promise.race([working.then(giveBack), delay(GIVE_BACK_MS, null, { ref: false })]);
     },
   };
 
@@ -104,10 +99,19 @@ export function startLease(options: LeaseOptions): Lease {
     try {
       const next = written(object, holder, durationMs);
       await (object === null ? api.create(collection, next) : api.replace(`${collection}/${name}`, next));
-      until = started + durationMs * HELD_SHARE;
+      if (!closed) until = started + durationMs * HELD_SHARE;
     } catch (error) {
       // Another was faster.
       if (!isConflict(error)) throw error;
+    }
+  }
+
+  async function giveBack(): Promise<void> {
+    try {
+      const object = await api.get(`${collection}/${name}`);
+      if (holderOf(object) === holder) await api.replace(`${collection}/${name}`, written(object, '', 1000));
+    } catch (error) {
+      log.info('control', 'the lease could not be given back, it ends by itself', { error: messageOf(error) });
     }
   }
 
@@ -164,3 +168,4 @@ function holderOf(object: unknown): string {
 const LOOK_SHARE = 0.2;
 const LOOK_JITTER = 0.2;
 const HELD_SHARE = 2 / 3;
+const GIVE_BACK_MS = 3000;

@@ -69,8 +69,7 @@ async function makeFolder(dir: string): Promise<void> {
   }
 }
 
-/** Which of the files there are. */
-export async function present(dir: string): Promise<string[]> {
+async function present(dir: string): Promise<string[]> {
   const entries = new Set(await readdir(dir));
   return NAMES.filter((name) => entries.has(name));
 }

@@ -55,12 +55,15 @@ export function createNodeAuthorizer(options: NodeAuthorizerOptions): NodeAuthor
     let obstacle = look();
     if (obstacle === null || waiting >= MAX_WAITING) return obstacle;
     waiting++;
-    const end = performance.now() + patienceMs;
-    while (obstacle !== null && performance.now() < end) {
-      await delay(LOOK_EVERY_MS);
-      obstacle = look();
+    try {
+      const end = performance.now() + patienceMs;
+      while (obstacle !== null && performance.now() < end) {
+        await delay(LOOK_EVERY_MS);
+        obstacle = look();
+      }
+    } finally {
+      waiting--;
     }
-    waiting--;
     return obstacle;
   }
 

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CulvertError, messageOf } from '../../errors.ts';
-import { type CaFiles, openCaFolder, present } from '../../identity/ca-folder.ts';
+import { CA_FILE_NAMES, type CaFiles, openCaFolder } from '../../identity/ca-folder.ts';
 import { followCa } from '../../identity/followed-ca.ts';
 import { splitCertificates } from '../../identity/pem.ts';
 import { caFilesOf, createRoot } from '../../identity/self-signed-root.ts';
@@ -72,10 +72,15 @@ export async function openPluggedCa(options: PluggedCaOptions): Promise<CaSource
   };
 }
 
-/** Whether an operator has put a CA into the folder, complete or not. */
+/**
+ * Whether an operator has put a CA into the folder, complete or not.
+ * @throws CulvertError CA_FOLDER_UNUSABLE when that cannot be told: a root of our own beside it would split the mesh
+ */
 export async function isPlugged(dir: string): Promise<boolean> {
-  const names = await present(dir).catch(() => []);
-  return names.length > 0 || (await textOf(dir, TLS_LAYOUT.cert)) !== null;
+  for (const name of [...Object.values(CA_FILE_NAMES), TLS_LAYOUT.cert]) {
+    if ((await textOf(dir, name)) !== null) return true;
+  }
+  return false;
 }
 
 /** The layout of Kubernetes' TLS Secrets, as cert-manager writes them. */

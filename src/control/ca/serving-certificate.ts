@@ -26,11 +26,13 @@ export function keepServingCertificate(
   use: (certificate: ServingCertificate) => void,
 ): { close(): void } {
   let renewAt = 0;
-  let underRoots: string | null = null;
+  /** Counts the changes of the CA, and up to which of them the certificate is. */
+  let changes = 0;
+  let upTo = -1;
   const caretaker = createCaretaker(
     async () => {
-      const roots = ca.rootsPem();
-      if (roots === null || (now() < renewAt && roots === underRoots)) return;
+      if (ca.rootsPem() === null || (now() < renewAt && upTo === changes)) return;
+      const change = changes;
       const { publicKey, privateKey } = await generateWorkloadKey();
       const { certPem, intermediatesPem, rootsPem, notAfter } = await ca.issue(
         { names: names.toSorted(), commonName: null, ttlMs },
@@ -42,7 +44,7 @@ export function keepServingCertificate(
         clientRootsPem: rootsPem,
       });
       renewAt = (now() + notAfter) / 2;
-      underRoots = rootsPem;
+      upTo = change;
       log.info('control::ca', 'the control plane has a new serving certificate', {
         names: names.join(','),
         until: new Date(notAfter).toISOString(),
@@ -59,8 +61,7 @@ export function keepServingCertificate(
     },
   );
   ca.onChange(() => {
-    // Another certificate may sign under the same roots.
-    underRoots = null;
+    changes++;
     caretaker.tend();
   });
   caretaker.tend();

@@ -45,6 +45,7 @@ test('both layouts are read', async (t) => {
   }
   assert.equal(await isPlugged(scratchFolder(t)), false);
   assert.equal(await isPlugged('/nonexistent'), false);
+  await assert.rejects(isPlugged(join(folder, 'root.crt')), { code: 'CA_FOLDER_UNUSABLE' });
   await assert.rejects(open(t, scratchFolder(t)), { code: 'CA_FOLDER_INCOMPLETE' });
 });
 
