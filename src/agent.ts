@@ -254,6 +254,7 @@ async function start(
           pods: supervisor.pods(),
           failing: await supervisor.unhealthyEndpoints(),
         }),
+        names: hostnames,
         connection: (thread, number) => supervisor.connection(thread, number),
       }),
       quitRoute(() => shutDown('/quitquitquit')),

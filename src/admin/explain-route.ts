@@ -2,14 +2,17 @@ import { explainLive, type LiveConnection } from '../explain/connection.ts';
 import { explain } from '../explain/explain.ts';
 import type { ExplainedConnection, Explanation } from '../explain/types.ts';
 import { QuestionError, type World } from '../explain/world.ts';
+import type { ResolvedNames } from '../routing/names.ts';
 import { inSlices } from '../slices.ts';
+import type { Hostnames } from '../worker/hostnames.ts';
 import type { AdminRoute } from './admin-server.ts';
 import type { Reply } from './http-service.ts';
 import { prettyJson } from './pretty-json.ts';
 
 /** What questions are answered from. */
 export interface ExplainSources {
-  readonly world: () => Promise<World>;
+  readonly world: () => Promise<Omit<World, 'names'>>;
+  readonly names: Pick<Hostnames, 'addresses' | 'resolve'>;
   /** A live connection by the number of its thread and its number there. */
   readonly connection: (thread: number, number: number) => Promise<LiveConnection | null>;
 }
@@ -44,7 +47,7 @@ export function explainRoute(sources: ExplainSources): AdminRoute {
 
 async function answerTo(
   given: URLSearchParams,
-  { world, connection }: ExplainSources,
+  { world, names, connection }: ExplainSources,
 ): Promise<Explanation | ExplainedConnection> {
   for (const name of given.keys()) {
     if (!PARAMETERS.includes(name)) throw new QuestionError(`${JSON.stringify(name)} is no parameter of /explain`);
@@ -54,12 +57,30 @@ async function answerTo(
   const id = given.get('connection');
   if (id === null) {
     const question = { from: given.get('from') ?? '', to: given.get('to') ?? '', port: given.get('port') };
-    return inSlices(explain(await world(), question));
+    return withNames(names, async (names) => inSlices(explain({ ...(await world()), names }, question)));
   }
   if (given.size > 1) throw new QuestionError('connection= stands alone: leave out the other parameters');
   const [, thread, number] = /^(\d{1,3})-(\d{1,15})$/.exec(id) ?? [];
   const found = thread === undefined ? null : await connection(Number(thread), Number(number));
-  return inSlices(explainLive(await world(), id, found));
+  return withNames(names, async (names) => inSlices(explainLive({ ...(await world()), names }, id, found)));
 }
+
+/** Names that are not known yet are looked up, and the answer is made once more. */
+async function withNames<T>(known: ExplainSources['names'], answer: (names: ResolvedNames) => Promise<T>): Promise<T> {
+  const unknown = new Set<string>();
+  const first = await answer({
+    addresses(hostname) {
+      const found = known.addresses(hostname);
+      if (found === null) unknown.add(hostname);
+      return found;
+    },
+  });
+  if (unknown.size === 0) return first;
+  await Promise.all([...unknown].slice(0, MAX_LOOKUPS).map((hostname) => known.resolve(hostname)));
+  return answer(known);
+}
+
+/** For one question. */
+const MAX_LOOKUPS = 100;
 
 const PARAMETERS = ['from', 'to', 'port', 'connection'];

@@ -7,7 +7,14 @@ import type { PlannedEndpoint, ServiceLabels } from '../routing/plan.ts';
 import { formatGatewayDestination, identityOf, type Workload } from '../state/types.ts';
 import type { PodInfo } from '../zds/types.ts';
 import { as, judgeArrival, notJudged } from './judgement.ts';
-import type { ExplainedEndpoint, ExplainedRoute, ExplainedWorkload, Explanation, Judgement } from './types.ts';
+import type {
+  BehindWaypoint,
+  ExplainedEndpoint,
+  ExplainedRoute,
+  ExplainedWorkload,
+  Explanation,
+  Judgement,
+} from './types.ts';
 import { findSource, findTarget, QuestionError, type World } from './world.ts';
 
 export interface Question {
@@ -20,6 +27,7 @@ export interface Question {
 /** Endpoints that an explanation lists, and those of them whose policies it goes through. */
 const LISTED = 100;
 const JUDGED = 10;
+const JUDGED_BEHIND = 3;
 
 /**
  * What would happen to a connection now: where it would go, and what the policies of its destination say. Yields now and
@@ -63,7 +71,7 @@ function* capturedRoute(
   target: SocketAddress,
   peerIp: string,
 ): Generator<void, ExplainedRoute> {
-  const plan = planOutbound(as(world.mesh, source), podOf(source), target, world.network, peerIp);
+  const plan = planOutbound(as(world.mesh, source), podOf(source), target, world.network, peerIp, world.names);
   if (plan.kind === 'reject') return { kind: 'refused', reason: plan.reason };
   const set = endpointsOf(plan);
   const nearest = plan.groups.filter(({ tier }) => tier === plan.groups[0]!.tier);
@@ -76,14 +84,46 @@ function* capturedRoute(
     const share = index < set.endOf(0) ? endpoint.weight / total : 0;
     endpoints.push(describeEndpoint(world, source, endpoint, share, judgement));
   }
+  const waypoints = waypointsOnTheWay(world, source, target, set.at(0));
   const kinds = new Set(nearest.map((group) => kindOf(group, group.destination === null)));
   return {
     kind: kinds.size === 1 ? [...kinds][0]! : 'mixed',
     service: plan.service,
-    waypoints: waypointsOnTheWay(world, source, target, set.at(0)),
+    waypoints,
+    behindWaypoint: waypoints.length === 0 ? null : yield* behindWaypoint(world, target, set.at(0)),
     endpointCount: set.size,
     endpoints,
   };
+}
+
+/**
+ * Where a waypoint would go on to, and what is said there of its connections: it comes under its own identity. Whether it
+ * lets a connection through at all is for its own rules to say.
+ */
+function* behindWaypoint(
+  world: World,
+  target: SocketAddress,
+  { uid, address }: PlannedEndpoint,
+): Generator<void, BehindWaypoint | null> {
+  const waypoint = world.mesh.workload(uid);
+  if (waypoint === null) return null;
+  const { ip } = address;
+  const plan = planOutbound(as(world.mesh, waypoint), podOf(waypoint), target, world.network, ip, world.names);
+  const { namespace, name } = waypoint;
+  const identity = identityOf(waypoint);
+  if (plan.kind === 'reject') return { namespace, name, identity, endpoints: [] };
+  const set = endpointsOf(plan);
+  const endpoints: BehindWaypoint['endpoints'][number][] = [];
+  for (let index = 0; index < Math.min(set.size, JUDGED_BEHIND); index++) {
+    const endpoint = set.at(index);
+    endpoints.push({
+      namespace: endpoint.destination?.namespace ?? '',
+      name: endpoint.destination?.name ?? '',
+      address: formatSocketAddress(endpoint.address),
+      policy: yield* judgeEndpoint(world, waypoint, ip, endpoint, plan.service),
+    });
+  }
+  return { namespace, name, identity, endpoints };
 }
 
 /** Nobody carries the source's connections: the cluster's own network does. */
@@ -117,6 +157,7 @@ function* plainRoute(
       name: workload.name,
       namespace: workload.namespace,
       address: formatSocketAddress(address),
+      hostname: '',
       share: weight / total,
       health: healthOf(workload),
       failing: [],
@@ -132,11 +173,14 @@ function* plainRoute(
     kind: reached.length === 0 ? 'passthrough' : 'plain',
     service: service && serviceLabels(service),
     waypoints: [],
+    behindWaypoint: null,
     endpointCount: Math.max(reached.length, 1),
     endpoints,
   };
 }
 
+const BEYOND_GATEWAY =
+  'the gateway of the other network ends the outer tunnel only; which endpoint ends the inner one, and what its policies say, is decided over there and not known here';
 const MANY = `there are many endpoints: only the first ${JUDGED} are looked at; ask for this one by its address`;
 
 function* judgeEndpoint(
@@ -146,7 +190,7 @@ function* judgeEndpoint(
   endpoint: PlannedEndpoint,
   service: ServiceLabels | null,
 ): Generator<void, Judgement> {
-  if (endpoint.inner !== null) return notJudged('it is judged beyond the network gateway, by policies not known here');
+  if (endpoint.inner !== null) return notJudged(BEYOND_GATEWAY);
   const destination = world.mesh.workload(endpoint.uid);
   if (destination === null) return notJudged('the mesh does not know this address: no agent stands before it');
   const authority = endpoint.protocol === 'hbone' ? endpoint.authority : null;
@@ -162,7 +206,7 @@ function describeEndpoint(
   share: number,
   policy: Judgement,
 ): ExplainedEndpoint {
-  const { uid, address, protocol, authority, expectedIdentities, inner, destination } = endpoint;
+  const { uid, address, hostname, protocol, authority, expectedIdentities, inner, destination } = endpoint;
   const workload = mesh.workload(uid);
   const pod = pods.find(({ name, namespace }) => name === source.name && namespace === source.namespace);
   return {
@@ -170,6 +214,7 @@ function describeEndpoint(
     name: destination?.name ?? '',
     namespace: destination?.namespace ?? '',
     address: formatSocketAddress(address),
+    hostname,
     share,
     health: workload === null ? 'not known' : healthOf(workload),
     failing: failing
@@ -189,6 +234,7 @@ function stranger(target: SocketAddress): ExplainedEndpoint {
     name: '',
     namespace: '',
     address: formatSocketAddress(target),
+    hostname: '',
     share: 1,
     health: 'not known',
     failing: [],

@@ -25,7 +25,9 @@ export interface Arrival {
 export function* judgeArrival(world: World, arrival: Arrival): Generator<void, Judgement> {
   const { source, destination, peerIp, address, authority, claimedService } = arrival;
   if (destination.nativeTunnel) {
-    return notJudged(`${destination.name} ends tunnels itself: its own rules decide, which are not known here`);
+    return notJudged(
+      `${destination.name} ends tunnels itself, as waypoints and gateways do: its own rules decide, which are not known here`,
+    );
   }
   if (authority === null) {
     if (destination.protocol !== 'HBONE') {

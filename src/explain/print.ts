@@ -1,6 +1,13 @@
 /** Explanations as text for a terminal. */
 import type { ExplainedPolicy, FailedMatch } from '../policy/explain.ts';
-import type { ExplainedConnection, ExplainedEndpoint, ExplainedRoute, Explanation, Judgement } from './types.ts';
+import type {
+  BehindWaypoint,
+  ExplainedConnection,
+  ExplainedEndpoint,
+  ExplainedRoute,
+  Explanation,
+  Judgement,
+} from './types.ts';
 
 export function printExplanation({ summary, from, to, route, notes }: Explanation): string {
   return [
@@ -31,22 +38,23 @@ export function printConnection(explained: ExplainedConnection): string {
 
 function routeLines(route: ExplainedRoute): string[] {
   if (route.kind === 'refused') return [`route     refused: ${route.reason.message} (${route.reason.tag})`];
-  const { service, waypoints, endpoints, endpointCount } = route;
+  const { service, waypoints, behindWaypoint, endpoints, endpointCount } = route;
   const beyond = endpointCount - endpoints.length;
   return [
     `route     ${route.kind}${service === null ? '' : `, service ${service.namespace}/${service.hostname}`}${waypoints.length === 0 ? '' : `, waypoint ${waypoints.join(' or ')}`}`,
     ...endpoints.flatMap(endpointLines),
+    ...(behindWaypoint === null ? [] : behindLines(behindWaypoint)),
     ...(beyond > 0 ? [`… and ${beyond} more endpoints`] : []),
   ];
 }
 
 function endpointLines(endpoint: ExplainedEndpoint): string[] {
-  const { namespace, name, address, share, health, protocol, authority, expectedIdentities } = endpoint;
+  const { namespace, name, address, hostname, share, health, protocol, authority, expectedIdentities } = endpoint;
   const { failing, innerIdentities } = endpoint;
   const who = name === '' ? 'outside the mesh' : `${namespace}/${name}`;
   return [
     '',
-    `endpoint  ${who}  ${address}  ${share === 0 ? 'when no nearer one can be reached' : `${percent(share)} of new connections`}, ${health}, ${protocol}${authority === null ? '' : ` for ${authority}`}`,
+    `endpoint  ${who}  ${address}${hostname === '' ? '' : ` (${hostname})`}  ${share === 0 ? 'when no nearer one can be reached' : `${percent(share)} of new connections`}, ${health}, ${protocol}${authority === null ? '' : ` for ${authority}`}`,
     ...failing.map(
       ({ worker, failures, ejectedForMs }) =>
         `  failing worker ${worker}: ${failures} failures in a row${ejectedForMs === 0 ? '' : `, left out for ${(ejectedForMs / 1000).toFixed(1)} s`}`,
@@ -54,6 +62,18 @@ function endpointLines(endpoint: ExplainedEndpoint): string[] {
     ...(expectedIdentities.length === 0 ? [] : [`  peer    ${expectedIdentities.join(' or ')}`]),
     ...(innerIdentities === null ? [] : [`  inner   ${innerIdentities.join(' or ')}`]),
     ...judgementLines(endpoint.policy),
+  ];
+}
+
+function behindLines({ namespace, name, identity, endpoints }: BehindWaypoint): string[] {
+  return [
+    '',
+    `behind    waypoint ${namespace}/${name}: whether it lets the connection through is for its own rules to say, which are not known here; it goes on as ${identity}`,
+    ...(endpoints.length === 0 ? ['  to      nothing that it could reach'] : []),
+    ...endpoints.flatMap(({ policy, ...to }) => [
+      `  to      ${to.name === '' ? 'outside the mesh' : `${to.namespace}/${to.name}`}  ${to.address}`,
+      ...judgementLines(policy),
+    ]),
   ];
 }
 

@@ -37,10 +37,24 @@ export type ExplainedRoute =
       readonly service: ServiceLabels | null;
       /** The waypoints on the way, as the mesh state names them; empty without. */
       readonly waypoints: readonly string[];
+      /** null without waypoints */
+      readonly behindWaypoint: BehindWaypoint | null;
       readonly endpointCount: number;
       /** The first ones, if there are many. */
       readonly endpoints: readonly ExplainedEndpoint[];
     };
+
+/** What one of the waypoints would meet, should its own rules, which are not known here, let the connection through. */
+export interface BehindWaypoint {
+  readonly namespace: string;
+  readonly name: string;
+  /** SPIFFE id under which it goes on, and which policies behind it see. */
+  readonly identity: string;
+  /** The first ones; none when it could not go on. */
+  readonly endpoints: readonly (Pick<ExplainedEndpoint, 'namespace' | 'name' | 'address'> & {
+    readonly policy: Judgement;
+  })[];
+}
 
 export interface ExplainedEndpoint {
   /** '' for an address that the mesh does not know */
@@ -49,6 +63,8 @@ export interface ExplainedEndpoint {
   readonly namespace: string;
   /** What is connected to. */
   readonly address: string;
+  /** The name that DNS gave the address for; '' when the mesh state says it. */
+  readonly hostname: string;
   /** Part of new connections that go here by weight, 0..1; 0 for those that take over when no nearer one can be reached. */
   readonly share: number;
   /** As the control plane has it. */

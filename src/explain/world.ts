@@ -1,5 +1,6 @@
 import { CulvertError } from '../errors.ts';
 import { canonicalIp, isIpv4, parsePort, parseSocketAddress, type SocketAddress } from '../netns/address.ts';
+import type { ResolvedNames } from '../routing/names.ts';
 import type { MeshState } from '../state/mesh-state.ts';
 import { identityOf, type Service, splitNetworkAddress, type Workload } from '../state/types.ts';
 import type { PodInfo } from '../zds/types.ts';
@@ -15,6 +16,8 @@ export interface World {
   readonly pods: readonly PodInfo[];
   /** Endpoints that these pods could not reach lately. */
   readonly failing: readonly FailingEndpoint[];
+  /** What DNS says of workloads that the mesh knows by name. */
+  readonly names: ResolvedNames;
 }
 
 /** An endpoint as one worker has met it for one pod (routing/balancer.ts). */

@@ -23,6 +23,8 @@ function world(): World {
       service('headless', { vips: [] }),
       service('guarded', { vips: ['/10.96.0.12'], waypoint: byAddress('10.96.0.20') }),
       service('waypoint', { vips: ['/10.96.0.20'], ports: { 15008: 15008 } }),
+      service('named', { vips: ['/10.96.0.13'] }),
+      service('lost-name', { vips: ['/10.96.0.14'] }),
     ],
     workloads: [
       workload('client', { workloadIps: ['10.0.0.1'] }),
@@ -42,7 +44,22 @@ function world(): World {
         nativeTunnel: true,
         services: { 'default/waypoint.default.svc.cluster.local': { 15008: 15008 } },
       }),
+      workload('behind', {
+        workloadIps: ['10.0.1.9'],
+        services: { 'default/guarded.default.svc.cluster.local': { 80: 8080 } },
+        authorizationPolicies: ['default/only-the-waypoint'],
+      }),
       workload('homeless', { workloadIps: [] }),
+      workload('by-name', {
+        hostname: 'db.example.com',
+        protocol: 'TCP',
+        services: { 'default/named.default.svc.cluster.local': {} },
+      }),
+      workload('gone', {
+        hostname: 'gone.example.com',
+        protocol: 'TCP',
+        services: { 'default/lost-name.default.svc.cluster.local': {} },
+      }),
     ],
     policies: [
       policy('not-9000', { scope: 'WorkloadSelector', rules: match({ destinationPorts: [9000] }) }),
@@ -53,6 +70,11 @@ function world(): World {
           ...match({ namespaces: [{ Exact: 'admin' }] }),
           ...match({ principals: [{ Suffix: '/sa/admin' }], destinationPorts: [8080] }),
         ],
+      }),
+      policy('only-the-waypoint', {
+        scope: 'WorkloadSelector',
+        action: 'Allow',
+        rules: match({ principals: [{ Exact: 'cluster.local/ns/default/sa/waypoint' }] }),
       }),
       policy('strict', {
         scope: 'Global',
@@ -68,6 +90,10 @@ function world(): World {
     localNode: 'node-a',
     pods: ['client', 'echo-1', 'lost'].map((name) => pod(name)),
     failing,
+    names: {
+      addresses: (hostname) =>
+        hostname === 'db.example.com' ? { ips: ['192.0.2.7'], failure: '' } : { ips: [], failure: 'ENOTFOUND' },
+    },
   };
 }
 
@@ -100,6 +126,8 @@ const table: readonly [from: string, to: string, answer: string][] = [
   ['default/client', '203.0.113.9:443', 'not-judged: passthrough to 203.0.113.9:443'],
   ['default/client', '[2001:db8::9]:443', 'not-judged: passthrough to [2001:db8::9]:443'],
   ['default/client', 'guarded:80', 'not-judged: tunnel to 10.0.2.1:15008'],
+  ['default/client', 'named:80', 'not-judged: plain to 192.0.2.7:8080'],
+  ['default/client', 'lost-name:80', 'refused: unresolved-hostname'],
   ['default/client', 'default/lost:80', 'denied: tunnel to 10.0.1.4:15008'],
   ['default/stranger', 'default/echo-1:8080', 'allowed: plain to 10.0.1.1:8080'],
   ['default/stranger', 'default/echo-1:9000', 'denied: plain to 10.0.1.1:9000'],
@@ -183,6 +211,27 @@ test('a waypoint on the way is named', async () => {
   const direct = await ask('default/client', 'default/echo-1:8080');
   assert.ok(direct.route.kind !== 'refused');
   assert.deepEqual(direct.route.waypoints, []);
+});
+
+test('what a waypoint would meet is told with its own identity, and its own rules are left to it', async () => {
+  const explanation = await ask('default/client', 'guarded:80');
+  const { outcome, route } = explanation;
+  assert.ok(route.kind !== 'refused');
+  assert.equal(outcome, 'not-judged');
+  const behind = route.behindWaypoint!;
+  assert.equal(behind.identity, 'spiffe://cluster.local/ns/default/sa/waypoint');
+  assert.deepEqual(
+    behind.endpoints.map(({ name, address, policy }) => [name, address, policy.kind === 'judged' && policy.verdict]),
+    [['behind', '10.0.1.9:15008', 'allow']],
+  );
+  const text = printExplanation(explanation);
+  assert.match(text, /waypoint default\/waypoint: whether it lets the connection through is for its own rules to say/);
+  assert.match(text, /to {6}default\/behind {2}10\.0\.1\.9:15008\n {2}policy {2}ALLOW/);
+});
+
+test('an address that DNS gave is shown with its name, and what DNS said of one without', async () => {
+  assert.match(printExplanation(await ask('default/client', 'named:80')), /192\.0\.2\.7:8080 \(db\.example\.com\)/);
+  assert.match((await ask('default/client', 'lost-name:80')).summary, /gone\.example\.com: ENOTFOUND/);
 });
 
 test('pods of this node that are not enrolled are pointed out', async () => {

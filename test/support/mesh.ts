@@ -90,6 +90,8 @@ export interface TestAgentOptions {
   readonly besides?: TestAgent;
   /** Open descriptors that it may have. */
   readonly maxDescriptors?: number;
+  /** Address of the only DNS server that it knows. */
+  readonly resolver?: string;
   /** Admin, metrics and readiness, for who asks before the agent has started. */
   readonly ports?: readonly number[];
 }
@@ -111,7 +113,7 @@ const PATIENCE = 15_000;
 
 export async function startAgent(options: TestAgentOptions): Promise<TestAgent> {
   const { network, name = 'agent', mesh, caDir = join(network.folder, 'ca'), env = {}, besides } = options;
-  const { maxDescriptors = null } = options;
+  const { maxDescriptors = null, resolver } = options;
   const folder = join(network.folder, name);
   mkdirSync(folder, { recursive: true });
   const meshFile = join(folder, 'mesh.yaml');
@@ -138,6 +140,7 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
       ...env,
     },
     maxDescriptors,
+    resolver === undefined ? [] : withResolver(folder, resolver),
   );
 
   /** The first line after a position that `find` makes something of. */
@@ -234,6 +237,8 @@ export function runCulvert(
   argv: readonly string[],
   env: Readonly<Record<string, string>>,
   maxDescriptors: number | null = null,
+  /** What the command is to be run by. */
+  by: readonly string[] = [],
 ): {
   readonly child: ChildProcess;
   readonly exited: Promise<number | null>;
@@ -243,7 +248,8 @@ export function runCulvert(
 } {
   const { PATH, CULVERT_ADDON } = process.env;
   const limited = maxDescriptors === null ? [] : ['prlimit', `--nofile=${maxDescriptors}:${maxDescriptors}`, '--'];
-  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...limited, process.execPath, cli, ...argv], {
+  const command = [...by, ...limited, process.execPath, cli, ...argv];
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...command], {
     env: { PATH, ...(CULVERT_ADDON === undefined ? {} : { CULVERT_ADDON }), ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -268,6 +274,14 @@ export function runCulvert(
       return () => watchers.delete(look);
     },
   };
+}
+
+/** Runs a command with a resolv.conf of its own. */
+function withResolver(folder: string, server: string): string[] {
+  const file = join(folder, 'resolv.conf');
+  writeFileSync(file, `nameserver ${server}\n`);
+  const script = 'mount --bind "$0" /etc/resolv.conf && exec "$@"';
+  return ['unshare', '--mount', 'sh', '-c', script, file];
 }
 
 /** A pod of the local file, by its name; service account and workload are named like it. */
