@@ -192,6 +192,16 @@ for (const [name, manifest, reason] of [
   ['a namespace', pod('x', { metadata: { namespace: '' } }), /metadata\.namespace must be/],
   ['a resolution', serviceEntry('x', { spec: { resolution: 'MAGIC' } }), /spec\.resolution must be one of/],
   ['a host', serviceEntry('x', { spec: { hosts: ['a/b'] } }), /spec\.hosts\[0\] must be a hostname/],
+  [
+    'how much it asks for',
+    serviceEntry('x', {
+      spec: {
+        hosts: Array.from({ length: 1000 }, (_, index) => `h${index}.org`),
+        endpoints: Array.from({ length: 101 }, () => ({ address: '10.0.0.1' })),
+      },
+    }),
+    /1000 hosts with 101 endpoints each: make several/,
+  ],
   ['a list', waypoint('x', { spec: { listeners: 'x' } }), /spec\.listeners must be a list/],
   [
     'who may use a waypoint',
@@ -220,4 +230,18 @@ test('what is wrong in a status that others write is not looked at', async () =>
   );
   assert.deepEqual(rejected, []);
   assert.equal(letsIn(agentView(mesh.resources), uidOf('web')), false);
+});
+
+// What is quadratic would take minutes, which is longer than a test may.
+test('an object of many hosts or endpoints is worked out in a moment', { timeout: 60_000 }, async () => {
+  const { mesh, put } = meshUnderTest();
+  const many = <T>(of: (index: number) => T) => Array.from({ length: 20_000 }, (_, index) => of(index));
+  const status = {
+    addresses: many((index) => ({ host: `h${index}.org`, value: `240.240.${index >> 8}.${index & 255 || 1}` })),
+  };
+  await put(serviceEntry('hosts', { spec: { hosts: many((index) => `h${index}.org`) }, status }));
+  const endpoints = many((index) => ({ address: `10.1.${index >> 8}.${index & 255}` }));
+  await put(serviceEntry('endpoints', { spec: { endpoints } }));
+  await put(serviceEntry('endpoints', { spec: { endpoints: endpoints.slice(1) } }));
+  assert.equal(mesh.resources.counts().addresses, 20_000 + 1 + 19_999);
 });

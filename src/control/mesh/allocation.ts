@@ -10,10 +10,19 @@ import type { AddressUpdate } from './statuses.ts';
 
 type AllocationSettings = Pick<MeshSettings, 'allocateAddresses' | 'ipv4Pool' | 'ipv6Pool'>;
 
-/** What the entry's hosts were given before; nothing for an entry that is to have none. */
-export function allocatedTo(entry: ServiceEntry, settings: AllocationSettings): readonly HostAddress[] {
-  return settings.allocateAddresses && wantsAddresses(entry) ? entry.allocated : [];
+/** Addresses that a host of the entry was given before; nothing for an entry that is to have none. */
+export function allocatedTo(entry: ServiceEntry, host: string, settings: AllocationSettings): readonly string[] {
+  if (entry.allocated.length === 0 || !settings.allocateAddresses || !wantsAddresses(entry)) return [];
+  let byHost = allocatedByHost.get(entry);
+  if (byHost === undefined) {
+    byHost = Map.groupBy(entry.allocated, (each) => each.host);
+    allocatedByHost.set(entry, byHost);
+  }
+  return byHost.get(host)?.map(({ value }) => value) ?? [];
 }
+
+/** There may be thousands of hosts, each of which asks for its own. */
+const allocatedByHost = new WeakMap<ServiceEntry, Map<string, HostAddress[]>>();
 
 export interface Allocator {
   /**
@@ -34,12 +43,12 @@ export function createAllocator(settings: AllocationSettings): Allocator {
 
   /** What the entry keeps of what it has. */
   function keep(entry: ServiceEntry): readonly HostAddress[] {
-    const hosts = hostsToServe(entry);
+    const hosts = new Set(hostsToServe(entry));
     const slots = new Set<string>();
     return entry.allocated.filter(({ host, value }) =>
       pools.some((pool, index) => {
         const slot = `${index} ${host}`;
-        if (!hosts.includes(host) || slots.has(slot) || !pool.claim(value)) return false;
+        if (!hosts.has(host) || slots.has(slot) || !pool.claim(value)) return false;
         slots.add(slot);
         return true;
       }),
@@ -55,9 +64,10 @@ export function createAllocator(settings: AllocationSettings): Allocator {
         for (const address of addresses) for (const pool of pools) pool.reserve(address);
       const kept = new Map(sorted.map((entry) => [entry, keep(entry)]));
       return sorted.flatMap((entry) => {
+        const held = Map.groupBy(kept.get(entry)!, ({ host }) => host);
         const addresses = hostsToServe(entry).flatMap((host) =>
           pools.flatMap((pool) => {
-            const known = kept.get(entry)!.find((each) => each.host === host && pool.contains(each.value));
+            const known = held.get(host)?.find(({ value }) => pool.contains(value));
             const value = known?.value ?? pool.next();
             return value === null ? [] : [{ host, value }];
           }),

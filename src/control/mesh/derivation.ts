@@ -104,21 +104,26 @@ export function createDerivation(
     gateways.serviceAsksFor(key, asked());
   }
 
-  function setSource(source: Source): void {
+  function* setSource(source: Source): Generator<void, void> {
     const { around, asked } = surroundings();
     const { workloads, conditions } = derivation.derive(source, around);
-    source.names = setWorkloads(workloads, source.names);
+    // Before anything else happens: what changes from now on is to be heard of.
     gateways.sourceAsksFor(source, asked());
     if (source.kind === 'WorkloadEntry' && source.object !== null)
       report(WORKLOAD_ENTRIES, 'istio-ambient-workloadentry', source.object, conditions);
     if (source.kind === 'ServiceEntry' && source.object !== null)
       report(SERVICE_ENTRIES, 'istio-ambient-service', source.object, conditions);
+    const before = source.names;
+    source.names = workloads.map(({ uid }) => uid);
+    yield* setWorkloads(workloads, before);
   }
 
-  /** Replaces the workloads of those names. */
-  function setWorkloads(workloads: readonly WorkloadMessage[], before: readonly string[]): readonly string[] {
-    const names = workloads.map(({ uid }) => uid);
-    for (const name of before) if (!names.includes(name)) table.removeAddress(name);
+  /** Replaces the workloads of those names. A ServiceEntry may have tens of thousands. */
+  function* setWorkloads(workloads: readonly WorkloadMessage[], before: readonly string[]): Generator<void, void> {
+    if (before.length > 0) {
+      const now = new Set(workloads.map(({ uid }) => uid));
+      for (const name of before) if (!now.has(name)) table.removeAddress(name);
+    }
     for (const workload of workloads) {
       const { uid, network, addresses, services, node } = workload;
       table.setAddress(uid, encodeWorkload(workload), {
@@ -126,15 +131,17 @@ export function createDerivation(
         services: services.size === 0 ? NONE : [...services.keys()],
         node,
       });
+      yield;
     }
-    return names;
   }
 
-  function setGateways(): void {
+  function* setGateways(): Generator<void, void> {
     agenda.networkGateways = false;
     if (derivation.setGateways(gateways.networkGateways())) agenda.everything = true;
     const messages = new Map(derivation.gateways().map((message) => [message.uid, message]));
-    gatewayNames = setWorkloads([...messages.values()], gatewayNames);
+    const before = gatewayNames;
+    gatewayNames = [...messages.keys()];
+    yield* setWorkloads([...messages.values()], before);
   }
 
   /** Notes each waypoint that is looked up. */
@@ -155,7 +162,7 @@ export function createDerivation(
     *work() {
       for (;;) {
         setPolicies();
-        if (agenda.networkGateways) setGateways();
+        if (agenda.networkGateways) yield* setGateways();
         if (agenda.allocation) {
           agenda.allocation = false;
           statuses.setAddresses(allocator.decide(objects.serviceEntries()));
@@ -194,9 +201,11 @@ export function createDerivation(
   function* setSources(sources: Iterable<Source>): Generator<void, void> {
     for (const source of sources) {
       agenda.sources.delete(source);
-      contained(source.object === null ? source.kind : `${source.kind} ${keyOf(source.object)}`, () =>
-        setSource(source),
-      );
+      try {
+        yield* setSource(source);
+      } catch (error) {
+        onFailure(source.object === null ? source.kind : `${source.kind} ${keyOf(source.object)}`, error);
+      }
       yield;
       // Their policies have to be there first.
       setPolicies();

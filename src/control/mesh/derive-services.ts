@@ -45,7 +45,7 @@ export function deriveService(
   const message =
     service.kind === 'Service'
       ? messageOfService(service.object, context)
-      : messageOfServiceEntry(service.object, allocatedTo(service.object, settings), context);
+      : messageOfServiceEntry(service.object, allocatedTo(service.object, hostname, settings), context);
   return { message, conditions };
 }
 

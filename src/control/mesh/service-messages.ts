@@ -2,7 +2,7 @@
 import { canonicalIp, formatIp, parseCidr } from '../../netns/address.ts';
 import type { Namespace } from '../objects/namespace.ts';
 import type { Service } from '../objects/service.ts';
-import type { HostAddress, ServiceEntry } from '../objects/service-entry.ts';
+import type { ServiceEntry } from '../objects/service-entry.ts';
 import { appProtocolOf, protocolOf } from './app-protocol.ts';
 import { allowAll, distributionOf, type LoadBalancingSource, loadBalancingOf } from './load-balancing.ts';
 import type { GatewayAddress, IpFamilies, NetworkAddress, ServiceMessage, Visibility } from './messages.ts';
@@ -48,10 +48,10 @@ export function messageOfService(service: Service, context: ServiceContext): Ser
   };
 }
 
-/** @param allocated addresses of all hosts of the entry */
+/** @param allocated addresses for the host, if the entry gives none itself */
 export function messageOfServiceEntry(
   entry: ServiceEntry,
-  allocated: readonly HostAddress[],
+  allocated: readonly string[],
   context: ServiceContext,
 ): ServiceMessage {
   const { network, isCanonical, visibility, waypoint, weightedWaypoints, ingressUseWaypoint } = context;
@@ -63,9 +63,7 @@ export function messageOfServiceEntry(
     addresses:
       entry.addresses.length > 0
         ? addressesOf(entry, network)
-        : allocated
-            .filter(({ host }) => host === context.hostname)
-            .flatMap(({ value }) => networkAddress(network, canonicalIp(value))),
+        : allocated.flatMap((ip) => networkAddress(network, canonicalIp(ip))),
     ports: entry.ports.map(({ number, target, protocol }) => ({
       port: number,
       target,

@@ -48,6 +48,9 @@ export interface EntryEndpoint {
   readonly serviceAccount: string;
 }
 
+/** Each endpoint is served with a list of all hosts; an object of 1.5 MB could ask for hundreds of millions of pairs. */
+const MOST_PAIRS = 100_000;
+
 const RESOLUTIONS = ['NONE', 'STATIC', 'DNS', 'DNS_ROUND_ROBIN', 'DYNAMIC_DNS'] as const;
 
 export const SERVICE_ENTRIES: Kind<ServiceEntry> = {
@@ -67,13 +70,19 @@ function readServiceEntry(object: unknown): ServiceEntry {
   const resolution = RESOLUTIONS.find((known) => known === (given.text() || 'NONE'));
   if (resolution === undefined) throw given.wrong(`one of ${RESOLUTIONS.join(', ')}`);
   const selector = spec.at('workloadSelector');
+  const hosts = spec.at('hosts').list().map(readHost);
+  const endpoints = spec.at('endpoints').list().map(readEntryEndpoint);
+  if (hosts.length * endpoints.length > MOST_PAIRS) {
+    const found = `${hosts.length} hosts with ${endpoints.length} endpoints each`;
+    throw new Error(`spec has ${found}: make several of it, of ${MOST_PAIRS} pairs at most each`);
+  }
   return {
     ...readMetadata(entry),
-    hosts: spec.at('hosts').list().map(readHost),
+    hosts,
     addresses: spec.at('addresses').texts(),
     ports: spec.at('ports').list().map(readPort),
     resolution,
-    endpoints: spec.at('endpoints').list().map(readEntryEndpoint),
+    endpoints,
     workloadSelector: sharedData(selector.at('labels').labels()),
     hasWorkloadSelector: selector.isPresent,
     subjectAltNames: spec.at('subjectAltNames').texts(),
