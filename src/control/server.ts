@@ -116,7 +116,9 @@ export async function startControlServer(options: ControlServerOptions): Promise
       if (sessions.size === 0) return;
       const all = [...sessions];
       const spread = withinMs / 2 / all.length;
-      const timers = all.map((session, index) => setTimeout(() => session.askToGo(), index * spread));
+      // Who is asked last has still heard the last words when the time is up.
+      const graceMs = Math.max(0, Math.min(limits.graceMs, withinMs / 2 - 2 * LAST_WORDS_MS));
+      const timers = all.map((session, index) => setTimeout(() => session.askToGo(graceMs), index * spread));
       const deadline = setTimeout(empty.resolve, withinMs);
       await empty.promise;
       for (const timer of [...timers, deadline]) clearTimeout(timer);
@@ -167,11 +169,11 @@ class Session {
    * GOAWAY: calls go on, the client makes new ones elsewhere. What is still there after the grace is ended in words that
    * clients know, and then cut off.
    */
-  askToGo(): void {
+  askToGo(graceMs = this.#limits.graceMs): void {
     if (this.#isAsked || this.#session.destroyed) return;
     this.#isAsked = true;
     this.#session.close();
-    this.#after(this.#limits.graceMs, () => {
+    this.#after(graceMs, () => {
       for (const end of this.#longCalls) end('UNAVAILABLE', 'transport is closing');
       this.#after(LAST_WORDS_MS, () => this.cut());
     });
