@@ -130,7 +130,11 @@ async function start(config: ControlConfig, log: Logger, end: (() => Promise<voi
   let isSynced = false;
   const ads = createAds({
     ...{ resources: mesh.resources, authenticate: ca.authenticate, isSynced: () => isSynced, registry, log },
-    limits: { debounceMs: config.debounceAfter, debounceMaxMs: config.debounceMax },
+    limits: {
+      debounceMs: config.debounceAfter,
+      debounceMaxMs: config.debounceMax,
+      ...(config.streamsPerSecond === 0 ? {} : { streamsPerSecond: config.streamsPerSecond }),
+    },
   });
   end.push(() => ads.close());
 
@@ -179,7 +183,7 @@ async function start(config: ControlConfig, log: Logger, end: (() => Promise<voi
 
 /** Listens as soon as there is a certificate; each new one takes its place. */
 async function serve(
-  { port }: ControlConfig,
+  { port, maxConnectionAge }: ControlConfig,
   host: string,
   ca: MeshCa,
   services: Parameters<typeof startControlServer>[0]['services'],
@@ -193,7 +197,8 @@ async function serve(
       return;
     }
     isStarted = true;
-    startControlServer({ host, port, certificate, services, log }).then(server.resolve, server.reject);
+    const limits = { maxAgeMs: maxConnectionAge };
+    startControlServer({ host, port, certificate, services, limits, log }).then(server.resolve, server.reject);
   });
   return server.promise;
 }

@@ -156,13 +156,13 @@ class Session {
       if (end !== null) this.#longCalls.add(end);
       stream.on('close', () => {
         if (end !== null) this.#longCalls.delete(end);
-        if (--this.#streams === 0) this.#becomeIdle();
+        if (--this.#streams === 0) this.#becomeIdle(limits.maxIdleMs);
       });
     });
     // Replicas that started together must not lose all their clients together.
     this.#after(limits.maxAgeMs * (1 + AGE_JITTER * (2 * Math.random() - 1)), () => this.askToGo());
     this.#keepAlive();
-    this.#becomeIdle();
+    this.#becomeIdle(Math.min(limits.maxIdleMs, FIRST_CALL_MS));
   }
 
   /**
@@ -188,9 +188,9 @@ class Session {
     this.#becomeBusy();
   }
 
-  #becomeIdle(): void {
+  #becomeIdle(patienceMs: number): void {
     if (this.#session.destroyed) return;
-    this.#idle = setTimeout(() => this.askToGo(), this.#limits.maxIdleMs);
+    this.#idle = setTimeout(() => this.askToGo(), patienceMs);
   }
 
   #becomeBusy(): void {
@@ -198,14 +198,16 @@ class Session {
     this.#idle = null;
   }
 
+  /** The answer to a ping may lie behind megabytes that are on their way: a client is alive if anything comes from it. */
   #keepAlive(): void {
     this.#after(this.#limits.pingIntervalMs, () => {
       if (this.#session.destroyed) return;
-      const missing = this.#after(this.#limits.pingTimeoutMs, () => this.cut());
-      this.#session.ping(() => {
-        clearTimeout(missing);
-        this.#timers.delete(missing);
-        if (!this.#session.destroyed) this.#keepAlive();
+      const received = this.#session.socket.bytesRead;
+      this.#session.ping(() => {});
+      this.#after(this.#limits.pingTimeoutMs, () => {
+        if (this.#session.destroyed) return;
+        if (this.#session.socket.bytesRead === received) this.cut();
+        else this.#keepAlive();
       });
     });
   }
@@ -289,4 +291,6 @@ const DEFAULT_LIMITS: ConnectionLimits = {
 };
 const AGE_JITTER = 0.1;
 const LAST_WORDS_MS = 1000;
+/** Nobody connects without a reason. */
+const FIRST_CALL_MS = 30_000;
 const HANDSHAKE_TIMEOUT_MS = 10_000;

@@ -163,7 +163,7 @@ test('a message that is longer than any proxy has to say is refused before it is
   const control = await startControlPlane(t);
   const { stream } = await rawStream(t, control);
   const trailers = once(stream, 'response');
-  stream.write(framePrefix(65 * 1024 * 1024));
+  stream.write(framePrefix(33 * 1024 * 1024));
   const [headers] = await trailers;
   assert.equal(headers['grpc-status'], String(status.RESOURCE_EXHAUSTED));
 });
@@ -196,6 +196,15 @@ test('many streams are served one after the other, and too many are refused', as
   assert.ok(served >= 38 && served < 60, `${served} were served`);
   assert.ok(ends.every((code) => code === status.RESOURCE_EXHAUSTED));
   assert.match(control.metrics(), /culvert_control_xds_refused_total\{reason="RESOURCE_EXHAUSTED"\}/);
+});
+
+test('strangers do not take the turns of others', async (t) => {
+  const control = await startControlPlane(t, { limits: { streamsPerSecond: 5, patienceMs: 100 } });
+  const strangers = Array.from({ length: 50 }, () => openPeer(t, control, 'nobody'));
+  for (const { ended } of strangers) assert.equal((await ended).code, status.UNAUTHENTICATED);
+  await wellPeer(t, control);
+  const lines = control.lines.filter((line) => line.includes('a stream was refused'));
+  assert.ok(lines.length > 0 && lines.length < 50, `${lines.length} lines`);
 });
 
 test('two hundred clients are told of a change with the same bytes', async (t) => {

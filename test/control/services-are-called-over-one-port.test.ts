@@ -146,6 +146,20 @@ test('an old connection is asked to go, and its stream is ended after the grace'
   assert.equal(given['grpc-message'], 'transport is closing');
 });
 
+test('a connection without any call is asked to go, one that is alive is not', async (t) => {
+  const limits = { maxIdleMs: 300, pingIntervalMs: 50, pingTimeoutMs: 50 };
+  const served = await serve(t, [echo], { limits });
+  const { session, stream } = await rawStream(t, served, ALWAYS);
+  const idle = connectHttp2(served.address, { ca: served.rootPem });
+  idle.on('error', () => {});
+  t.after(() => idle.destroy());
+  await once(idle, 'close');
+  // By now it was asked several times whether it lives.
+  stream.write(Buffer.concat([framePrefix(1), Buffer.from('a')]));
+  await once(stream, 'data');
+  assert.equal(session.destroyed, false);
+});
+
 test('draining ends when the clients have gone', async (t) => {
   const served = await serve(t, [echo]);
   const { session, stream } = await rawStream(t, served, ALWAYS);

@@ -237,6 +237,21 @@ export const controlSettings = {
     meaning: 'How long changes wait at most while it is not quiet.',
     why: 'A cluster may never be quiet.',
   },
+  streamsPerSecond: {
+    env: 'PILOT_MAX_REQUESTS_PER_SECOND',
+    type: integer(0, 100_000),
+    default: '0',
+    meaning:
+      'How many new streams of agents are served each second; others wait for their turn. 0 takes 15 and 5 more for each processor, at most 100.',
+    why: 'As istiod has it: after the loss of a replica all of its agents come at once.',
+  },
+  maxConnectionAge: {
+    env: 'CULVERT_MAX_CONNECTION_AGE',
+    type: duration('1m'),
+    default: '30m',
+    meaning: 'How old a connection of an agent may become, give or take a tenth, before it is asked to come again.',
+    why: 'As istiod has it: a new replica gets its share of the agents.',
+  },
   port: {
     env: 'CULVERT_SECURE_GRPC_PORT',
     type: integer(0, 65535),

@@ -7,6 +7,7 @@ import type { Registry } from '../../metrics/registry.ts';
 import { runInSlices } from '../../slices.ts';
 import type { Authenticate } from '../authentication.ts';
 import { type GrpcService, refusal, type ServerStream, type StreamHandlers } from '../grpc/service.ts';
+import { createLineQuota } from '../line-quota.ts';
 import type { MeshResources } from '../resources.ts';
 import { createChangeLog } from './change-log.ts';
 import { AdsClient, type ClientContext } from './client.ts';
@@ -57,6 +58,7 @@ export function createAds(options: AdsOptions): Ads {
   const changes = createChangeLog();
   const composer = createComposer(resources, changes);
   const rate = createStreamRate(limits.streamsPerSecond, limits.patienceMs);
+  const refusals = createLineQuota(LINES_PER_SECOND);
   /** Everybody with a stream, in whatever state it is. */
   const streams = new Set<ServerStream>();
   const clients = new Set<AdsClient>();
@@ -161,20 +163,27 @@ export function createAds(options: AdsOptions): Ads {
     const refuse = (error: unknown) => {
       const { code = 'INTERNAL', message, reason = '' } = error as { code?: string; message: string; reason?: string };
       metrics.refused.add(1, code);
-      // What says nothing of the client is no news either.
-      const level = code === 'UNAVAILABLE' || code === 'RESOURCE_EXHAUSTED' ? 'debug' : 'warn';
-      log[level]('control::ads', 'a stream was refused', { address: stream.peer.address, code, message, reason });
+      // What says nothing of the client is no news.
+      const omitted = code === 'UNAVAILABLE' || code === 'RESOURCE_EXHAUSTED' ? null : refusals.take();
+      if (omitted !== null) {
+        log.warn('control::ads', 'a stream was refused', {
+          ...{ address: stream.peer.address, code, message },
+          ...(reason === '' ? {} : { reason }),
+          ...(omitted === 0 ? {} : { omitted }),
+        });
+      }
       stream.fail(error);
     };
 
     async function admit(): Promise<void> {
       if (!isSynced()) throw refusal('UNAVAILABLE', 'server is not ready to serve discovery information');
       if (streams.size > limits.maxClients) throw refusal('RESOURCE_EXHAUSTED', 'too many clients');
+      // Before it has a turn, so that strangers cannot take those of others.
+      const caller = await authenticate(stream.metadata, stream.peer);
+      if (isClosed) return;
       const wait = rate.admit();
       if (wait === null) throw refusal('RESOURCE_EXHAUSTED', 'request rate limit exceeded');
       if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
-      if (isClosed) return;
-      const caller = await authenticate(stream.metadata, stream.peer);
       if (isClosed) return;
       client = new AdsClient(stream, caller, { ...context, refused: refuse });
       silence = setTimeout(() => {
@@ -229,8 +238,10 @@ function defaultLimits(): AdsLimits {
 /** Names that the log may hold whatever the size of the mesh, and for how many times all of them. */
 const MIN_LOG = 100_000;
 const LOG_SHARE = 4;
+/** Of refused streams in the log. */
+const LINES_PER_SECOND = 10;
 /** How long a client may take to say who it is. */
 const SILENCE_MS = 30_000;
 const SWEEP_MS = 2000;
 /** A client that comes again reports what it holds: 200 000 names and versions take 20 MB. */
-const MAX_REQUEST = 64 * 1024 * 1024;
+const MAX_REQUEST = 32 * 1024 * 1024;

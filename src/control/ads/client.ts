@@ -111,7 +111,8 @@ export class AdsClient {
     for (const { delivery } of this.#watches.values()) {
       if (delivery.kind === 'sent') longest = Math.max(longest, performance.now() - delivery.at);
     }
-    return longest;
+    // A slow connection is no silence.
+    return Math.min(longest, this.#stream.idleMs());
   }
 
   /** Ends the stream; the client comes again. */
@@ -228,7 +229,7 @@ export class AdsClient {
       watch.owed = null;
       if (wanted.kind === 'named') {
         this.#send(watch, composer.named(type, wanted, owed, this.#node?.node ?? ''), null);
-      } else if (owed.versions !== null) {
+      } else if (owed.versions.size > 0 && !owed.again) {
         watch.position = changes.head;
         this.#send(watch, composer.difference(type, owed.versions), null);
       } else {
@@ -244,8 +245,10 @@ export class AdsClient {
     if (prepared !== null) this.#send(watch, prepared, changes.firstAt(position));
   }
 
-  #goneOf({ type }: Watch, { names }: Owed): string[] {
-    return [...names].filter((name) => type.get(this.#context.resources, name) === null);
+  /** Names that the client asked for or holds, and that there are not. */
+  #goneOf({ type }: Watch, { names, versions }: Owed): string[] {
+    const isGone = (name: string) => type.get(this.#context.resources, name) === null;
+    return [...names, ...versions.keys()].filter(isGone);
   }
 
   /** What is the same for many clients is put together once. */
@@ -305,6 +308,13 @@ export class AdsClient {
         removed: response.removed,
         bytes: response.bytes,
       });
+      if (response.bytes > MAX_RESPONSE) {
+        log.error('control::ads', 'a response is longer than node proxies accept', {
+          type: watch.type.url,
+          bytes: response.bytes,
+          max: MAX_RESPONSE,
+        });
+      }
       // What had to wait for its place on the stream may go now.
       if (isLater) this.advance();
     });
@@ -313,3 +323,5 @@ export class AdsClient {
 }
 
 const MAX_LOGGED = 200;
+/** §9.1 */
+const MAX_RESPONSE = 200 * 1024 * 1024;

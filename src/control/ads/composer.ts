@@ -135,10 +135,10 @@ export function createComposer(resources: MeshResources, log: ChangeLog): Compos
       );
     },
 
-    named(type, wanted, { names, versions }, node) {
+    named(type, wanted, { names, versions, again }, node) {
       const found = new Map<string, Resource>();
       const removed: string[] = [];
-      for (const name of names) {
+      for (const name of new Set([...names, ...versions.keys()])) {
         const matches = resources.find(name);
         if (matches.length === 0) removed.push(name);
         for (const { resource, workloads } of matches) {
@@ -149,7 +149,7 @@ export function createComposer(resources: MeshResources, log: ChangeLog): Compos
       addLocal(type, wanted, node, found);
       for (const name of removed) wanted.held.delete(name);
       for (const name of found.keys()) wanted.held.add(name);
-      const sent = [...found.values()].filter(({ name, version }) => versions?.get(name) !== version);
+      const sent = [...found.values()].filter(({ name, version }) => again || versions.get(name) !== version);
       return prepare(content(type, { resources: sent, aliases: aliasesOf(sent), removed }));
     },
 
@@ -220,15 +220,21 @@ function* compare(
   versions: ReadonlyMap<string, string>,
   content: ResponseContent,
 ): Generator<void, Response> {
-  const left = new Map(versions);
   const resources: Resource[] = [];
+  const kept = new Set<string>();
   let steps = 0;
   for (const resource of all) {
     if (++steps % COMPARISONS_PER_STEP === 0) yield;
-    if (left.get(resource.name) !== resource.version || resource.version === '') resources.push(resource);
-    left.delete(resource.name);
+    const version = versions.get(resource.name);
+    if (version !== undefined) kept.add(resource.name);
+    if (version !== resource.version || version === '') resources.push(resource);
   }
-  return yield* prepareResponse({ ...content, resources, removed: [...left.keys()] });
+  const removed: string[] = [];
+  for (const name of versions.keys()) {
+    if (++steps % COMPARISONS_PER_STEP === 0) yield;
+    if (!kept.has(name)) removed.push(name);
+  }
+  return yield* prepareResponse({ ...content, resources, removed });
 }
 
 function prepare(content: ResponseContent): Prepared {

@@ -12,10 +12,12 @@ export type Wanted =
 
 /** What a request is to be answered with. */
 export interface Owed {
-  /** Names that were asked for or reported just now. */
-  readonly names: Set<string>;
-  /** What the client holds; null when everything is to be sent, whatever it holds. */
-  readonly versions: ReadonlyMap<string, string> | null;
+  /** Names that were asked for just now. */
+  readonly names: ReadonlySet<string>;
+  /** What the client reported to hold. */
+  readonly versions: ReadonlyMap<string, string>;
+  /** Whether what it holds in its present version is sent all the same. */
+  readonly again: boolean;
 }
 
 /** At most one response of a type is on its way to a client. */
@@ -67,13 +69,15 @@ export class Watch {
     this.type = type;
     this.position = position;
     this.removalsPosition = position;
-    const names = new Set([...subscribe, ...initialVersions.keys()]);
+    const names = new Set(subscribe);
     for (const name of unsubscribe) names.delete(name);
     // Policies are always sent to everybody (§7.5).
     const isWildcard = type.kind === 'policies' || subscribe.length === 0 || names.has(ALL);
     names.delete(ALL);
-    this.wanted = isWildcard ? { kind: 'everything' } : { kind: 'named', asked: new Set(names), held: new Set() };
-    this.owed = { names, versions: initialVersions.size === 0 ? null : initialVersions };
+    this.wanted = isWildcard
+      ? { kind: 'everything' }
+      : { kind: 'named', asked: new Set([...names, ...initialVersions.keys()]), held: new Set() };
+    this.owed = { names, versions: initialVersions, again: false };
     this.#checkSize();
   }
 
@@ -113,9 +117,12 @@ export class Watch {
       }
       for (const name of names) this.wanted.asked.add(name);
     }
-    // What an answer that is owed already was to leave out is not left out when somebody asks for more.
-    if (this.owed !== null) for (const name of this.owed.names) names.add(name);
-    this.owed = { names, versions: null };
+    if (this.owed === null) {
+      this.owed = { names, versions: NONE, again: true };
+    } else {
+      for (const name of this.owed.names) names.add(name);
+      this.owed = { ...this.owed, names, again: true };
+    }
     this.#checkSize();
     return true;
   }
@@ -130,6 +137,7 @@ export class Watch {
   }
 }
 
+const NONE: ReadonlyMap<string, string> = new Map();
 /** The name that stands for everything. */
 const ALL = '*';
 /** More are not asked for one by one; who knows most of a large mesh had better be told of all of it. */

@@ -62,6 +62,8 @@ function serveUnary(stream: ServerHttp2Stream, method: UnaryMethod, call: Call, 
   const reader = new MessageReader(method.maxRequest);
   let request: Buffer | null = null;
   const fail = (error: unknown) => endWithError(stream, error, log);
+  const patience = setTimeout(fail, REQUEST_PATIENCE_MS, new CulvertError('DEADLINE_EXCEEDED', 'the request is late'));
+  stream.on('close', () => clearTimeout(patience));
   stream.on('data', (bytes: Buffer) => {
     try {
       for (const message of reader.push(bytes)) {
@@ -73,6 +75,7 @@ function serveUnary(stream: ServerHttp2Stream, method: UnaryMethod, call: Call, 
     }
   });
   stream.on('end', () => {
+    clearTimeout(patience);
     if (stream.headersSent || stream.destroyed) return;
     if (request === null || !reader.isBetween) {
       fail(new CulvertError('INVALID_ARGUMENT', 'the call ended without a whole request'));
@@ -117,6 +120,7 @@ function serveStream(stream: ServerHttp2Stream, method: StreamMethod, call: Call
     pause: () => void stream.pause(),
     send: (parts) => sender.send(parts),
     stalledMs: () => sender.stalledMs(),
+    idleMs: () => sender.idleMs(),
     end,
     fail,
     abort,
@@ -156,7 +160,7 @@ class Sender {
   #isFull = false;
   /** Parts that are not on their way yet. */
   #outstanding = 0;
-  #progressAt = 0;
+  #progressAt = performance.now();
   #finish: (() => void) | null = null;
 
   constructor(stream: ServerHttp2Stream) {
@@ -184,6 +188,11 @@ class Sender {
 
   stalledMs(): number {
     return this.#outstanding === 0 ? 0 : performance.now() - this.#progressAt;
+  }
+
+  idleMs(): number {
+    const isIdle = this.#outstanding === 0 && this.#current === null && this.#messages.length === 0;
+    return isIdle ? performance.now() - this.#progressAt : 0;
   }
 
   #pump(): void {
@@ -278,5 +287,7 @@ function percentEncoded(message: string): string {
 /** What a client's own words may fill of an answer. */
 const MAX_NAME = 200;
 const END_PATIENCE_MS = 10_000;
+/** How long a request that is to be answered once may take to arrive. */
+const REQUEST_PATIENCE_MS = 30_000;
 /** Within what a client takes of headers by default. */
 const MAX_MESSAGE = 2000;

@@ -66,6 +66,8 @@ export interface ServerStream extends Call {
   send(parts: Iterable<Uint8Array>): void;
   /** For how long the client has not taken what waits for it, ms; 0 when nothing waits. */
   stalledMs(): number;
+  /** For how long nothing has waited for the client, ms; 0 when something does. */
+  idleMs(): number;
   /** Ends the stream once what was sent before is on its way. */
   end(code: StatusName, message: string): void;
   /** Ends it with what an error says, see `UnaryMethod.answer`. */
