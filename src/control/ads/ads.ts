@@ -144,7 +144,7 @@ export function createAds(options: AdsOptions): Ads {
       }
     }
   }
-  const sweeping = setInterval(sweep, SWEEP_MS).unref();
+  const sweeping = setInterval(sweep, Math.min(limits.stalledMs, limits.unansweredMs) / SWEEPS).unref();
 
   function leave(client: AdsClient): void {
     clients.delete(client);
@@ -242,6 +242,7 @@ const LOG_SHARE = 4;
 const LINES_PER_SECOND = 10;
 /** How long a client may take to say who it is. */
 const SILENCE_MS = 30_000;
-const SWEEP_MS = 2000;
+/** How often it is looked for those that have been stuck for too long, within that time. */
+const SWEEPS = 10;
 /** A client that comes again reports what it holds: 200 000 names and versions take 20 MB. */
 const MAX_REQUEST = 32 * 1024 * 1024;
