@@ -1,12 +1,24 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
 import { createServer, connect as tlsConnect } from 'node:tls';
+import { fileURLToPath } from 'node:url';
 import { loadConfig } from '../../src/config/config.ts';
 import { planeSettings } from '../../src/worker/settings.ts';
 import { createAuthority } from './authority.ts';
-import { CLIENT_ID, opensslIdentity, opensslPeer, SERVER_ID, startClient, startServer } from './secure-side.ts';
+import {
+  CLIENT_ID,
+  opensslIdentity,
+  opensslPeer,
+  SERVER_ID,
+  startClient,
+  startServer,
+  temporaryFolder,
+} from './secure-side.ts';
 import { acceptSides, connectSide, LOCAL, type Side, testLoop } from './side.ts';
 
 const authority = createAuthority();
@@ -91,4 +103,50 @@ test('the stock openssl connects with X25519MLKEM768', async (t) => {
   startServer(server, serverMaterial);
   await server.told('secured');
   assert.equal(loop.peer(server.channel)?.group, 'X25519MLKEM768');
+});
+
+/** A peer of Go's standard library, which has nothing of OpenSSL in it. */
+const missingGo = spawnSync('go', ['version']).error !== undefined && 'not installed: go';
+
+function goPeer(t: TestContext, args: readonly string[]) {
+  const folder = temporaryFolder(t);
+  const file = (name: string, text: string) => {
+    writeFileSync(join(folder, name), text);
+    return join(folder, name);
+  };
+  const program = join(folder, 'peer');
+  const source = fileURLToPath(new URL('go-peer/main.go', import.meta.url));
+  execFileSync('go', ['build', '-o', program, source], { env: { ...process.env, GO111MODULE: 'off' } });
+  const peer = spawn(program, args, {
+    env: {
+      KEY: file('key.pem', clientMaterial.keyPem),
+      CHAIN: file('chain.pem', clientMaterial.chainPem),
+      ROOTS: file('roots.pem', authority.rootPem),
+    },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  t.after(() => peer.kill());
+  const lines = createInterface(peer.stdout)[Symbol.asyncIterator]();
+  return { line: async () => (await lines.next()).value as string };
+}
+
+test('a client of Go connects with X25519MLKEM768', { skip: missingGo }, async (t) => {
+  const { loop, port, side } = await accepting(t);
+  const peer = goPeer(t, ['connect', `${LOCAL}:${port}`]);
+  const server = await side;
+  startServer(server, serverMaterial);
+  await server.told('secured');
+  assert.equal(loop.peer(server.channel)?.group, 'X25519MLKEM768');
+  assert.equal(await peer.line(), 'agreed on X25519MLKEM768');
+});
+
+test('a server of Go is connected to with X25519MLKEM768', { skip: missingGo }, async (t) => {
+  const loop = testLoop(t);
+  const peer = goPeer(t, ['listen']);
+  const client = await connectSide(loop, Number(await peer.line()));
+  await client.told('connected');
+  startClient(client, clientMaterial, [CLIENT_ID]);
+  await client.told('secured');
+  assert.equal(loop.peer(client.channel)?.group, 'X25519MLKEM768');
+  assert.equal(await peer.line(), 'agreed on X25519MLKEM768');
 });
