@@ -37,29 +37,28 @@ export async function openIstioCa(options: IstioCaOptions): Promise<CertificateA
   const { server, ttl, account, log, now = Date.now, patience = PATIENCE_MS } = options;
   let channel = await connect(await readRoots(server));
   let closed = false;
-  let replacing: Promise<void> | null = null;
+  let looking: Promise<void> | null = null;
 
-  /** A channel under the roots of this moment. Of a file that cannot be read now, the last good state counts. */
+  /** A channel under the roots of this moment. Requests that come at once look at them together, so none brings back older ones. */
   async function currentChannel(): Promise<Connection> {
+    looking ??= look().finally(() => {
+      looking = null;
+    });
+    await looking;
+    return channel;
+  }
+
+  async function look(): Promise<void> {
     let { rootsPem } = channel;
     try {
       rootsPem = await readRoots(server);
     } catch (error) {
+      // Of a file that cannot be read now, the last good state counts.
       log.warn(TARGET, 'the roots of the CA server cannot be read again, those of before stay in use', {
         error: messageOf(error),
       });
     }
-    // Requests that wait for a channel wait for the same one.
-    while (!closed && (rootsPem !== channel.rootsPem || channel.broken)) {
-      replacing ??= replace(rootsPem).finally(() => {
-        replacing = null;
-      });
-      await replacing;
-    }
-    return channel;
-  }
-
-  async function replace(rootsPem: string): Promise<void> {
+    if (closed || (rootsPem === channel.rootsPem && !channel.broken)) return;
     const fresh = await connect(rootsPem);
     const unused = closed ? fresh : channel;
     if (!closed) channel = fresh;
