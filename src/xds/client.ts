@@ -164,7 +164,8 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
     lastError = sentence;
     counted.terminated(reason);
     const delay = backoff.next();
-    if (reason === 'ConnectionError' || reason === 'Error' || !brought) troubles.met(kindOf(end), sentence, delay);
+    if (reason === 'ConnectionError' || reason === 'Error' || !brought)
+      troubles.met(kindOf(end), sentence, delay, isSynced);
     else log.debug('xds', 'the control plane ended the stream, another one follows', { reason: sentence });
     enter('waiting');
     retry = setTimeout(attempt, delay);

@@ -6,13 +6,15 @@ export function createTroubleLog(log: Logger) {
   const told = new Map<string, number>();
   let began: number | null = null;
   return {
-    met(kind: string, sentence: string, delay: number): void {
+    /** @param isSynced whether there was mesh state before */
+    met(kind: string, sentence: string, delay: number, isSynced: boolean): void {
       const now = performance.now();
       began ??= now;
       for (const [each, at] of told) if (now - at >= REPEAT_MS) told.delete(each);
       if (told.has(kind) || told.size >= MAX_TOLD) return;
       told.set(kind, now);
-      log.warn('xds', 'no mesh state from the control plane, what is known stays in force', {
+      const meanwhile = isSynced ? 'what is known stays in force' : 'the agent is not ready before it has come';
+      log.warn('xds', `no mesh state from the control plane, ${meanwhile}`, {
         error: sentence,
         since: `${Math.round((now - began) / 1000)}s`,
         retry: `${Math.round(delay)}ms`,
