@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { MeshResources } from '../../src/control/resources.ts';
-import { type Manifest, type MeshUnderTest, meshUnderTest } from './support/mesh-under-test.ts';
+import { asAddress, type Manifest, type MeshUnderTest, meshUnderTest } from './support/mesh-under-test.ts';
 
 type Json = Record<string, unknown>;
 
@@ -266,6 +266,14 @@ function follow(resources: MeshResources): () => unknown {
   return () => [...known].sort();
 }
 
+/** Keys that workloads list and nobody knows: an agent may take them for nothing. */
+function unknownPolicies(resources: MeshResources): string[] {
+  const listed = [...resources.addresses()].flatMap(
+    ({ body }) => (asAddress(body).authorizationPolicies as string[] | undefined) ?? [],
+  );
+  return listed.filter((key) => resources.policy(key) === null);
+}
+
 test('random edits, applied as they come, end in the mesh that is built at once from what is left', async () => {
   await fc.assert(
     fc.asyncProperty(edits, fc.infiniteStream(fc.nat()), async (batches, random) => {
@@ -292,6 +300,7 @@ test('random edits, applied as they come, end in the mesh that is built at once 
           }
         }
         await edited.mesh.settled();
+        assert.deepEqual(unknownPolicies(edited.mesh.resources), []);
       }
       const fresh = meshUnderTest();
       const shuffled = [...left.values()].map((manifest) => [random.next().value, manifest] as const);

@@ -10,7 +10,7 @@ export function encoded(write: (writer: Writer) => void): Uint8Array {
   const writer = protobuf.Writer.create();
   write(writer);
   const bytes = writer.finish();
-  return bytes.buffer.byteLength === bytes.length ? bytes : Uint8Array.from(bytes);
+  return bytes.buffer.byteLength === bytes.length ? bytes : new Uint8Array(bytes);
 }
 
 export function writeText(writer: Writer, field: number, text: string): void {
