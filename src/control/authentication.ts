@@ -1,6 +1,7 @@
 import type { X509Certificate } from 'node:crypto';
 import { printable } from '../control-plane/failure.ts';
 import { messageOf } from '../errors.ts';
+import type { IsRevoked } from './ca/revocations.ts';
 import { CallRefused } from './call-refused.ts';
 import { callerOfCertificate } from './client-certificate.ts';
 import type { Metadata, Peer } from './grpc/service.ts';
@@ -32,6 +33,7 @@ export interface AuthenticationOptions {
   readonly tokens: TokenReviewer;
   /** Roots that certificates of clients must lead to at this moment. */
   readonly roots: () => readonly X509Certificate[];
+  readonly isRevoked: IsRevoked;
   readonly trustDomain: string;
   /** The only cluster whose callers are known, as their header `clusterid` names it. */
   readonly clusterId: string;
@@ -40,13 +42,13 @@ export interface AuthenticationOptions {
 
 /** Authenticates as istiod does (node-09 §9.1): by a certificate of the mesh if one is shown, else by a token. */
 export function createAuthentication(options: AuthenticationOptions): Authenticate {
-  const { tokens, roots, trustDomain, clusterId, now = Date.now } = options;
+  const { tokens, roots, isRevoked, trustDomain, clusterId, now = Date.now } = options;
 
   return async (metadata, peer) => {
     let refusedCertificate = 'no certificate was shown';
     if (peer.certificate !== null) {
       try {
-        return callerOfCertificate(peer.certificate, roots(), trustDomain, now());
+        return callerOfCertificate(peer.certificate, roots(), isRevoked, trustDomain, now());
       } catch (error) {
         refusedCertificate = messageOf(error);
       }

@@ -2,6 +2,7 @@ import type { X509Certificate } from 'node:crypto';
 import { pathToRoot } from '../identity/path-to-root.ts';
 import { parseSpiffeId } from '../identity/spiffe.ts';
 import type { Caller } from './authentication.ts';
+import type { IsRevoked } from './ca/revocations.ts';
 
 /**
  * Who shows a certificate that TLS has verified. Verified again here, because a connection outlives certificates and roots.
@@ -11,6 +12,7 @@ import type { Caller } from './authentication.ts';
 export function callerOfCertificate(
   certificate: X509Certificate,
   roots: readonly X509Certificate[],
+  isRevoked: IsRevoked,
   trustDomain: string,
   now: number,
 ): Caller {
@@ -24,6 +26,7 @@ export function callerOfCertificate(
     ({ validFromDate, validToDate }) => now < Number(validFromDate) || now > Number(validToDate),
   );
   if (outdated) throw new Error('the certificate that was shown, or one above it, is not valid at this time');
+  if (path.some(isRevoked)) throw new Error('the certificate that was shown, or one above it, is revoked');
   if (certificate.ca) throw new Error('the certificate that was shown is one of a CA');
   const clientUsage = certificate.keyUsage?.includes(CLIENT_AUTH) ?? false;
   if (!clientUsage) throw new Error('the certificate that was shown is not for TLS clients');

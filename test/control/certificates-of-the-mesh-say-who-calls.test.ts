@@ -3,8 +3,9 @@ import { X509Certificate } from 'node:crypto';
 import { test } from 'node:test';
 import { Client, credentials } from '@grpc/grpc-js';
 import { createAuthentication } from '../../src/control/authentication.ts';
+import { revocationsOf } from '../../src/control/ca/revocations.ts';
 import { decodeCertificateResponse } from '../../src/identity/ca-messages.ts';
-import { makeIntermediate, makeRoot, openssl } from '../identity/openssl.ts';
+import { makeIntermediate, makeRevocationList, makeRoot, openssl } from '../identity/openssl.ts';
 import { scratchFolder } from '../identity/scratch.ts';
 import { caUnderTest, WEB } from './ca/mesh-ca-under-test.ts';
 import { encodeRequest, impersonating, makeCsr } from './ca/request.ts';
@@ -55,10 +56,19 @@ test('a certificate counts only while it, and its root, are valid here', async (
     'a CA of its own': `${LEAF.replace('digitalSignature', 'digitalSignature,keyCertSign')}basicConstraints=critical,CA:TRUE\n`,
   };
   let now = Date.now();
+  let isRevoked = revocationsOf(null);
+  const listOf = (issuer: string, ...revoked: string[]) =>
+    makeRevocationList(folder, { cert: `${issuer}.crt`, key: `${issuer}.key` }, revoked.map(read));
   let roots = [read('root')];
   const authenticate = createAuthentication({
     tokens: { review: async () => ({ refused: 'no token is known' }) },
-    ...{ roots: () => roots, trustDomain: 'cluster.local', clusterId: 'Kubernetes', now: () => now },
+    ...{
+      roots: () => roots,
+      isRevoked: (it) => isRevoked(it),
+      trustDomain: 'cluster.local',
+      clusterId: 'Kubernetes',
+      now: () => now,
+    },
   });
   const good = { certificate: read('good') };
   const refused = { code: 'UNAUTHENTICATED', message: 'request authenticate failure' };
@@ -76,6 +86,22 @@ test('a certificate counts only while it, and its root, are valid here', async (
   roots = [read('other')];
   await assert.rejects(authenticate({}, good), refused);
   roots = [read('other'), read('root')];
+  assert.deepEqual(await authenticate({}, good), me);
+
+  // What an operator has revoked, and what cannot be told.
+  makeIntermediate(folder, 'revoked', 'root', { extensions: LEAF });
+  const list = listOf('root', 'revoked');
+  isRevoked = revocationsOf(list + listOf('other'));
+  await assert.rejects(authenticate({}, { certificate: read('revoked') }), refused);
+  assert.deepEqual(await authenticate({}, good), me);
+  isRevoked = revocationsOf(listOf('other', 'good'));
+  assert.deepEqual(await authenticate({}, good), me, 'the list of another issuer');
+  const cut = list.replace(/\n.{64}\n/, '\n');
+  for (const unreadable of ['garbage', cut]) {
+    isRevoked = revocationsOf(unreadable);
+    await assert.rejects(authenticate({}, good), refused);
+  }
+  isRevoked = revocationsOf('');
   assert.deepEqual(await authenticate({}, good), me);
   now += 3 * 86_400_000;
   await assert.rejects(authenticate({}, good), refused);

@@ -147,7 +147,7 @@ test('an API server that is away, slow, overloaded or confused vouches for nobod
     const api = { create: () => Promise.reject(error) };
     const tokens = createTokenReviewer({ api, audience: 'istio-ca' });
     const authenticate = createAuthentication({
-      ...{ tokens, roots: () => [], trustDomain: 'cluster.local', clusterId: 'Kubernetes' },
+      ...{ tokens, roots: () => [], isRevoked: () => false, trustDomain: 'cluster.local', clusterId: 'Kubernetes' },
     });
     await assert.rejects(
       authenticate(metadata, { certificate: null }),
@@ -195,7 +195,7 @@ test('callers of other clusters are not known here', async () => {
   const caller = { namespace: 'a', serviceAccount: 'b', pod: null, node: null };
   const authenticate = createAuthentication({
     tokens: { review: async () => caller },
-    ...{ roots: () => [], trustDomain: 'cluster.local', clusterId: 'Kubernetes' },
+    ...{ roots: () => [], isRevoked: () => false, trustDomain: 'cluster.local', clusterId: 'Kubernetes' },
   });
   const token = { authorization: 'Bearer x' };
   for (const cluster of [{}, { clusterid: '' }, { clusterid: 'Kubernetes' }]) {

@@ -5,7 +5,7 @@ import { renameSync, writeFileSync } from 'node:fs';
 import type { ClientHttp2Stream } from 'node:http2';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { openssl } from '../identity/openssl.ts';
+import { makeRevocationList } from '../identity/openssl.ts';
 import { type Credentials, credentials, openTunnel, request } from '../support/hbone-client.ts';
 import { listenHbone } from '../support/hbone-server.ts';
 import { identityOf, meshNetwork, startAgent, workload } from '../support/mesh.ts';
@@ -126,15 +126,12 @@ function revoke(
   to: string,
   revoked: readonly { readonly cert: string | Buffer }[],
 ): void {
-  const entries = revoked.map(({ cert }) => {
-    const { serialNumber } = new X509Certificate(cert);
-    return `R\t490101000000Z\t260101000000Z\t${serialNumber}\tunknown\t/CN=x\n`;
-  });
-  writeFileSync(join(folder, 'index.txt'), entries.join(''));
-  writeFileSync(
-    join(folder, 'crl.cnf'),
-    `[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ncertificate=${caDir}/ca-cert.pem\nprivate_key=${caDir}/ca-key.pem\ndefault_md=sha256\n`,
+  const issuer = { cert: `${caDir}/ca-cert.pem`, key: `${caDir}/ca-key.pem` };
+  const list = makeRevocationList(
+    folder,
+    issuer,
+    revoked.map(({ cert }) => new X509Certificate(cert)),
   );
-  openssl(folder, 'ca', '-gencrl', '-config', 'crl.cnf', '-crldays', '30', '-out', 'made.pem');
-  renameSync(join(folder, 'made.pem'), to);
+  writeFileSync(`${to}.made`, list);
+  renameSync(`${to}.made`, to);
 }

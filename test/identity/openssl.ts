@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import type { X509Certificate } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** Runs the stock `openssl` in a folder and returns what it printed; throws with its errors when it fails. */
@@ -51,6 +52,24 @@ export function makeRoot(folder: string, name: string, request: CaRequest = {}):
 export function makeIntermediate(folder: string, name: string, by: string, request: CaRequest = {}): void {
   prepare(folder, name, request);
   openssl(folder, ...signArguments(name, request), '-CA', `${by}.crt`, '-CAkey', `${by}.key`, '-CAcreateserial');
+}
+
+/** A list of what an issuer has revoked, PEM. Certificate and key are file names. */
+export function makeRevocationList(
+  folder: string,
+  issuer: { readonly cert: string; readonly key: string },
+  revoked: readonly X509Certificate[],
+): string {
+  const entries = revoked.map(
+    ({ serialNumber }) => `R\t490101000000Z\t260101000000Z\t${serialNumber}\tunknown\t/CN=x\n`,
+  );
+  writeFileSync(join(folder, 'index.txt'), entries.join(''));
+  writeFileSync(
+    join(folder, 'crl.cnf'),
+    `[ca]\ndefault_ca=x\n[x]\ndatabase=index.txt\ncertificate=${issuer.cert}\nprivate_key=${issuer.key}\ndefault_md=sha256\n`,
+  );
+  openssl(folder, 'ca', '-gencrl', '-config', 'crl.cnf', '-crldays', '30', '-out', 'list.pem');
+  return readFileSync(join(folder, 'list.pem'), 'utf8');
 }
 
 function prepare(folder: string, name: string, request: CaRequest): void {

@@ -15,6 +15,7 @@ import { keepConfigMap, REVOCATION_LISTS, TRUST_BUNDLE } from './kept-config-map
 import { reportMetrics } from './metrics.ts';
 import { createNodeAuthorizer, type PodDirectory } from './node-authorizer.ts';
 import { isPlugged, openPluggedCa } from './plugged-ca.ts';
+import { revocationsOf } from './revocations.ts';
 import { openRootSecret } from './root-secret.ts';
 import { keepServingCertificate } from './serving-certificate.ts';
 
@@ -95,7 +96,18 @@ export async function openMeshCa(config: MeshCaConfig, parts: MeshCaParts): Prom
   } else {
     tokens = { review: async () => ({ refused: 'no file of tokens is set, so no token is known' }) };
   }
-  const authenticate = createAuthentication({ tokens, roots: () => ca.roots(), trustDomain, clusterId, now });
+  let isRevoked = revocationsOf(ca.revocationLists());
+  ca.onChange(() => {
+    isRevoked = revocationsOf(ca.revocationLists());
+  });
+  const authenticate = createAuthentication({
+    tokens,
+    roots: () => ca.roots(),
+    isRevoked: (it) => isRevoked(it),
+    trustDomain,
+    clusterId,
+    now,
+  });
   const authorizer = createNodeAuthorizer({ pods, trustedAccounts: new Set(config.trustedAccounts), trustDomain });
 
   if (kubernetes !== null) {
