@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import type { HeaderField } from '../../../../src/hbone/hpack.ts';
+import { ErrorCode } from '../../../../src/hbone/http-error.ts';
 import type { Http2Stream } from '../../../../src/hbone/stream.ts';
 import { WindowBudget } from '../../../../src/hbone/window-budget.ts';
 import type { Random } from '../../codec/support/random.ts';
@@ -24,6 +25,9 @@ interface Use {
 /** Most streams in a conversation, and bytes that one of them sends. */
 const STREAMS = 12;
 const BYTES = 300_000;
+
+/** Longer than a conversation takes: its peer always answers in the end. */
+const PATIENCE = 1e9;
 
 /** A connection under test that is used at random, and a model of its peer that talks to it at random. */
 export class RandomConversation {
@@ -61,6 +65,7 @@ export class RandomConversation {
       if (this.#random.chance(0.5)) this.#peerActs();
       else this.#userActs();
       this.under.now += this.#random.int(100);
+      if (this.#random.chance(0.1)) this.#timePasses();
       this.#exchange(this.#random.pick([0, 1, 20, 1000, 1 << 20]));
     }
     this.exchangeAll();
@@ -79,7 +84,16 @@ export class RandomConversation {
     model.acknowledgeSettings();
     model.windowUpdate(null, 1 << 24);
     for (const stream of model.streams.values()) model.windowUpdate(stream, 1 << 23);
+    // With these windows more is sent than a transport takes that takes nothing.
+    const isBlocked = this.#random.chance(0.5);
+    if (isBlocked) {
+      this.under.transport.room = 0;
+      for (const use of this.#live()) use.wanted += BYTES;
+    }
     for (const use of this.#uses) this.#credit(use, Number.POSITIVE_INFINITY);
+    this.exchangeAll();
+    for (const use of this.#live()) this.#sendOn(use);
+    if (isBlocked) this.#makeRoom();
     this.exchangeAll();
     // Again, because SETTINGS may have come meanwhile.
     model.acknowledgeSettings();
@@ -103,10 +117,22 @@ export class RandomConversation {
     }
   }
 
-  /** Ends it by the peer's leaving, or by the own. */
+  /** Ends it by the peer's leaving, or by the own, at once or when all streams have ended. */
   close(): void {
-    if (this.#random.chance(0.5)) this.model.goAway();
-    else this.under.connection.drain();
+    const { connection } = this.under;
+    switch (this.#random.int(4)) {
+      case 0:
+      case 1:
+        this.model.goAway();
+        break;
+      case 2:
+        connection.drain();
+        // The peer is waited for or is not.
+        if (this.#random.chance(0.5)) this.#timePasses();
+        break;
+      default:
+        connection.abort(ErrorCode.NO_ERROR, 'enough');
+    }
     for (const use of this.#live()) this.#reset(use);
     this.exchangeAll();
     assert.equal(this.under.closed, null, 'it does not end');
@@ -194,6 +220,20 @@ export class RandomConversation {
     }
   }
 
+  /** What the owner of a connection does every second or so, which may be late. */
+  #timePasses(): void {
+    this.under.now += this.#random.pick([1, 1000, 10_000]);
+    this.under.connection.keepAlive(this.#random.pick([100, 10_000, 1_000_000]), PATIENCE);
+  }
+
+  /** The transport takes what waits in it; those who wait for that go on. */
+  #makeRoom(): void {
+    const { connection, transport } = this.under;
+    assert.ok(transport.queued < 1 << 20, `${transport.queued} bytes wait`);
+    transport.makeRoom(Number.POSITIVE_INFINITY);
+    assert.equal(connection.congested, false);
+  }
+
   #open(): void {
     const fields = randomHeaders(this.#random, 'request');
     const recorder = this.under.recorder();
@@ -213,6 +253,8 @@ export class RandomConversation {
 
   #sendOn(use: Use): void {
     if (use.ended || !use.answered || use.reset || use.recorder.reset !== null) return;
+    const [turn, sendable] = [use.stream.turn(), use.stream.sendable()];
+    assert.ok(turn <= sendable && turn > 0 === sendable > 0, `a turn of ${turn} bytes, ${sendable} sendable`);
     use.sent += this.under.send(use.stream, use.wanted - use.sent, use.stream.id & 0xff);
   }
 
