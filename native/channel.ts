@@ -5,189 +5,21 @@
  * it says which part goes to which channel. What lies in `memory` is valid until that call returns; `write` and
  * `writeFrame` have taken what they were given by then.
  */
-import type { KeyObject } from 'node:crypto';
-import { constants } from 'node:os';
 import { CulvertError } from '../src/errors.ts';
-import { addon } from './load.ts';
+import {
+  type Carrier,
+  type ChannelHandler,
+  type ChannelId,
+  type ListenerHandler,
+  NO_LIMIT,
+  type Peer,
+  type TcpInfo,
+  type TlsMaterial,
+} from './channel-handler.ts';
+import { errnoError } from './errno.ts';
+import { createNativeLoop, EventKind, type NativeLoop, REVOKED_ERROR, TLS_ERROR } from './native-loop.ts';
 
-/** Identifies a channel of one loop; 0 is none. An id is not used again soon, calls on a closed one do nothing. */
-export type ChannelId = number;
-
-/** What happens on a channel. Methods are called from the loop, never from inside one of its own methods. */
-export interface ChannelHandler {
-  /**
-   * Bytes arrived in `memory`. Returns how many the next read may take at most; 0 pauses reading until `resume`. With
-   * TLS whole records are read: any limit but 0 stands for NO_LIMIT.
-   */
-  data(offset: number, length: number): number;
-  /** The connect of this channel succeeded. */
-  connected(): void;
-  /** The TLS handshake is done; `peer` tells who the other side is. */
-  secured(): void;
-  /** The peer will send no more (FIN or close_notify). */
-  ended(): void;
-  /** The queue that `flush` reported got shorter; `queued` bytes are left. */
-  drained(queued: number): void;
-  /** The connection is broken; `close` or `reset` is still due. */
-  failed(error: ChannelError): void;
-  /** A close that had to wait for queued bytes is done. */
-  closed(): void;
-}
-
-/** What a memory channel has instead of a socket. Called from the loop, never from inside one of its methods. */
-export interface Carrier {
-  /** `queued` bytes wait to be fetched with `take`. */
-  output(queued: number): void;
-  /** Everything was taken, and nothing follows (FIN). */
-  outputEnded(): void;
-  /** The channel is gone; `reset` tells that it was not closed in order. */
-  gone(reset: boolean): void;
-}
-
-/** Ignores everything and reads nothing: for a channel that gets its handler before the turn ends. */
-export const NO_HANDLER: ChannelHandler = {
-  data: () => 0,
-  connected() {},
-  secured() {},
-  ended() {},
-  drained() {},
-  failed() {},
-  closed() {},
-};
-
-/** Read limit that stands for "as much as fits". */
-export const NO_LIMIT = 1 << 30;
-
-export interface Peer {
-  /** The SPIFFE id that was verified. */
-  readonly identity: string;
-  readonly group: string;
-  readonly suite: string;
-}
-
-export interface TcpInfo {
-  readonly state: number;
-  readonly rttMicros: number;
-  readonly rttVarianceMicros: number;
-  readonly congestionWindow: number;
-  readonly unacknowledged: number;
-  readonly retransmits: number;
-}
-
-export interface TlsMaterial {
-  /** Leaf first, then intermediates; PEM. */
-  readonly chainPem: string;
-  readonly key: KeyObject;
-  readonly rootsPem: string;
-  /** OpenSSL group list, e.g. `*X25519MLKEM768:*X25519:P-256` (`*` = a key share is sent at once). */
-  readonly groups: string;
-  /** Appends the session secrets to this file (SSLKEYLOGFILE format); '' for none. */
-  readonly keyLogPath: string;
-  /** TLS 1.2 is permitted besides 1.3. */
-  readonly tls12: boolean;
-}
-
-/** An accepted connection. Its channel has no handler yet and is paused: `adopt` or `reset` it in the same turn. */
-export interface Accepted {
-  readonly channel: ChannelId;
-  readonly peerIp: string;
-  readonly peerPort: number;
-  /** Where the client wanted to go (before REDIRECT) or, for a listener without that, this end's address. */
-  readonly destinationIp: string;
-  readonly destinationPort: number;
-  /** False when the original destination was asked for but there was none. */
-  readonly original: boolean;
-}
-
-export interface ListenerHandler {
-  accepted(connection: Accepted): void;
-  /** accept(2) failed (out of descriptors or memory): the listener rests until `resumeListener(listener)`. */
-  failed(error: ChannelError, listener: number): void;
-}
-
-/** An errno name such as ECONNRESET, or TLS. */
-export type ChannelError = CulvertError;
-
-interface NativeLoop {
-  readonly memory: ArrayBuffer;
-  readonly scratchSize: number;
-  readonly slabSize: number;
-  attach(fd: number, connecting: boolean): number;
-  attachMemory(): number;
-  deliver(channel: number, offset: number, length: number): void;
-  deliverEnd(channel: number): void;
-  deliverReset(channel: number): void;
-  take(channel: number, offset: number, room: number): number;
-  connect(netns: number, ip: string, port: number, source: string | null): number;
-  write(channel: number, offset: number, length: number): number;
-  writeFrame(channel: number, stream: number, flags: number, offset: number, length: number): number;
-  flush(channel: number): number;
-  resume(channel: number, limit: number): void;
-  unread(channel: number, offset: number, length: number): void;
-  shutdown(channel: number): void;
-  close(channel: number): boolean;
-  reset(channel: number): void;
-  startTls(
-    channel: number,
-    context: number,
-    server: boolean,
-    identities: readonly string[],
-    trustDomain: string,
-    logSecrets: boolean,
-  ): string | null;
-  errorText(channel: number): string;
-  peer(channel: number): Peer | null;
-  tcpInfo(channel: number): TcpInfo | null;
-  localPort(channel: number): number;
-  detach(channel: number): number;
-  listen(fd: number, original: boolean): number;
-  closeListener(listener: number): void;
-  resumeListener(listener: number): void;
-  newTlsContext(material: Omit<TlsMaterial, 'key'> & { readonly key: Uint8Array }): number;
-  freeTlsContext(context: number): void;
-  setRevocations(lists: Uint8Array): void;
-  setStreamOptions(
-    mark: number,
-    keepalive: boolean,
-    time: number,
-    interval: number,
-    retries: number,
-    userTimeoutMs: number,
-  ): void;
-  count(): number;
-  trim(): void;
-  releaseBuffers(): void;
-  stop(): void;
-}
-
-interface NativeCallbacks {
-  data(channel: number, offset: number, length: number): number;
-  event(channel: number, kind: number, argument: number): void;
-  accept(
-    listener: number,
-    channel: number,
-    peerIp: string,
-    peerPort: number,
-    destinationIp: string,
-    destinationPort: number,
-    original: boolean,
-  ): void;
-}
-
-const native = addon as { createLoop(callbacks: NativeCallbacks): NativeLoop };
-
-// The kinds of events in loop.h.
-const CONNECTED = 0;
-const HANDSHAKE = 1;
-const END = 2;
-const DRAINED = 3;
-const ERROR = 4;
-const CLOSED = 5;
-const OUTPUT = 6;
-const OUTPUT_END = 7;
-const GONE = 8;
-const TLS_ERROR = 10_000;
-const REVOKED_ERROR = 10_001;
+export * from './channel-handler.ts';
 
 const INDEX_MASK = (1 << 20) - 1;
 
@@ -206,7 +38,7 @@ export class ChannelLoop {
 
   /** A thread has one loop at a time. `onBug` gets what a handler threw; its channel is reset, the others go on. */
   constructor(onBug: (error: unknown) => void) {
-    this.#native = native.createLoop({
+    this.#native = createNativeLoop({
       data: (channel, offset, length) => {
         const handler = this.#handlers[channel & INDEX_MASK];
         if (handler === undefined) return 0;
@@ -219,7 +51,7 @@ export class ChannelLoop {
         }
       },
       event: (channel, kind, argument) => {
-        if (kind >= OUTPUT) {
+        if (kind >= EventKind.OUTPUT) {
           try {
             this.#carrierEvent(channel, kind, argument);
           } catch (error) {
@@ -508,13 +340,13 @@ export class ChannelLoop {
   #carrierEvent(channel: ChannelId, kind: number, argument: number): void {
     const carrier = this.#carriers.get(channel);
     switch (kind) {
-      case OUTPUT:
+      case EventKind.OUTPUT:
         carrier?.output(argument);
         break;
-      case OUTPUT_END:
+      case EventKind.OUTPUT_END:
         carrier?.outputEnded();
         break;
-      case GONE:
+      case EventKind.GONE:
         this.#carriers.delete(channel);
         carrier?.gone(argument === 1);
         break;
@@ -523,26 +355,26 @@ export class ChannelLoop {
 
   #event(handler: ChannelHandler, channel: ChannelId, kind: number, argument: number): void {
     switch (kind) {
-      case CONNECTED:
+      case EventKind.CONNECTED:
         handler.connected();
         break;
-      case HANDSHAKE:
+      case EventKind.HANDSHAKE:
         handler.secured();
         break;
-      case END:
+      case EventKind.END:
         handler.ended();
         break;
-      case DRAINED:
+      case EventKind.DRAINED:
         handler.drained(argument);
         break;
-      case ERROR:
+      case EventKind.ERROR:
         handler.failed(
           argument === TLS_ERROR || argument === REVOKED_ERROR
             ? new CulvertError(argument === TLS_ERROR ? 'TLS' : 'CERT_REVOKED', this.#native.errorText(channel))
             : errnoError(argument, 'connection'),
         );
         break;
-      case CLOSED:
+      case EventKind.CLOSED:
         this.#leave(channel);
         handler.closed();
         break;
@@ -558,24 +390,4 @@ export class ChannelLoop {
       // It has been reported; there is nothing left to close.
     }
   }
-}
-
-const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, value]) => [value, name]));
-
-const ERRNO_TEXTS: Record<string, string> = {
-  ECONNREFUSED: 'Connection refused',
-  ECONNRESET: 'Connection reset by peer',
-  EPIPE: 'Broken pipe',
-  ETIMEDOUT: 'Connection timed out',
-  EHOSTUNREACH: 'No route to host',
-  ENETUNREACH: 'Network is unreachable',
-  EADDRNOTAVAIL: 'Cannot assign requested address',
-  EMFILE: 'Too many open files',
-  ENFILE: 'Too many open files in system',
-};
-
-function errnoError(errno: number, what: string): ChannelError {
-  const name = ERRNO_NAMES.get(errno) ?? `E${errno}`;
-  // The text an operator knows from the incumbent's log (spec §13.6).
-  return new CulvertError(name, `${ERRNO_TEXTS[name] ?? `${what} failed (${name})`} (os error ${errno})`);
 }

@@ -71,6 +71,12 @@ struct SocketError {
 /// A namespace descriptor, or kOwnNetns to stay in the namespace of the process.
 constexpr int kOwnNetns = -1;
 
+/// The namespace this thread belongs to, opened once per thread and closed with it. -1 when /proc refuses.
+int OwnNetns();
+
+/// setsockopt(2) with an int.
+int SetInt(int fd, int level, int option, int value);
+
 /// socket(2) inside `netns`, close-on-exec and non-blocking; -1 with `error` when that fails. The thread is back in its own
 /// namespace when this returns; if it cannot get back the process ends, because every later socket of this thread would
 /// silently belong to somebody's pod.
