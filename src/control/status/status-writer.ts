@@ -60,14 +60,17 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
       for (const write of await staleVerdicts(api, rejected)) retractions.set(write.about, write);
       hasLookedForStale = true;
     }
-    const due = [...pending()].filter(({ about, content }) => isDue(about, content));
+    const due = [...pending()].filter(isDue);
     let next = 0;
     // A few at a time: a thousand policies at the start must neither storm the API server nor take for ever.
     const workers = Array.from({ length: PARALLEL }, async () => {
       for (let write = due[next++]; write !== undefined && lease.held(); write = due[next++]) await perform(write);
     });
     await Promise.all(workers);
-    for (const [about, { at }] of written) if (now() - at > REPEAT_MS) written.delete(about);
+    const rejected = new Set(rejections.list().map((object) => rejectionWrite(object, 0)?.about));
+    for (const [about, { at }] of written) {
+      if (now() - at > REPEAT_MS && !rejected.has(about)) written.delete(about);
+    }
   }
 
   function* pending(): Generator<StatusWrite> {
@@ -87,9 +90,9 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
     for (const update of statuses.addresses()) yield addressWrite(update);
   }
 
-  function isDue(about: string, content: string): boolean {
+  function isDue({ about, content, isMissing }: StatusWrite): boolean {
     const last = written.get(about);
-    return last === undefined || last.content !== content || now() - last.at >= REPEAT_MS;
+    return last === undefined || last.content !== content || (isMissing && now() - last.at >= REPEAT_MS);
   }
 
   async function perform(write: StatusWrite): Promise<void> {

@@ -14,6 +14,8 @@ export interface StatusWrite {
   readonly about: string;
   /** The same content need not be written again. */
   readonly content: string;
+  /** Whether the object is known not to have it: then it is worth writing again after a while. */
+  readonly isMissing: boolean;
   perform(api: Pick<KubeApi, 'apply' | 'mergePatch'>): Promise<unknown>;
 }
 
@@ -24,7 +26,7 @@ const OWN_MANAGER = 'culvert-control';
 export const JUDGED_KINDS: readonly Kind[] = [PEER_AUTHENTICATIONS, SERVICE_ENTRIES, WORKLOAD_ENTRIES];
 
 export function conditionWrite(update: ConditionUpdate, now: number): StatusWrite {
-  return applied(update, now);
+  return { ...applied(update, now), isMissing: true };
 }
 
 /** Null for a kind whose status belongs to others. */
@@ -50,6 +52,7 @@ export function addressWrite({ key, addresses }: AddressUpdate): StatusWrite {
   return {
     about: `${SERVICE_ENTRIES.kind} ${key} addresses`,
     content: JSON.stringify(status),
+    isMissing: true,
     perform: (api) => api.mergePatch(`${objectPath(SERVICE_ENTRIES, key)}/status`, { status }),
   };
 }
@@ -74,6 +77,7 @@ function applied({ kind, key, fieldManager, observedGeneration, conditions }: Ap
   return {
     about: `${kind.kind} ${key} ${fieldManager}`,
     content: JSON.stringify([conditions, observedGeneration]),
+    isMissing: false,
     perform: (api) => api.apply(`${objectPath(kind, key)}/status`, object, fieldManager),
   };
 }
