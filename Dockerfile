@@ -2,11 +2,11 @@
 #
 #   docker buildx build --platform linux/amd64,linux/arm64 --sbom=true --provenance=true -t NAME --push .
 #
-# Debian is where Node's binary, nft, ip and iptables are taken from; nothing else of it is in the result: no shell, no
+# Debian is where Node's binary, nft and iptables are taken from; nothing else of it is in the result: no shell, no
 # package manager, and no file that could be written.
 FROM node:26-bookworm AS build
 RUN apt-get update \
- && apt-get install -y --no-install-recommends g++ make python3 nftables iproute2 iptables util-linux \
+ && apt-get install -y --no-install-recommends g++ make python3 nftables iptables util-linux \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 # Dependencies change less often than sources.

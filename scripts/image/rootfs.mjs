@@ -7,8 +7,8 @@ import { pinnedNode, root, toolEnvironment } from '../setup/layout.mjs';
 import { missingPrograms } from '../setup/packages.mjs';
 import { SetupError } from '../setup/report.mjs';
 
-/** Programs that the node agent runs (src/netns/run.ts, src/cni). */
-const programs = ['nsenter', 'nft', 'ip'];
+/** What iptables takes to run in a pod (src/netns/run.ts), and what shows the rules that the node agent sets by itself. */
+const programs = ['nsenter', 'nft'];
 /** Of iptables there are two programs under many names; one of them is enough. */
 const iptables = {
   'xtables-nft-multi': ['iptables-nft', 'ip6tables-nft', 'iptables', 'ip6tables'],
@@ -69,7 +69,7 @@ function find(program) {
   if (found === undefined) {
     throw new SetupError(
       `the image needs ${program}, which is not on this machine`,
-      'install it (Debian packages: util-linux nftables iproute2 iptables)',
+      'install it (Debian packages: util-linux nftables iptables)',
     );
   }
   return realpathSync(found);

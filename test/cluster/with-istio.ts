@@ -167,7 +167,7 @@ function istioNodeAgent(): object {
     EXCLUDE_NAMESPACES: 'kube-system',
     NATIVE_NFTABLES: 'true',
     REPAIR_ENABLED: 'false',
-    ALLOW_SWITCH_TO_HOST_NS: 'true',
+    ALLOW_SWITCH_TO_HOST_NS: 'false',
     POD_NAMESPACE: 'istio-system',
     PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
   };

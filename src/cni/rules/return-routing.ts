@@ -2,7 +2,6 @@ import { NETLINK_ROUTE } from '../../../native/netlink.ts';
 import { CulvertError } from '../../errors.ts';
 import { kernelHasIpv6 } from '../../netns/kernel-ipv6.ts';
 import { askKernel, attribute, type NetlinkRefusal, type NetlinkRequest, NLM_F, u32 } from '../../netns/netlink.ts';
-import { runCommand } from '../../netns/run.ts';
 import { MARK_MASK, RETURN_MARK, RETURN_RULE_PRIORITY, RETURN_TABLE } from './pod-rules.ts';
 
 /**
@@ -24,8 +23,8 @@ export async function addReturnRouting(netns: number, ipv6: boolean): Promise<vo
   for (const refusal of refused) {
     const isRule = refusal.request % 2 === 1;
     if (isRule && refusal.code === 'EEXIST') continue;
-    // Asked only now, as it is rare.
-    if (!isRule && asked[refusal.request >> 1] === 6 && (await isIpv6OffInLoopback(netns))) continue;
+    // IPv6 is off in lo, so that no answer of IPv6 has to come back.
+    if (!isRule && asked[refusal.request >> 1] === 6 && refusal.code === 'EACCES') continue;
     throw refusedRouting(isRule ? 'the rule for answers' : 'the route for answers', refusal);
   }
 }
@@ -68,12 +67,6 @@ function ruleOf(family: Family): Buffer {
     attribute(FRA_FWMARK, u32(RETURN_MARK)),
     attribute(FRA_FWMASK, u32(MARK_MASK)),
   ]);
-}
-
-/** Without addresses on lo the kernel takes no route to it, and no answer of IPv6 has to come back. */
-async function isIpv6OffInLoopback(netns: number): Promise<boolean> {
-  const { stdout } = await runCommand(['cat', '/proc/sys/net/ipv6/conf/lo/disable_ipv6'], { netns });
-  return stdout.trim() === '1';
 }
 
 function refusedRouting(what: string, { reason, code }: NetlinkRefusal): CulvertError {
