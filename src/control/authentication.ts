@@ -17,7 +17,7 @@ export interface Caller {
 }
 
 /** Rejects with CallRefused: UNAUTHENTICATED, or UNAVAILABLE when nobody can tell for the moment. */
-export type Authenticate = (metadata: Metadata, peer: Pick<Peer, 'certificate'>) => Promise<Caller>;
+export type Authenticate = (metadata: Metadata, peer: Peer) => Promise<Caller>;
 
 /** Vouches for a token. Null when it is not one of its own; rejects when nobody can tell for the moment. */
 export interface TokenReviewer {
@@ -44,6 +44,9 @@ export interface AuthenticationOptions {
 export function createAuthentication(options: AuthenticationOptions): Authenticate {
   const { tokens, roots, isRevoked, trustDomain, clusterId, now = Date.now } = options;
 
+  /** Reviews that are waited for, by the address of the caller: one that guesses must not crowd out the others. */
+  const underway = new Map<string, number>();
+
   return async (metadata, peer) => {
     let refusedCertificate = 'no certificate was shown';
     if (peer.certificate !== null) {
@@ -53,12 +56,12 @@ export function createAuthentication(options: AuthenticationOptions): Authentica
         refusedCertificate = messageOf(error);
       }
     }
-    const verdict = await callerOfToken(metadata);
+    const verdict = await callerOfToken(metadata, peer.address.slice(0, peer.address.lastIndexOf(':')));
     if ('refused' in verdict) throw unauthenticated(`${verdict.refused}; ${refusedCertificate}`);
     return verdict;
   };
 
-  async function callerOfToken(metadata: Metadata): Promise<Caller | TokenRefused> {
+  async function callerOfToken(metadata: Metadata, ip: string): Promise<Caller | TokenRefused> {
     const { clusterid: cluster, authorization } = metadata;
     if (cluster !== undefined && cluster !== '' && cluster !== clusterId) {
       return { refused: `the caller is of cluster ${quoted(cluster)}, and only ${quoted(clusterId)} is known` };
@@ -66,16 +69,31 @@ export function createAuthentication(options: AuthenticationOptions): Authentica
     const token = /^Bearer +([\x21-\x7e]+)$/i.exec(authorization ?? '')?.[1];
     if (token === undefined) return { refused: 'no token was sent' };
     if (token.length > MAX_TOKEN_LENGTH) return { refused: `the token is longer than ${MAX_TOKEN_LENGTH} characters` };
+    const reviews = underway.get(ip) ?? 0;
+    if (reviews >= MAX_REVIEWS_PER_PEER) {
+      throw new CallRefused(
+        'UNAVAILABLE',
+        'too many calls at once, try again',
+        `${ip} has too many tokens under review`,
+      );
+    }
+    underway.set(ip, reviews + 1);
     try {
       return await tokens.review(token);
     } catch (error) {
       if (error instanceof CallRefused) throw error;
       const reason = printable(messageOf(error), token);
       throw new CallRefused('UNAVAILABLE', 'request authentication is unavailable, try again', reason);
+    } finally {
+      const left = underway.get(ip)! - 1;
+      if (left === 0) underway.delete(ip);
+      else underway.set(ip, left);
     }
   }
 }
 
+/** An agent has eight requests underway. */
+const MAX_REVIEWS_PER_PEER = 64;
 /** Tokens of Kubernetes have 1 to 2 KiB. */
 const MAX_TOKEN_LENGTH = 16 * 1024;
 

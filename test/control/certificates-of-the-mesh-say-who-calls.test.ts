@@ -10,6 +10,7 @@ import { scratchFolder } from '../identity/scratch.ts';
 import { caUnderTest, WEB } from './ca/mesh-ca-under-test.ts';
 import { encodeRequest, impersonating, makeCsr } from './ca/request.ts';
 
+const PEER = { address: '10.0.0.1:1234', certificate: null };
 const ME = 'spiffe://cluster.local/ns/prod/sa/me';
 const LEAF = `subjectAltName=URI:${ME}\nextendedKeyUsage=clientAuth\nkeyUsage=digitalSignature\n`;
 
@@ -70,18 +71,18 @@ test('a certificate counts only while it, and its root, are valid here', async (
       now: () => now,
     },
   });
-  const good = { certificate: read('good') };
+  const good = { ...PEER, certificate: read('good') };
   const refused = { code: 'UNAUTHENTICATED', message: 'request authenticate failure' };
   const me = { namespace: 'prod', serviceAccount: 'me', pod: null, node: null };
   assert.deepEqual(await authenticate({}, good), me);
 
   for (const [what, extensions] of Object.entries(cases)) {
     makeIntermediate(folder, 'bad', 'root', { extensions });
-    await assert.rejects(authenticate({}, { certificate: read('bad') }), refused, what);
+    await assert.rejects(authenticate({}, { ...PEER, certificate: read('bad') }), refused, what);
   }
   makeIntermediate(folder, 'foreign', 'other', { extensions: LEAF });
-  await assert.rejects(authenticate({}, { certificate: read('foreign') }), refused);
-  await assert.rejects(authenticate({}, { certificate: null }), refused);
+  await assert.rejects(authenticate({}, { ...PEER, certificate: read('foreign') }), refused);
+  await assert.rejects(authenticate({}, PEER), refused);
 
   roots = [read('other')];
   await assert.rejects(authenticate({}, good), refused);
@@ -92,7 +93,7 @@ test('a certificate counts only while it, and its root, are valid here', async (
   makeIntermediate(folder, 'revoked', 'root', { extensions: LEAF });
   const list = listOf('root', 'revoked');
   isRevoked = revocationsOf(list + listOf('other'));
-  await assert.rejects(authenticate({}, { certificate: read('revoked') }), refused);
+  await assert.rejects(authenticate({}, { ...PEER, certificate: read('revoked') }), refused);
   assert.deepEqual(await authenticate({}, good), me);
   isRevoked = revocationsOf(listOf('other', 'good'));
   assert.deepEqual(await authenticate({}, good), me, 'the list of another issuer');

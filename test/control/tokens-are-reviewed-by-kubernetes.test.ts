@@ -8,6 +8,7 @@ import { createTokenReviewer } from '../../src/control/token-review.ts';
 import { createKubeApi, KubeError } from '../../src/kube/api.ts';
 import { noApiServer, startApiServer } from '../cni/support/api-server.ts';
 
+const PEER = { address: '10.0.0.1:1234', certificate: null };
 const NAMESPACE = '/api/v1/namespaces/default';
 
 test('tokens are what the API server says they are', { skip: noApiServer }, async (t) => {
@@ -149,14 +150,11 @@ test('an API server that is away, slow, overloaded or confused vouches for nobod
     const authenticate = createAuthentication({
       ...{ tokens, roots: () => [], isRevoked: () => false, trustDomain: 'cluster.local', clusterId: 'Kubernetes' },
     });
-    await assert.rejects(
-      authenticate(metadata, { certificate: null }),
-      (refusal: Error & { code: string; reason: string }) => {
-        assert.equal(refusal.code, 'UNAVAILABLE');
-        assert.doesNotMatch(`${refusal.message} ${refusal.reason}`, /my-secret-token/);
-        return true;
-      },
-    );
+    await assert.rejects(authenticate(metadata, PEER), (refusal: Error & { code: string; reason: string }) => {
+      assert.equal(refusal.code, 'UNAVAILABLE');
+      assert.doesNotMatch(`${refusal.message} ${refusal.reason}`, /my-secret-token/);
+      return true;
+    });
   }
 });
 
@@ -199,11 +197,37 @@ test('callers of other clusters are not known here', async () => {
   });
   const token = { authorization: 'Bearer x' };
   for (const cluster of [{}, { clusterid: '' }, { clusterid: 'Kubernetes' }]) {
-    assert.equal(await authenticate({ ...token, ...cluster }, { certificate: null }), caller);
+    assert.equal(await authenticate({ ...token, ...cluster }, PEER), caller);
   }
   const refused = { code: 'UNAUTHENTICATED' };
-  await assert.rejects(authenticate({ ...token, clusterid: 'west' }, { certificate: null }), refused);
+  await assert.rejects(authenticate({ ...token, clusterid: 'west' }, PEER), refused);
   for (const authorization of ['x', 'Basic x', 'Bearer ', 'Bearer a b', 'Bearer ä', `Bearer ${'x'.repeat(20_000)}`]) {
-    await assert.rejects(authenticate({ authorization }, { certificate: null }), refused, authorization.slice(0, 20));
+    await assert.rejects(authenticate({ authorization }, PEER), refused, authorization.slice(0, 20));
   }
+});
+
+test('a caller that sends many tokens at once does not keep others from being reviewed', async () => {
+  const caller = { namespace: 'a', serviceAccount: 'b', pod: null, node: null };
+  const answers: PromiseWithResolvers<typeof caller>[] = [];
+  const authenticate = createAuthentication({
+    tokens: {
+      review() {
+        answers.push(Promise.withResolvers());
+        return answers.at(-1)!.promise;
+      },
+    },
+    ...{ roots: () => [], isRevoked: () => false, trustDomain: 'cluster.local', clusterId: 'Kubernetes' },
+  });
+  const call = (address: string, token: string) =>
+    authenticate({ authorization: `Bearer ${token}` }, { address, certificate: null });
+  const many = Array.from({ length: 64 }, (_, index) => call(`10.0.0.9:${index + 1000}`, `guess-${index}`));
+  await assert.rejects(call('10.0.0.9:99', 'one-more'), { code: 'UNAVAILABLE' });
+  const other = call('10.0.0.8:99', 'good');
+  assert.equal(answers.length, 65);
+  for (const { resolve } of answers) resolve(caller);
+  assert.equal(await other, caller);
+  await Promise.all(many);
+  const again = call('10.0.0.9:100', 'good');
+  answers.at(-1)!.resolve(caller);
+  assert.equal(await again, caller);
 });
