@@ -10,6 +10,7 @@ import { CulvertError, messageOf } from '../errors.ts';
 import type { Logger } from '../log/logger.ts';
 import { type EndCall, type Methods, methodsOf, serveCall } from './grpc/call.ts';
 import type { GrpcService, Peer } from './grpc/service.ts';
+import { createLineQuota, type LineQuota } from './line-quota.ts';
 
 export interface ControlServerOptions {
   /** Address to listen on; '::' for all. */
@@ -75,7 +76,9 @@ export async function startControlServer(options: ControlServerOptions): Promise
     settings: { maxConcurrentStreams: limits.maxStreamsPerConnection, enablePush: false },
   });
   server.maxConnections = limits.maxConnections;
+  const strangers = createLineQuota(LINES_PER_SECOND);
   server.on('drop', (connection) => {
+    if (strangers.take() === null) return;
     log.warn('control::server', 'a connection was refused because there are too many', {
       peer: `${connection?.remoteAddress}:${connection?.remotePort}`,
       max: limits.maxConnections,
@@ -85,7 +88,7 @@ export async function startControlServer(options: ControlServerOptions): Promise
     log.debug('control::server', 'a TLS handshake failed', { peer: addressOf(socket), error: messageOf(error) });
   });
   server.on('session', (session) => {
-    const peer = admit(session, log);
+    const peer = admit(session, log, strangers);
     if (peer === null) return;
     const held = new Session(session, limits, methods, peer, log);
     sessions.add(held);
@@ -223,15 +226,17 @@ class Session {
 }
 
 /** Who is at the other end; null, and the connection is over, when it gave a certificate that cannot be verified. */
-function admit(session: ServerHttp2Session, log: Logger): Peer | null {
+function admit(session: ServerHttp2Session, log: Logger, lines: LineQuota): Peer | null {
   const socket = session.socket as TLSSocket;
   const address = addressOf(socket);
   const certificate = socket.getPeerX509Certificate() ?? null;
   if (certificate === null || socket.authorized) return { address, certificate };
-  log.warn('control::server', 'a connection was refused: the certificate of the client cannot be verified', {
-    peer: address,
-    error: String(socket.authorizationError),
-  });
+  if (lines.take() !== null) {
+    log.warn('control::server', 'a connection was refused: the certificate of the client cannot be verified', {
+      peer: address,
+      error: String(socket.authorizationError),
+    });
+  }
   session.on('error', () => {});
   session.destroy();
   return null;
@@ -293,4 +298,6 @@ const AGE_JITTER = 0.1;
 const LAST_WORDS_MS = 1000;
 /** Nobody connects without a reason. */
 const FIRST_CALL_MS = 30_000;
+/** Of what strangers have written to the log. */
+const LINES_PER_SECOND = 10;
 const HANDSHAKE_TIMEOUT_MS = 10_000;

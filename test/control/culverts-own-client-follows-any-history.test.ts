@@ -34,7 +34,7 @@ const state = fc.record({
 type State = typeof state extends fc.Arbitrary<infer T> ? T : never;
 
 const step = fc.oneof(
-  { weight: 6, arbitrary: fc.record({ kind: fc.constant('change' as const), state }) },
+  { weight: 6, arbitrary: fc.record({ kind: fc.constant('change' as const), state, isSlow: fc.boolean() }) },
   // Changes again before the last ones can have arrived.
   {
     weight: 3,
@@ -143,9 +143,9 @@ class Replica {
   readonly addresses = new Map<string, { readonly version: string; readonly lists: readonly string[] }>();
   readonly policies = new Set<string>();
 
-  /** Takes in the next response; fails if a workload lists a policy that is not known after that. */
-  async take(peer: Peer): Promise<void> {
-    const { typeUrl, resources, removed } = await peer.take();
+  /** Takes in the next response; fails if a workload lists a policy that is not known after that. Returns what acknowledges it. */
+  async take(peer: Peer): Promise<() => void> {
+    const { typeUrl, nonce, resources, removed } = await peer.hold();
     if (typeUrl === AUTHORIZATION) {
       for (const name of resources.keys()) this.policies.add(name);
       for (const name of removed) this.policies.delete(name);
@@ -159,6 +159,7 @@ class Replica {
     for (const [name, { lists }] of this.addresses) {
       for (const listed of lists) assert.ok(this.policies.has(listed), `${name} lists ${listed}, which is not known`);
     }
+    return () => peer.ask({ typeUrl, nonce });
   }
 }
 
@@ -184,9 +185,15 @@ test('no workload ever lists a policy that a proxy was not sent, whatever happen
         });
         return peer;
       }
+      /** What has been taken in and not been acknowledged. */
+      let late: (() => void)[] = [];
+      function acknowledge(): void {
+        for (const each of late.splice(0)) each();
+      }
       async function catchUp(): Promise<void> {
+        acknowledge();
         await eventually('it is up to date', async () => {
-          while (peer.waiting.length > 0) await replica.take(peer);
+          while (peer.waiting.length > 0) (await replica.take(peer))();
           assert.deepEqual([...replica.addresses.keys()].sort(), namesOf(mesh).addresses);
           assert.deepEqual([...replica.policies].sort(), namesOf(mesh).policies);
           for (const { name, version } of mesh.addresses()) {
@@ -196,14 +203,16 @@ test('no workload ever lists a policy that a proxy was not sent, whatever happen
         });
       }
 
-      await replica.take(peer);
-      await replica.take(peer);
+      (await replica.take(peer))();
+      (await replica.take(peer))();
       for (const each of steps) {
         if (each.kind === 'change') {
           goTo(mesh, each.state);
-          // Some of it is taken now, the rest later.
           await new Promise((resolve) => setTimeout(resolve, 3));
-          if (peer.waiting.length > 0) await replica.take(peer);
+          // Some of it is taken now, and acknowledged now or later; the rest is taken later.
+          if (!each.isSlow) acknowledge();
+          if (peer.waiting.length > 0) late.push(await replica.take(peer));
+          if (!each.isSlow) acknowledge();
         } else if (each.kind === 'rush') {
           for (const state of each.states) {
             goTo(mesh, state);
@@ -212,6 +221,7 @@ test('no workload ever lists a policy that a proxy was not sent, whatever happen
           await catchUp();
         } else {
           peer.call.cancel();
+          late = [];
           goTo(mesh, each.state);
           peer = connect();
         }

@@ -75,9 +75,18 @@ export class AdsClient {
     });
   }
 
-  /** Sends what can be sent now. */
+  /** Sends what can be sent now. A defect ends this stream and no other. */
   advance(): void {
     if (this.#isOver) return;
+    try {
+      this.#advance();
+    } catch (error) {
+      this.close();
+      this.#context.refused(error);
+    }
+  }
+
+  #advance(): void {
     // What is looked up now must not be newer than what the log says.
     this.#context.resources.announce();
     let policies: Watch | null = null;
@@ -212,8 +221,8 @@ export class AdsClient {
       }
       return;
     }
-    const isNeeded = addresses.some((each) => each.owed !== null && each.delivery.kind === 'none');
-    if (!isNeeded && this.#context.released() <= watch.position) return;
+    // Addresses that can go now are not to wait for the policies of a change that has not been released.
+    if (!this.#isDue(watch) && !addresses.some((each) => each.delivery.kind === 'none' && this.#isDue(each))) return;
     const from = watch.position;
     watch.position = changes.head;
     const prepared = changes.policiesSince(from) ? composer.policiesPut(watch.type, from) : null;
@@ -223,8 +232,7 @@ export class AdsClient {
   #advanceAddresses(watch: Watch, policies: Watch | null): void {
     const { composer, changes } = this.#context;
     const { owed, wanted, type, position } = watch;
-    if (watch.delivery.kind !== 'none' || (owed === null && this.#context.released() <= position)) return;
-    if (!this.#hasPolicies(policies)) return;
+    if (watch.delivery.kind !== 'none' || !this.#isDue(watch) || !this.#hasPolicies(policies)) return;
     if (owed !== null) {
       watch.owed = null;
       if (wanted.kind === 'named') {
@@ -245,6 +253,10 @@ export class AdsClient {
     if (prepared !== null) this.#send(watch, prepared, changes.firstAt(position));
   }
 
+  #isDue({ owed, position }: Watch): boolean {
+    return owed !== null || this.#context.released() > position;
+  }
+
   /** Names that the client asked for or holds, and that there are not. */
   #goneOf({ type }: Watch, { names, versions }: Owed): string[] {
     const isGone = (name: string) => type.get(this.#context.resources, name) === null;
@@ -258,7 +270,8 @@ export class AdsClient {
       watch.position = changes.head;
       this.#send(watch, composer.everything(watch.type, gone), null);
     } else {
-      const { prepared, position } = composer.snapshot(watch.type);
+      // Who was sent something before is not sent what is older.
+      const { prepared, position } = composer.snapshot(watch.type, watch.sent === null ? 0 : watch.position);
       watch.position = position;
       this.#send(watch, prepared, null);
     }
@@ -285,7 +298,7 @@ export class AdsClient {
     for (const name of watch.gone) if (watch.type.get(resources, name) === null) removed.add(name);
     const changedAt = removed.size > 0 ? this.#context.changes.firstAt(watch.removalsPosition) : null;
     watch.gone.clear();
-    watch.removalsPosition = before;
+    watch.removalsPosition = Math.max(watch.removalsPosition, before);
     if (removed.size > 0) this.#send(watch, composer.removal(watch.type, [...removed]), changedAt);
   }
 

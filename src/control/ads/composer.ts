@@ -13,8 +13,8 @@ import type { Owed, Wanted } from './watch.ts';
 export type Prepared = (taken: (response: Response) => void) => void;
 
 export interface Composer {
-  /** Everything there is of a type, and the place of the log that it stands for. */
-  snapshot(type: ServedType): { readonly prepared: Prepared; readonly position: number };
+  /** Everything there is of a type, and the place of the log that it stands for: `notBefore` or a later one. */
+  snapshot(type: ServedType, notBefore: number): { readonly prepared: Prepared; readonly position: number };
   /** The same for one client alone, with names that are gone. */
   everything(type: ServedType, removed: readonly string[]): Prepared;
   /** Everything that a client does not hold in that version, and what it holds that is gone. */
@@ -43,6 +43,17 @@ export function createComposer(resources: MeshResources, log: ChangeLog): Compos
   /** By type and place, as long as the head of the log is where it was. */
   let pushes = new Map<string, Prepared | null>();
   let pushesHead = -1;
+
+  /** Read once for all clients. */
+  const services = new WeakMap<Resource, readonly string[]>();
+  const servicesOf = (resource: Resource) => {
+    let found = services.get(resource);
+    if (found === undefined) {
+      found = servicesIn(resource.body);
+      services.set(resource, found);
+    }
+    return found;
+  };
 
   const versionNow = () => `${new Date().toISOString()}/${log.head}`;
 
@@ -88,9 +99,9 @@ export function createComposer(resources: MeshResources, log: ChangeLog): Compos
   }
 
   return {
-    snapshot(type) {
+    snapshot(type, notBefore) {
       const held = snapshots.get(type);
-      if (held !== undefined && isFresh(held)) return held;
+      if (held !== undefined && held.position >= notBefore && isFresh(held)) return held;
       held?.drop();
       const all = allOf(type);
       const prepared = prepare(content(type, { resources: all, shared: true }));
@@ -157,11 +168,11 @@ export function createComposer(resources: MeshResources, log: ChangeLog): Compos
       const { asked, held } = wanted;
       const found = new Map<string, Resource>();
       const removed: string[] = [];
-      const isWanted = ({ name, body }: Resource) =>
-        held.has(name) ||
-        asked.has(name) ||
-        resources.aliases(name).some((alias) => asked.has(alias)) ||
-        servicesIn(body).some((service) => held.has(service));
+      const isWanted = (resource: Resource) =>
+        held.has(resource.name) ||
+        asked.has(resource.name) ||
+        resources.aliases(resource.name).some((alias) => asked.has(alias)) ||
+        servicesOf(resource).some((service) => held.has(service));
       for (const name of log.since(from).addresses) {
         const resource = type.get(resources, name);
         if (resource === null) {
