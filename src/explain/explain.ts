@@ -75,7 +75,7 @@ function* capturedRoute(
   if (plan.kind === 'reject') return { kind: 'refused', reason: plan.reason };
   const set = endpointsOf(plan);
   const nearest = plan.groups.filter(({ tier }) => tier === plan.groups[0]!.tier);
-  const total = nearest.reduce((sum, { weight, uids }) => sum + weight * uids.length, 0);
+  const total = nearest.reduce((sum, { weight, ips }) => sum + weight * ips.length, 0);
   const endpoints: ExplainedEndpoint[] = [];
   for (let index = 0; index < Math.min(set.size, LISTED); index++) {
     const endpoint = set.at(index);

@@ -89,12 +89,14 @@ export function ipFromBytes(bytes: Uint8Array): string | null {
   return formatIp(fromGroups(groups));
 }
 
+/** The canonical text of an IPv4 address given as a number, signed or not. */
+export function formatIpv4(word: number): string {
+  return `${word >>> 24}.${(word >>> 16) & 255}.${(word >>> 8) & 255}.${word & 255}`;
+}
+
 /** The canonical text of an address given as numbers. */
 export function formatIp({ family, words }: IpWords): string {
-  if (family === 4) {
-    const word = words[0];
-    return `${word >>> 24}.${(word >>> 16) & 255}.${(word >>> 8) & 255}.${word & 255}`;
-  }
+  if (family === 4) return formatIpv4(words[0]);
   const groups = words.flatMap((word) => [word >>> 16, word & 0xffff]);
   const [start, length] = longestZeroRun(groups);
   const hex = groups.map((group) => group.toString(16));

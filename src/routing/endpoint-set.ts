@@ -1,5 +1,6 @@
 // Hot path: one pick per connection.
-import { formatSocketAddress } from '../netns/address.ts';
+import { formatIpv4, formatSocketAddress } from '../netns/address.ts';
+import { textAt } from '../state/text-list.ts';
 import { nameInUid } from '../state/types.ts';
 import type { EndpointGroup, OutboundPlan, PlannedEndpoint } from './plan.ts';
 
@@ -17,10 +18,10 @@ export class EndpointSet {
   /** @param groups at least one, none empty, the lowest tier first */
   constructor(groups: readonly EndpointGroup[]) {
     this.#groups = groups;
-    for (const [at, { tier, uids, weight }] of groups.entries()) {
+    for (const [at, { tier, ips, weight }] of groups.entries()) {
       if (tier !== groups[at - 1]?.tier) this.#tiers.push(at);
-      this.#firsts.push(this.#firsts.at(-1)! + uids.length);
-      this.#weights.push(this.#weights.at(-1)! + uids.length * weight);
+      this.#firsts.push(this.#firsts.at(-1)! + ips.length);
+      this.#weights.push(this.#weights.at(-1)! + ips.length * weight);
     }
     this.#tiers.push(groups.length);
     this.size = this.#firsts.at(-1)!;
@@ -52,9 +53,9 @@ export class EndpointSet {
     const below = this.#weights[first]!;
     const point = below + draw * (this.#weights[end]! - below);
     const group = Math.min(lastNotAbove(this.#weights, point), end - 1);
-    const { weight, uids } = this.#groups[group]!;
+    const { weight, ips } = this.#groups[group]!;
     // Rounding may lead past the last one.
-    const at = Math.min(Math.floor((point - this.#weights[group]!) / weight), uids.length - 1);
+    const at = Math.min(Math.floor((point - this.#weights[group]!) / weight), ips.length - 1);
     return this.#firsts[group]! + at;
   }
 
@@ -77,8 +78,9 @@ export function endpointsOf(plan: Extract<OutboundPlan, { kind: 'forward' }>): E
 
 function make(group: EndpointGroup, at: number): PlannedEndpoint {
   const { authority, port, protocol, tier, weight, expectedIdentities, inner, hostname, destination } = group;
-  const uid = group.uids[at]!;
-  const ip = group.ips[at]!;
+  const uid = textAt(group.uids, at);
+  const given = group.ips[at]!;
+  const ip = typeof given === 'number' ? formatIpv4(given) : given;
   const own = authority?.kind === 'own' ? formatSocketAddress({ ip, port: authority.port }) : null;
   return {
     uid,
@@ -90,7 +92,7 @@ function make(group: EndpointGroup, at: number): PlannedEndpoint {
     expectedIdentities,
     inner,
     hostname,
-    destination: destination && { ...destination, uid, name: group.names[at] ?? nameInUid(uid) },
+    destination: destination && { ...destination, uid, name: group.names.get(at) ?? nameInUid(uid) },
     healthKey: healthKeyOf(group, ip, own),
   };
 }

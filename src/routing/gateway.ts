@@ -1,6 +1,6 @@
 import type { RouteState } from '../state/recorded-reads.ts';
 import { type GatewayAddress, identityOf, type Service, serviceKey, type Workload } from '../state/types.ts';
-import { type PortRule, type UpstreamGroup, upstreamsOf } from './load-balance.ts';
+import { listOf, type PortRule, type UpstreamGroup, upstreamsOf } from './load-balance.ts';
 
 /** Where tunnels to a waypoint or a network gateway can go. */
 export interface ResolvedGateway {
@@ -46,7 +46,7 @@ export function isFromWaypoint(mesh: RouteState, source: Workload, waypoint: Gat
   let isFound = false;
   mesh.forEachEndpoint(found.service, ({ profile, addresses }) => {
     if (isFound || identityOf(profile) !== identity) return;
-    isFound = typeof addresses === 'string' ? addresses === peerIp : addresses.includes(peerIp);
+    isFound = listOf(addresses).includes(peerIp);
   });
   return isFound;
 }
@@ -78,7 +78,7 @@ export function upstreamOf(workload: Workload, port: number): UpstreamGroup {
     tier: 0,
     weight: 1,
     uids: [workload.uid],
-    names: [workload.name],
+    names: new Map([[0, workload.name]]),
     addresses: [workload.workloadIps],
   };
 }

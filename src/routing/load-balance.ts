@@ -1,5 +1,7 @@
-import type { Member } from '../state/mesh-state.ts';
+import { formatIpv4 } from '../netns/address.ts';
+import type { Member, MemberAddresses } from '../state/mesh-state.ts';
 import type { RouteState } from '../state/recorded-reads.ts';
+import { type TextList, TextListBuilder, textAt } from '../state/text-list.ts';
 import type { LoadBalancer, PortMap, RoutingScope, Service, Workload } from '../state/types.ts';
 import { portsIn, type WorkloadProfile } from '../state/workload-profile.ts';
 
@@ -16,11 +18,10 @@ export interface UpstreamGroup {
   /** Of each; > 0 */
   readonly weight: number;
   /** At least one. What follows belongs to them by position. */
-  readonly uids: readonly string[];
-  /** null where it is nameInUid */
-  readonly names: readonly (string | null)[];
-  /** One address, or the list of all. */
-  readonly addresses: readonly (string | readonly string[])[];
+  readonly uids: TextList;
+  /** Those that are not nameInUid. */
+  readonly names: ReadonlyMap<number, string>;
+  readonly addresses: readonly MemberAddresses[];
 }
 
 /** A workload that can take the connection. */
@@ -34,6 +35,12 @@ export interface Upstream extends Pick<UpstreamGroup, 'port' | 'service' | 'weig
  */
 export type PortRule = 'standard' | 'waypoint';
 
+/** Canonical. */
+export function listOf(addresses: MemberAddresses): readonly string[] {
+  if (typeof addresses === 'number') return [formatIpv4(addresses)];
+  return typeof addresses === 'string' ? [addresses] : addresses;
+}
+
 /** The nearest endpoints of those that upstreamsOf finds, one by one. */
 export function loadBalance(
   mesh: RouteState,
@@ -44,8 +51,8 @@ export function loadBalance(
 ): Upstream[] {
   const nearest = upstreamsOf(mesh, source, service, port, portRule).filter(({ tier }) => tier === 0);
   return nearest.flatMap(({ uids, ...group }) =>
-    uids.flatMap((uid) => {
-      const workload = mesh.workload(uid);
+    group.addresses.flatMap((_, at) => {
+      const workload = mesh.workload(textAt(uids, at));
       return workload === null ? [] : [{ workload, port: group.port, service: group.service, weight: group.weight }];
     }),
   );
@@ -90,20 +97,22 @@ export function upstreamsOf(
       groups.set(groupKey, group);
     }
     if (group === null) return;
-    const { addresses } = member;
-    if (addresses.length === 0 && !group.needsNoAddress) return;
-    group.uids.push(member.uid);
-    group.names.push(member.ownName);
+    const { addresses, ownName } = member;
+    if (typeof addresses === 'object' && addresses.length === 0 && !group.needsNoAddress) return;
+    member.appendUid(group.uids);
+    if (ownName !== null) group.names.set(group.addresses.length, ownName);
     group.addresses.push(addresses);
   });
-  const candidates = [...groups.values()].filter((group) => group !== null && group.uids.length > 0) as Candidates[];
+  const candidates = [...groups.values()].filter(
+    (group) => group !== null && group.addresses.length > 0,
+  ) as Candidates[];
   return preferLocal(candidates, source, balancer);
 }
 
-interface Candidates extends Omit<UpstreamGroup, 'tier'> {
-  readonly uids: string[];
-  readonly names: (string | null)[];
-  readonly addresses: (string | readonly string[])[];
+interface Candidates extends Omit<UpstreamGroup, 'tier' | 'uids'> {
+  readonly uids: TextListBuilder;
+  readonly names: Map<number, string>;
+  readonly addresses: MemberAddresses[];
   /** It can be resolved by name, or reached through the gateway of its network. */
   readonly needsNoAddress: boolean;
   readonly place: Place;
@@ -127,8 +136,8 @@ function candidatesOf(
     port: targetPort,
     service,
     weight: profile.capacity,
-    uids: [],
-    names: [],
+    uids: new TextListBuilder(),
+    names: new Map(),
     addresses: [],
     needsNoAddress: profile.hostname !== '' || isBeyondGateway,
     place: { ...profile, node },
@@ -158,8 +167,8 @@ function preferLocal(candidates: Candidates[], source: Workload, balancer: LoadB
   return candidates.map((each, index) => inTier(each, tiers.indexOf(ranks[index]!))).sort((a, b) => a.tier - b.tier);
 }
 
-function inTier({ needsNoAddress, place, ...group }: Candidates, tier: number): UpstreamGroup {
-  return { ...group, tier };
+function inTier({ needsNoAddress, place, uids, ...group }: Candidates, tier: number): UpstreamGroup {
+  return { ...group, uids: uids.list(), tier };
 }
 
 /** What localities are compared by. */

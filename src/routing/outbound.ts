@@ -1,10 +1,12 @@
 import { formatSocketAddress, isIpv4, type SocketAddress } from '../netns/address.ts';
+import type { MemberAddresses } from '../state/mesh-state.ts';
 import type { RouteState } from '../state/recorded-reads.ts';
+import { textAt, textCount } from '../state/text-list.ts';
 import { type GatewayAddress, identityOf, nameInUid, type Service, type Workload } from '../state/types.ts';
 import type { PodInfo } from '../zds/types.ts';
 import { gatewayName, isFromWaypoint, resolveGateway, upstreamOf, waypointsOf } from './gateway.ts';
 import { profileLabels, serviceLabels, workloadLabels } from './labels.ts';
-import { type UpstreamGroup, upstreamsOf } from './load-balance.ts';
+import { listOf, type UpstreamGroup, upstreamsOf } from './load-balance.ts';
 import { NO_NAMES, type ResolvedNames } from './names.ts';
 import type { EndpointGroup, OutboundPlan, OutboundRejection } from './plan.ts';
 import { unknownLocalWorkload } from './unknown-local-workload.ts';
@@ -136,7 +138,7 @@ function throughGateway(query: Query, upstream: UpstreamGroup, service: Service)
   const { mesh, source, target } = query;
   const { profile, uids, names } = upstream;
   const gateway = profile.networkGateway;
-  if (gateway === null) return [noValidDestination(uids[0]!, names[0]!)];
+  if (gateway === null) return [noValidDestination(textAt(uids, 0), names.get(0) ?? null)];
   const resolved = resolveGateway(mesh, source, gateway, target.ip, 'standard');
   if (resolved === null || resolved.upstreams.length === 0) return [unknownGateway(gateway, resolved !== null)];
   const inner = { expectedIdentities: innerIdentities(upstream), forwardedNetwork: query.network };
@@ -155,11 +157,11 @@ function throughGateway(query: Query, upstream: UpstreamGroup, service: Service)
             destination: profileLabels(profile),
             uids,
             names,
-            ips: uids.map(() => ip),
+            ips: upstream.addresses.map(() => ip),
           })),
     ),
   );
-  return shared(outcomes, upstream.weight * uids.length).map((outcome) =>
+  return shared(outcomes, upstream.weight * textCount(uids)).map((outcome) =>
     'tag' in outcome ? outcome : { ...outcome, tier: upstream.tier + outcome.tier },
   );
 }
@@ -184,9 +186,6 @@ function toMembers(
   way: Pick<EndpointGroup, 'protocol' | 'port' | 'authority' | 'expectedIdentities'> & Partial<EndpointGroup>,
 ): Outcome[] {
   const { hostname, networkGateway } = profile;
-  const uids: string[] = [];
-  const names: (string | null)[] = [];
-  const ips: string[] = [];
   const others: Outcome[] = [];
   const group = (of: Pick<EndpointGroup, 'uids' | 'names' | 'ips' | 'weight' | 'hostname'>): EndpointGroup => ({
     inner: null,
@@ -196,21 +195,22 @@ function toMembers(
     ...of,
   });
   const families = service?.ipFamilies ?? null;
-  for (const [at, uid] of members.uids.entries()) {
-    const name = members.names[at]!;
-    const addresses = members.addresses[at]!;
-    if (typeof addresses === 'string' && families === null) {
-      // The only one, and nothing speaks against it.
-      uids.push(uid);
-      names.push(name);
-      ips.push(addresses);
-      continue;
-    }
-    const workloadIps = typeof addresses === 'string' ? [addresses] : addresses;
+  if (families === null && isOneEach(members.addresses)) {
+    // The only address of each, and nothing speaks against it.
+    const { uids, names, addresses } = members;
+    return [group({ weight, hostname: '', uids, names, ips: addresses })];
+  }
+  const uids: string[] = [];
+  const names = new Map<number, string>();
+  const ips: string[] = [];
+  for (const [at, addresses] of members.addresses.entries()) {
+    const uid = textAt(members.uids, at);
+    const name = members.names.get(at) ?? null;
+    const workloadIps = listOf(addresses);
     const address = chooseAddress({ workloadIps, hostname, networkGateway }, familyTarget, families);
     if (address.kind === 'ip') {
+      if (name !== null) names.set(uids.length, name);
       uids.push(uid);
-      names.push(name);
       ips.push(address.ip);
     } else if (address.kind === 'hostname') {
       const resolved = resolver.addresses(hostname);
@@ -225,7 +225,7 @@ function toMembers(
           weight: weight / usable.length,
           hostname,
           uids: usable.map(() => uid),
-          names: usable.map(() => name),
+          names: new Map(name === null ? [] : usable.map((_, at) => [at, name])),
           ips: usable,
         }),
       );
@@ -235,6 +235,10 @@ function toMembers(
   }
   if (ips.length > 0) others.unshift(group({ weight, hostname: '', uids, names, ips }));
   return others;
+}
+
+function isOneEach(addresses: readonly MemberAddresses[]): addresses is readonly (string | number)[] {
+  return addresses.every((each) => typeof each !== 'object');
 }
 
 function identitiesOf({ profile, service }: UpstreamGroup): string[] {
@@ -278,7 +282,7 @@ function passthrough({ source, target }: Query): OutboundPlan {
     hostname: '',
     destination: null,
     uids: [''],
-    names: [''],
+    names: new Map(),
     ips: [target.ip],
   };
   return { kind: 'forward', service: null, source: workloadLabels(source), groups: [group] };

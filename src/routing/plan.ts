@@ -3,6 +3,7 @@
  * threads and is cached by workers. Decided in outbound.ts and inbound.ts.
  */
 import type { SocketAddress } from '../netns/address.ts';
+import type { TextList } from '../state/text-list.ts';
 
 /** What telemetry and the CONNECT request's baggage need of one side. All text, '' when unknown. */
 export interface WorkloadLabels {
@@ -74,10 +75,11 @@ export interface EndpointGroup {
   /** The name whose addresses they are; '' when the mesh state gives the addresses */
   readonly hostname: string;
   readonly destination: Omit<WorkloadLabels, 'uid' | 'name'> | null;
-  readonly uids: readonly string[];
-  /** null where it is nameInUid, so that it need not be sent */
-  readonly names: readonly (string | null)[];
-  readonly ips: readonly string[];
+  readonly uids: TextList;
+  /** Those that are not nameInUid; the others need not be sent. */
+  readonly names: ReadonlyMap<number, string>;
+  /** An IPv4 address can be a signed number. */
+  readonly ips: readonly (string | number)[];
 }
 
 /** The second tunnel of double HBONE, end to end through a network gateway (spec §3.6). */

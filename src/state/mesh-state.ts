@@ -4,6 +4,7 @@
  */
 import type { Policy } from '../policy/types.ts';
 import type { PodInfo } from '../zds/types.ts';
+import type { TextListBuilder } from './text-list.ts';
 import type {
   CidrVip,
   Endpoint,
@@ -86,15 +87,18 @@ export interface WorkloadUpdate {
 /** A workload as one of the endpoints of a service. */
 export interface Member {
   readonly uid: string;
+  appendUid(to: TextListBuilder): void;
   /** null when it is nameInUid */
   readonly ownName: string | null;
   readonly node: string;
-  /** One address, or the list of all. */
-  readonly addresses: string | readonly string[];
+  readonly addresses: MemberAddresses;
   readonly isHealthy: boolean;
   /** What it has in common with others: the same object for all of them. */
   readonly profile: WorkloadProfile;
 }
+
+/** One address, one of IPv4 as a signed number, or the list of all. */
+export type MemberAddresses = string | number | readonly string[];
 
 /** What a batch named, whether upserted or removed; ask the state for what is there now. */
 export interface MeshChange {

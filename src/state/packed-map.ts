@@ -1,4 +1,6 @@
 // Hot path of taking in a mesh: `npm run bench -- mesh`, `npm run bench -- scale`.
+import type { TextListBuilder } from './text-list.ts';
+
 /**
  * A map from text to text for hundreds of thousands of names, kept as bytes outside of the heap: it costs what the texts
  * are long and 24 bytes (a `Map` of strings takes twice that), and the collector neither looks at it nor moves it.
@@ -55,6 +57,11 @@ export class PackedMap {
   /** @param id of an entry that is there */
   valueAt(id: number): string {
     return this.#shards[id & (SHARDS - 1)]!.valueAt(id >> SHARD_BITS);
+  }
+
+  /** Appends the key of an entry that is there. */
+  appendKey(id: number, to: TextListBuilder): void {
+    this.#shards[id & (SHARDS - 1)]!.appendKey(id >> SHARD_BITS, to);
   }
 
   /** The numbers of all entries. */
@@ -173,6 +180,11 @@ class Shard {
   keyAt(local: number): string {
     const start = this.#columns[local * COLUMNS + START]!;
     return this.#bytes.toString('utf8', start, start + this.#columns[local * COLUMNS + KEY_LENGTH]!);
+  }
+
+  appendKey(local: number, to: TextListBuilder): void {
+    const start = this.#columns[local * COLUMNS + START]!;
+    to.append(this.#bytes, start, start + this.#columns[local * COLUMNS + KEY_LENGTH]!);
   }
 
   valueAt(local: number): string {

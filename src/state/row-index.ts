@@ -1,5 +1,5 @@
 /** What leads to rows of a table. One row per key is the rule, so an array is made only when there are several. */
-import { formatIp, parseIpv4 } from '../netns/address.ts';
+import { parseIpv4 } from '../netns/address.ts';
 import { NOTHING, WordMap } from './word-map.ts';
 
 /** In the order in which they came. */
@@ -74,8 +74,4 @@ const SEVERAL = -2;
 export function ipv4Word(ip: string): number | null {
   const word = parseIpv4(ip);
   return word === null ? null : word | 0;
-}
-
-export function formatWord(word: number): string {
-  return formatIp({ family: 4, words: [word >>> 0, 0, 0, 0] });
 }

@@ -1,7 +1,9 @@
-import type { Member, WorkloadUpdate } from './mesh-state.ts';
+import { formatIpv4 } from '../netns/address.ts';
+import type { Member, MemberAddresses, WorkloadUpdate } from './mesh-state.ts';
 import { PackedMap } from './packed-map.ts';
-import { AddressIndex, addTo, formatWord, ipv4Word, type RowIndex, type Rows, removeFrom } from './row-index.ts';
+import { AddressIndex, addTo, ipv4Word, type RowIndex, type Rows, removeFrom } from './row-index.ts';
 import { SharedTexts } from './shared-texts.ts';
+import type { TextListBuilder } from './text-list.ts';
 import { type NetworkAddress, nameInUid, type ServiceKey, type Workload } from './types.ts';
 import { ProfileIndex, portsIn, type WorkloadProfile } from './workload-profile.ts';
 
@@ -25,6 +27,7 @@ export class WorkloadTable {
   readonly #byPod = new Map<string, Rows>();
   /** Those that name a service, whether or not that service is known. */
   readonly #members = new Map<ServiceKey, number[]>();
+  readonly #recent: ({ readonly row: number; readonly workload: Workload } | undefined)[] = Array(RECENT);
   readonly #cursor: Cursor;
 
   /** @param localNode name of this node; '' takes the workloads of all nodes as local */
@@ -39,7 +42,7 @@ export class WorkloadTable {
 
   get(uid: string): Workload | null {
     const row = this.#uids.find(uid);
-    return row < 0 ? null : this.#read(row);
+    return row < 0 ? null : this.#readOften(row);
   }
 
   has(uid: string): boolean {
@@ -58,8 +61,7 @@ export class WorkloadTable {
       typeof rows === 'number'
         ? rows
         : rows.reduce((best, next) => (this.#rank(next) >= this.#rank(best) ? next : best));
-    // Its only address, which need not be made into text again.
-    return this.#read(row, this.#hasOneIpv4(row) ? [ip] : this.ipsAt(row));
+    return this.#readOften(row);
   }
 
   byHostname(namespace: string, hostname: string): Workload | null {
@@ -181,13 +183,17 @@ export class WorkloadTable {
   }
 
   ipsAt(row: number): readonly string[] {
-    if (this.#hasOneIpv4(row)) return [formatWord(this.#at(row, IPV4))];
+    if (this.#hasOneIpv4(row)) return [formatIpv4(this.#at(row, IPV4))];
     const [ips = ''] = this.#uids.valueAt(row).split('\n', 1);
     return ips === '' ? [] : ips.split(' ');
   }
 
-  addressesAt(row: number): string | readonly string[] {
-    return this.#hasOneIpv4(row) ? formatWord(this.#at(row, IPV4)) : this.ipsAt(row);
+  addressesAt(row: number): MemberAddresses {
+    return this.#hasOneIpv4(row) ? this.#at(row, IPV4) : this.ipsAt(row);
+  }
+
+  appendUid(row: number, to: TextListBuilder): void {
+    this.#uids.appendKey(row, to);
   }
 
   isHealthyAt(row: number): boolean {
@@ -215,7 +221,17 @@ export class WorkloadTable {
     this.#columns[start + FLAGS] = flags;
   }
 
-  #read(row: number, workloadIps: readonly string[] = this.ipsAt(row)): Workload {
+  /** Many connections go to few workloads: the objects of those that were asked for last are kept. */
+  #readOften(row: number): Workload {
+    const place = row % RECENT;
+    const recent = this.#recent[place];
+    if (recent !== undefined && recent.row === row) return recent.workload;
+    const workload = this.#read(row);
+    this.#recent[place] = { row, workload };
+    return workload;
+  }
+
+  #read(row: number): Workload {
     const profile = this.profileAt(row);
     const uid = this.uidAt(row);
     return {
@@ -225,7 +241,7 @@ export class WorkloadTable {
       trustDomain: profile.trustDomain,
       serviceAccount: profile.serviceAccount,
       network: profile.network,
-      workloadIps,
+      workloadIps: this.ipsAt(row),
       hostname: profile.hostname,
       protocol: profile.protocol,
       networkMode: profile.networkMode,
@@ -258,6 +274,7 @@ export class WorkloadTable {
 
   /** Takes the row out of its indexes; out of the services only where they are not `kept`. */
   #clear(row: number, kept: readonly ServiceKey[]): void {
+    if (this.#recent[row % RECENT]?.row === row) this.#recent[row % RECENT] = undefined;
     this.#forEachKey(row, removeFrom);
     for (const key of this.profileAt(row).services) {
       if (kept.includes(key)) continue;
@@ -332,7 +349,11 @@ class Cursor implements Member {
     return this.#table.nodeAt(this.#row);
   }
 
-  get addresses(): string | readonly string[] {
+  appendUid(to: TextListBuilder): void {
+    this.#table.appendUid(this.#row, to);
+  }
+
+  get addresses(): MemberAddresses {
     return this.#table.addressesAt(this.#row);
   }
 
@@ -351,6 +372,8 @@ function restOf({ uid, name, workloadIps }: WorkloadUpdate['workload'], hasOneIp
   return uid.endsWith(name) && nameInUid(uid) === name ? ips : `${ips}\n${name}`;
 }
 
+/** A prime: rows of one shard differ by multiples of the number of shards. */
+const RECENT = 16_381;
 const COLUMNS = 4;
 /** Numbers of the profile and of the node's name. */
 const PROFILE = 0;

@@ -17,7 +17,7 @@ function group(weight: number, ...uids: string[]): EndpointGroup {
     hostname: '',
     destination: null,
     uids,
-    names: uids,
+    names: new Map(),
     ips: uids.map((_, index) => `10.0.0.${index}`),
   };
 }

@@ -21,7 +21,7 @@ function endpoints(count: number, weight = 1, first = 0): EndpointGroup {
     hostname: '',
     destination: null,
     uids: numbers,
-    names: numbers,
+    names: new Map(),
     ips: numbers.map((number) => `10.0.0.${number}`),
   };
 }

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { parseSocketAddress } from '../../src/netns/address.ts';
 import type { InboundPlan, OutboundPlan } from '../../src/routing/plan.ts';
 import type { MeshStore, MeshUpdate } from '../../src/state/mesh-state.ts';
+import { textAt } from '../../src/state/text-list.ts';
 import type { PlanQuery } from '../../src/worker/messages.ts';
 import { PlanRegistry } from '../../src/worker/plan-registry.ts';
 import { createPlanner } from '../../src/worker/planner.ts';
@@ -322,7 +323,7 @@ function sorted(plan: OutboundPlan | InboundPlan): unknown {
   if (plan.kind !== 'forward') return plan;
   const groups = plan.groups.map(({ uids, names: pods, ips: addresses, ...group }) => ({
     ...group,
-    members: uids.map((uid, at) => [uid, pods[at], addresses[at]].join(' ')).sort(),
+    members: addresses.map((ip, at) => [textAt(uids, at), pods.get(at), ip].join(' ')).sort(),
   }));
   return { ...plan, groups: groups.map((group) => JSON.stringify(group)).sort() };
 }

@@ -256,7 +256,7 @@ export function tunnelTo(ports: Ports, app: number): OutboundPlan {
         hostname: '',
         destination: LABELS,
         uids: [POD.uid],
-        names: [POD.name],
+        names: new Map(),
         ips: [LOCALHOST],
       },
     ],
