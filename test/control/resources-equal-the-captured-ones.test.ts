@@ -3,7 +3,10 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { parseAllDocuments } from 'yaml';
 import { xxHash64 } from '../../src/control/mesh/xxhash64.ts';
+import { dumpMesh } from '../../src/state/dump.ts';
+import { type CapturedMesh, readCapturedMesh } from '../state/captured-mesh.ts';
 import { decode } from '../support/xds-schema.ts';
+import { agentView } from './support/agent-view.ts';
 import { asAddress, type Manifest, meshUnderTest, readable } from './support/mesh-under-test.ts';
 
 interface Captured {
@@ -69,4 +72,18 @@ test('policies are those that istiod sent for the same objects, byte by byte', a
 
 test('versions are hashed as istiod hashes', () => {
   for (const { name, version, resource } of captured('address')) assert.equal(xxHash64(resource.value), version, name);
+});
+
+test('an agent dumps them as the incumbent dumped what istiod sent', async () => {
+  const { mesh, put } = meshUnderTest();
+  await put(...objects);
+  const captured = readCapturedMesh();
+  const dumped = JSON.parse(JSON.stringify(dumpMesh(agentView(mesh.resources)))) as CapturedMesh;
+  const workloads = captured.workloads.map((each) => {
+    const { authorizationPolicies } = each as { authorizationPolicies?: string[] };
+    if (!WITHOUT_LABELS.includes(each.uid) || authorizationPolicies === undefined) return each;
+    return { ...each, authorizationPolicies: authorizationPolicies.filter((key) => key !== 'demo/allow-client') };
+  });
+  for (const { services } of dumped.workloads) services?.sort();
+  assert.deepEqual(dumped, { ...captured, workloads });
 });
