@@ -6,18 +6,16 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { createOwnedProcesses } from '../../../src/demo/processes.ts';
-import { privateKeyPem } from '../../../src/identity/workload-key.ts';
 import {
   application,
   dial,
-  IDENTITY,
   LOCALHOST,
   type PlaneUnderTest,
   patiently,
@@ -26,6 +24,7 @@ import {
   tunnelTo,
   until,
 } from '../../worker/support/plane-under-test.ts';
+import { certificateFiles } from './support/certificate-files.ts';
 
 const processes = createOwnedProcesses();
 const run = promisify(execFile);
@@ -40,13 +39,9 @@ before(async () => {
 });
 after(() => rmSync(folder, { recursive: true }));
 
-async function credentials(rig: PlaneUnderTest): Promise<Record<'KEY' | 'CHAIN' | 'ROOTS', string>> {
-  const { privateKey, chainPem, rootsPem } = await rig.sign(IDENTITY);
-  const files = { KEY: join(folder, 'key.pem'), CHAIN: join(folder, 'chain.pem'), ROOTS: join(folder, 'roots.pem') };
-  writeFileSync(files.KEY, privateKeyPem(privateKey), { mode: 0o600 });
-  writeFileSync(files.CHAIN, chainPem);
-  writeFileSync(files.ROOTS, rootsPem);
-  return files;
+async function credentials(t: TestContext, rig: PlaneUnderTest): Promise<Record<'KEY' | 'CHAIN' | 'ROOTS', string>> {
+  const { key, chain, roots } = await certificateFiles(t, rig);
+  return { KEY: key, CHAIN: chain, ROOTS: roots };
 }
 
 test('a client in Go gets its bytes back', options, async (t) => {
@@ -55,7 +50,7 @@ test('a client in Go gets its bytes back', options, async (t) => {
   app.server.on('connection', (socket) => socket.pipe(socket));
   rig.app = app.port;
   startPod(rig);
-  const env = { ...process.env, ...(await credentials(rig)) };
+  const env = { ...process.env, ...(await credentials(t, rig)) };
   const target = [`${LOCALHOST}:${rig.ports.hbone}`, `${LOCALHOST}:${app.port}`];
   const { stdout } = await run(peer, ['client', ...target, '20', '3000000'], { env, timeout: 60_000 });
   assert.equal(stdout, 'whole\n');
@@ -65,7 +60,7 @@ test('a client in Go gets its bytes back', options, async (t) => {
 
 /** Tunnels of the pod end at a server in Go that never reads the first `stalled` streams. Returns what it says. */
 async function serverInGo(t: TestContext, rig: PlaneUnderTest, stalled: number): Promise<() => string[]> {
-  const child: ChildProcess = processes.start([peer, 'server', String(stalled)], { env: await credentials(rig) });
+  const child: ChildProcess = processes.start([peer, 'server', String(stalled)], { env: await credentials(t, rig) });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk: Buffer) => (output += chunk));
   t.after(async () => {

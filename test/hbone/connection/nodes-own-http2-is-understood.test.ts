@@ -14,7 +14,6 @@ import {
   type ServerHttp2Stream,
 } from 'node:http2';
 import { type TestContext, test } from 'node:test';
-import { connect as connectTls } from 'node:tls';
 import { privateKeyPem } from '../../../src/identity/workload-key.ts';
 import {
   type Application,
@@ -30,6 +29,7 @@ import {
   tunnelTo,
   until,
 } from '../../worker/support/plane-under-test.ts';
+import { tlsClient } from './support/tls-client.ts';
 
 const { NGHTTP2_CANCEL, NGHTTP2_CONNECT_ERROR, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } = constants;
 
@@ -55,17 +55,8 @@ async function foreignClient(
   rig: PlaneUnderTest,
   options: SecureClientSessionOptions = {},
 ): Promise<ClientHttp2Session> {
-  const { privateKey, chainPem, rootsPem } = await rig.sign(IDENTITY);
-  const tls = connectTls({
-    host: LOCALHOST,
-    port: rig.ports.hbone,
-    key: privateKeyPem(privateKey),
-    cert: chainPem,
-    ca: rootsPem,
-    ALPNProtocols: ['h2'],
-    checkServerIdentity: () => undefined,
-  });
-  const session = connectHttp2('https://hbone.invalid', { ...options, createConnection: () => tls });
+  const openTls = await tlsClient(rig);
+  const session = connectHttp2('https://hbone.invalid', { ...options, createConnection: openTls });
   session.on('error', () => {});
   t.after(() => session.destroy());
   await patiently('no SETTINGS', once(session, 'remoteSettings'));

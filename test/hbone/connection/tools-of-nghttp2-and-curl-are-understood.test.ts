@@ -13,10 +13,8 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { connect as connectTls } from 'node:tls';
 import { promisify } from 'node:util';
 import { createOwnedProcesses } from '../../../src/demo/processes.ts';
-import { privateKeyPem } from '../../../src/identity/workload-key.ts';
 import {
   application,
   dial,
@@ -30,6 +28,8 @@ import {
   tunnelTo,
   until,
 } from '../../worker/support/plane-under-test.ts';
+import { certificateFiles } from './support/certificate-files.ts';
+import { tlsClient } from './support/tls-client.ts';
 
 const processes = createOwnedProcesses();
 const run = promisify(execFile);
@@ -43,24 +43,6 @@ const skipWithout = (...programs: string[]) => {
 const curlLacksHttp2Proxy = !spawnSync('curl', ['--help', 'all'], { encoding: 'utf8' }).stdout?.includes(
   '--proxy-http2',
 );
-
-interface Files {
-  readonly key: string;
-  readonly chain: string;
-  readonly roots: string;
-}
-
-/** Key and certificates of the pod's own identity, as files. */
-async function certificateFiles(t: TestContext, rig: PlaneUnderTest): Promise<Files> {
-  const folder = mkdtempSync(join(tmpdir(), 'culvert-interop-'));
-  t.after(() => rmSync(folder, { recursive: true }));
-  const { privateKey, chainPem, rootsPem } = await rig.sign(IDENTITY);
-  const files = { key: join(folder, 'key.pem'), chain: join(folder, 'chain.pem'), roots: join(folder, 'roots.pem') };
-  writeFileSync(files.key, privateKeyPem(privateKey), { mode: 0o600 });
-  writeFileSync(files.chain, chainPem);
-  writeFileSync(files.roots, rootsPem);
-  return files;
-}
 
 /** Runs a server program until the end of the test; resolves when its port takes connections. */
 async function startServer(t: TestContext, argv: readonly string[], port: number): Promise<void> {
@@ -245,18 +227,10 @@ test('a request of nghttp that is no CONNECT is answered 400', { skip: skipWitho
 });
 
 /** Adds TLS with a client certificate for programs that have none. */
-async function tlsInFront(t: TestContext, { ports, sign }: PlaneUnderTest): Promise<number> {
-  const { privateKey, chainPem, rootsPem } = await sign(IDENTITY);
+async function tlsInFront(t: TestContext, rig: PlaneUnderTest): Promise<number> {
+  const openTls = await tlsClient(rig);
   const server = createServer((client) => {
-    const secure = connectTls({
-      host: LOCALHOST,
-      port: ports.hbone,
-      key: privateKeyPem(privateKey),
-      cert: chainPem,
-      ca: rootsPem,
-      ALPNProtocols: ['h2'],
-      checkServerIdentity: () => undefined,
-    });
+    const secure = openTls();
     client.pipe(secure).pipe(client);
     for (const socket of [client, secure]) socket.on('error', () => {});
     t.after(() => {
