@@ -10,6 +10,7 @@ import { createReadiness, serveReadiness } from './admin/readiness.ts';
 import { type Config, type Environment, loadConfig } from './config/config.ts';
 import { dumpConfig } from './config/dump.ts';
 import { CulvertError, messageOf } from './errors.ts';
+import { collectAfterStart } from './garbage.ts';
 import type { CertificateAuthorityClient } from './identity/certificate.ts';
 import { dumpCertificates } from './identity/dump.ts';
 import { openEmbeddedCa } from './identity/embedded-ca.ts';
@@ -44,6 +45,8 @@ import { startZdsClient, type ZdsClient } from './zds/client.ts';
 import { createZdsSession, type Readiness as ZdsReadiness } from './zds/session.ts';
 import { type PodInfo, realTimers } from './zds/types.ts';
 
+/** When what the start alone needed is of no more use, in ms. */
+const SETTLED_AFTER = 8000;
 /** How often metrics are collected when nobody scrapes, in ms. */
 const METRICS_REFRESH = 60_000;
 
@@ -270,6 +273,9 @@ async function start(
   const refresh = setInterval(() => void hub.refresh(), METRICS_REFRESH);
   refresh.unref();
   end.push(() => clearInterval(refresh));
+  const settled = setTimeout(collectAfterStart, SETTLED_AFTER);
+  settled.unref();
+  end.push(() => clearTimeout(settled));
 
   let zds: ZdsClient | null = null;
   let stopping = false;
