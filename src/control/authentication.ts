@@ -19,7 +19,7 @@ export interface Caller {
 /** Rejects with CallRefused: UNAUTHENTICATED, or UNAVAILABLE when nobody can tell for the moment. */
 export type Authenticate = (metadata: Metadata, peer: Peer) => Promise<Caller>;
 
-/** Vouches for a token. Null when it is not one of its own; rejects when nobody can tell for the moment. */
+/** Vouches for tokens. Rejects when nobody can tell for the moment. */
 export interface TokenReviewer {
   review(token: string): Promise<Caller | TokenRefused>;
 }

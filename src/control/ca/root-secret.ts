@@ -106,7 +106,9 @@ export function openRootSecret(options: RootSecretOptions): CaSource {
     );
     const state = parseRootState(data, where);
     const material = materialOf(state, where);
-    if (inForce !== null) checkTrusted(inForce.material, material);
+    if (inForce !== null && !state.former.includes(inForce.state.active.cert.fingerprint256)) {
+      checkTrusted(inForce.material, material);
+    }
     const { resourceVersion, annotations } = metadataOf(object);
     return {
       state,

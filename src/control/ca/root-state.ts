@@ -20,6 +20,8 @@ export interface RootState {
   readonly retired: readonly { readonly cert: X509Certificate; readonly until: number }[];
   /** Trusted as well, because an operator has added them. */
   readonly further: readonly X509Certificate[];
+  /** Fingerprints of the roots that have signed before, the latest last: a replica that was away knows its own by them. */
+  readonly former: readonly string[];
 }
 
 export interface Root {
@@ -38,7 +40,7 @@ export interface RotationPolicy {
 }
 
 export async function newRootState(policy: RotationPolicy, now: number): Promise<RootState> {
-  return { active: await newRoot(policy, now), next: null, retired: [], further: [] };
+  return { active: await newRoot(policy, now), next: null, retired: [], further: [], former: [] };
 }
 
 async function newRoot({ trustDomain, lifeMs }: RotationPolicy, now: number): Promise<Root> {
@@ -56,12 +58,18 @@ export async function rotate(
   now: number,
   isAsked: boolean,
 ): Promise<{ readonly step: RotationStep; readonly state: RootState } | null> {
-  const { active, next, retired } = state;
+  const { active, next, retired, former } = state;
   if (next !== null && now >= switchAt(active, next.since, policy)) {
     const until = Math.min(now + policy.overlapMs, endOf(active.cert));
     return {
       step: 'sign with the next root',
-      state: { ...state, active: next.root, next: null, retired: [...retired, { cert: active.cert, until }] },
+      state: {
+        ...state,
+        active: next.root,
+        next: null,
+        retired: [...retired, { cert: active.cert, until }],
+        former: [...former, active.cert.fingerprint256].slice(-MAX_FORMER),
+      },
     };
   }
   const kept = retired.filter(({ until }) => now < until);
@@ -74,6 +82,8 @@ export async function rotate(
   }
   return null;
 }
+
+const MAX_FORMER = 20;
 
 /** Early enough for both waits; a root that lives too short for that is replaced at half its life. */
 function renewAt(cert: X509Certificate, { graceShare, overlapMs }: RotationPolicy): number {
@@ -115,10 +125,11 @@ const FILE = {
 
 /** Every key of the data that a state decides about; null for one that must not be there. */
 export function formatRootState(state: RootState): Record<string, string | null> {
-  const { active, next, retired } = state;
+  const { active, next, retired, former } = state;
   const rotation = {
     next: next === null ? null : { since: iso(next.since) },
     retired: retired.map(({ cert, until }) => ({ fingerprint: cert.fingerprint256, until: iso(until) })),
+    former,
   };
   return {
     [FILE.cert]: active.cert.toString(),
@@ -149,6 +160,7 @@ export function parseRootState(data: Readonly<Record<string, string>>, where: st
       return until === undefined ? [] : [{ cert, until }];
     }),
     further: others.filter((cert) => untilOf(cert) === undefined),
+    former: rotation.former,
   };
   // Checked as strictly as a verifying peer would.
   materialOf(state, where);
@@ -175,15 +187,17 @@ function readCertificates(data: Readonly<Record<string, string>>, file: string, 
 }
 
 function readRotation(text: string, where: string) {
-  if (text === '') return { nextSince: null, retired: new Map<string, number>() };
+  if (text === '') return { nextSince: null, retired: new Map<string, number>(), former: [] };
   try {
-    const { next, retired } = JSON.parse(text) as {
+    const { next, retired, former } = JSON.parse(text) as {
       next: { since: string } | null;
       retired: { fingerprint: string; until: string }[];
+      former: string[];
     };
     return {
       nextSince: next === null ? null : time(next.since),
       retired: new Map(retired.map(({ fingerprint, until }) => [fingerprint, time(until)])),
+      former: former.map(String),
     };
   } catch (cause) {
     throw invalid(where, `${FILE.rotation} cannot be read`, cause);

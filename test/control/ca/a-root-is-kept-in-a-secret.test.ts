@@ -4,7 +4,7 @@ import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { keepConfigMap, TRUST_BUNDLE } from '../../../src/control/ca/kept-config-map.ts';
 import { openRootSecret, ROTATE_ROOT } from '../../../src/control/ca/root-secret.ts';
-import { formatRootState, newRootState } from '../../../src/control/ca/root-state.ts';
+import { formatRootState, newRootState, type RootState, rotate } from '../../../src/control/ca/root-state.ts';
 import { alwaysHeld, type Lease } from '../../../src/control/lease.ts';
 import { splitCertificates } from '../../../src/identity/pem.ts';
 import { createKubeApi } from '../../../src/kube/api.ts';
@@ -172,4 +172,45 @@ test('the root of a mesh is kept in a Secret, and published', { skip: noApiServe
   });
 
   assert.doesNotMatch(lines.join('\n'), /PRIVATE KEY/);
+});
+
+test('a replica that has missed a whole rotation takes the root that came of it, and no stranger', async (t) => {
+  const watch = Promise.withResolvers<(line: string) => void>();
+  const first = await newRootState(POLICY, Date.now());
+  let version = 1;
+  const secret = (state: RootState) => ({
+    metadata: { name: 'istio-ca-secret', resourceVersion: String(version++) },
+    data: Object.fromEntries(Object.entries(formatRootState(state)).map(([key, value]) => [key, value && btoa(value)])),
+  });
+  const api = {
+    get: async () => ({ metadata: { resourceVersion: '1' }, items: [secret(first)] }),
+    lines(_: string, onLine: (line: string) => void, __: number, signal: AbortSignal) {
+      watch.resolve(onLine);
+      return new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()));
+    },
+    create: () => Promise.reject(new Error('it does not hold the lease')),
+    mergePatch: () => Promise.reject(new Error('it does not hold the lease')),
+  };
+  const log = createLogger({ format: 'plain', level: 'off', write() {} });
+  const options = { api, namespace: 'default', name: 'istio-ca-secret', lease: testLease(), policy: POLICY, log };
+  const root = openRootSecret(options);
+  t.after(() => root.close());
+  const onLine = await watch.promise;
+  const signsWith = (state: RootState) => root.material()!.anchor.fingerprint256 === state.active.cert.fingerprint256;
+  assert.ok(signsWith(first));
+
+  let latest = first;
+  for (const [now, isAsked] of [
+    [0, true],
+    [5000, false],
+    [10_000, false],
+  ] as const) {
+    latest = (await rotate(latest, POLICY, Date.now() + now, isAsked))!.state;
+  }
+  assert.equal(latest.retired.length, 0);
+  const stranger = await newRootState(POLICY, Date.now());
+  onLine(JSON.stringify({ type: 'MODIFIED', object: secret(stranger) }));
+  assert.ok(signsWith(first));
+  onLine(JSON.stringify({ type: 'MODIFIED', object: secret(latest) }));
+  assert.ok(signsWith(latest));
 });

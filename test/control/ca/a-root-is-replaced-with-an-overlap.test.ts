@@ -211,9 +211,12 @@ test('data that does not fit together is refused by name', async () => {
     [{ ...good, 'ca-key.pem': '' }, /ca-key\.pem is not a private key/],
     [{ ...good, 'ca-key.pem': other['ca-key.pem']! }, /ca-key\.pem does not belong to ca-cert\.pem/],
     [{ ...good, 'rotation.json': '{' }, /rotation\.json cannot be read/],
-    [{ ...good, 'rotation.json': '{"next":{"since":"soon"},"retired":[]}' }, /rotation\.json cannot be read/],
     [
-      { ...good, 'rotation.json': '{"next":{"since":"2030-01-01T00:00:00Z"},"retired":[]}' },
+      { ...good, 'rotation.json': '{"next":{"since":"soon"},"retired":[],"former":[]}' },
+      /rotation\.json cannot be read/,
+    ],
+    [
+      { ...good, 'rotation.json': '{"next":{"since":"2030-01-01T00:00:00Z"},"retired":[],"former":[]}' },
       /next-cert\.pem has no cert/,
     ],
     [{ ...good, 'ca-cert.pem': '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n' }, /cannot be read/],
