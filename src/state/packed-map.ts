@@ -11,6 +11,9 @@ import type { TextListBuilder } from './text-list.ts';
 export class PackedMap {
   readonly #shards = Array.from({ length: SHARDS }, () => new Shard());
   #size = 0;
+  /** What was looked for last is often looked for again at once. */
+  #lastKey = '';
+  #lastId = -1;
 
   get size(): number {
     return this.#size;
@@ -18,11 +21,12 @@ export class PackedMap {
 
   /** The number of the entry, 0 and up; -1 when there is none. */
   find(key: string): number {
+    if (key === this.#lastKey) return this.#lastId;
     const length = encode(key, 0);
     const hash = hashOf(length);
     const shard = hash >>> SHARD_SHIFT;
     const local = this.#shards[shard]!.find(hash, length);
-    return local < 0 ? -1 : local * SHARDS + shard;
+    return this.#remember(key, local < 0 ? -1 : local * SHARDS + shard);
   }
 
   /** @returns the number of the entry, a new one or that of before */
@@ -35,7 +39,7 @@ export class PackedMap {
     const before = entries.size;
     const local = entries.set(hash, length, valueLength);
     this.#size += entries.size - before;
-    return local * SHARDS + shard;
+    return this.#remember(key, local * SHARDS + shard);
   }
 
   /** @returns the number that the entry had; -1 when there was none */
@@ -44,9 +48,16 @@ export class PackedMap {
     const hash = hashOf(length);
     const shard = hash >>> SHARD_SHIFT;
     const local = this.#shards[shard]!.delete(hash, length);
+    this.#remember(key, -1);
     if (local < 0) return -1;
     this.#size--;
     return local * SHARDS + shard;
+  }
+
+  #remember(key: string, id: number): number {
+    this.#lastKey = key;
+    this.#lastId = id;
+    return id;
   }
 
   /** @param id of an entry that is there */

@@ -1,4 +1,3 @@
-import { BlockList, isIPv4 } from 'node:net';
 import { type Accepted, type ChannelId, ChannelLoop, type ListenerHandler, NO_HANDLER } from '../../native/channel.ts';
 import { closeFd } from '../../native/netns.ts';
 import { INBOUND_HBONE_PORT, INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT } from '../config/ports.ts';
@@ -6,7 +5,6 @@ import { Deadlines } from '../deadlines.ts';
 import { messageOf } from '../errors.ts';
 import type { LiveConnection } from '../explain/connection.ts';
 import type { Plane, PlaneDeadlines, PlaneSettings, Pod } from '../filters/plane.ts';
-import { isJudged } from '../filters/policy.ts';
 import { close } from '../filters/verdict.ts';
 import type { Http2Options } from '../hbone/connection.ts';
 import { type Breach, ErrorCode } from '../hbone/http-error.ts';
@@ -16,27 +14,21 @@ import type { WorkloadCertificate } from '../identity/certificate.ts';
 import { createPlaintextListener, type PlaintextListener } from '../inbound/plaintext-listener.ts';
 import { createTunnelListener, type TunnelListener } from '../inbound/tunnel-listener.ts';
 import type { Logger } from '../log/logger.ts';
-import {
-  ENDPOINT_FAILURES,
-  ENDPOINTS_EJECTED,
-  HTTP2_BREACHES,
-  POOL_REQUESTS,
-  SOCKETS_OPEN,
-  STREAMS_OPEN,
-  TUNNELS_OPEN,
-} from '../metrics/families.ts';
+import { ENDPOINT_FAILURES, HTTP2_BREACHES, POOL_REQUESTS } from '../metrics/families.ts';
 import type { ThreadMetrics } from '../metrics/thread-metrics.ts';
 import { createOutboundListener, type OutboundListener } from '../outbound/listener.ts';
-import { OutboundConnection } from '../outbound/outbound-connection.ts';
 import { createTunnelDialer } from '../outbound/tunnel-dialer.ts';
 import { Balancer } from '../routing/balancer.ts';
 import type { PodInfo } from '../zds/types.ts';
+import { addressesWithin } from './address-ranges.ts';
+import { reportGauges } from './gauges.ts';
 import { LiveConnections } from './live-connections.ts';
 import { MemoryRelease } from './memory-release.ts';
 import type { PodEndpointHealth, PodSnapshot, TunnelEnds } from './messages.ts';
 import { type AskControl, PlanCache } from './plan-cache.ts';
 import type { PodMeshState } from './pod-mesh-state.ts';
-import { type ListenerInfo, PodRuntime } from './pod-runtime.ts';
+import { PodRuntime } from './pod-runtime.ts';
+import { liveConnectionOf, snapshotOf } from './pod-views.ts';
 import { PolicyReview } from './policy-review.ts';
 import { TlsContexts } from './tls-identities.ts';
 import type { TunnelAffinity } from './tunnel-affinity.ts';
@@ -112,7 +104,7 @@ export class DataPlane implements Plane {
   readonly #review = new PolicyReview();
   readonly #siblings: Siblings | null;
   readonly #ports: Ports;
-  readonly #logged: BlockList | null;
+  readonly logsSecretsOf: (ip: string) => boolean;
   readonly #release: MemoryRelease;
   readonly #budget: WindowBudget;
   readonly #breached: Readonly<Record<'client' | 'server', (breach: Breach) => void>>;
@@ -130,7 +122,7 @@ export class DataPlane implements Plane {
     this.settings = settings;
     this.#thread = options.thread;
     this.#siblings = options.siblings ?? null;
-    this.#logged = settings.keyLogAddresses === null ? null : blockListOf(settings.keyLogAddresses);
+    this.logsSecretsOf = addressesWithin(settings.keyLogAddresses);
     this.log = log;
     this.metrics = metrics;
     this.#ports = options.ports ?? STANDARD_PORTS;
@@ -173,12 +165,12 @@ export class DataPlane implements Plane {
     this.#outbound = createOutboundListener(this);
     this.#plaintext = createPlaintextListener(this, this.#observe);
     this.#hbone = createTunnelListener(this, this.#observe);
-    this.#reportGauges();
+    reportGauges(metrics, {
+      pods: () => this.#pods.values(),
+      serverTunnels: () => this.#hbone.all(),
+      clientTunnels: () => this.pool.connections(),
+    });
     this.#timer = setInterval(() => this.#tick(), TICK);
-  }
-
-  logsSecretsOf(ip: string): boolean {
-    return this.#logged === null || this.#logged.check(ip, isIPv4(ip) ? 'ipv4' : 'ipv6');
   }
 
   tunnelOpening(localPort: number): void {
@@ -300,17 +292,11 @@ export class DataPlane implements Plane {
   }
 
   snapshot(): PodSnapshot[] {
-    const filters: Record<ListenerInfo['name'], readonly string[]> = {
+    return snapshotOf(this.#pods, {
       outbound: this.#outbound.filters,
       'inbound-plaintext': this.#plaintext.filters,
       'inbound-hbone': this.#hbone.filters,
-    };
-    return [...this.#pods].map(([uid, pod]) => ({
-      uid,
-      listeners: pod.listeners.map((listener) => ({ ...listener, filters: filters[listener.name] })),
-      connections: [...pod.connections].map((connection) => ({ ...connection.describe(), number: connection.id })),
-      unhealthyEndpoints: pod.balancer.unhealthy(),
-    }));
+    });
   }
 
   unhealthyEndpoints(): PodEndpointHealth[] {
@@ -319,21 +305,7 @@ export class DataPlane implements Plane {
 
   /** A live connection by its number; null when there is none. */
   liveConnection(number: number): LiveConnection | null {
-    for (const [pod, { connections }] of this.#pods) {
-      for (const connection of connections) {
-        if (connection.id !== number) continue;
-        return {
-          pod,
-          dump: connection.describe(),
-          policyFacts: isJudged(connection) ? connection.policyFacts() : null,
-          endpoint: connection instanceof OutboundConnection ? connection.endpoint : null,
-          ageMs: this.now() - connection.startedAt,
-          bytesFromClient: connection.bytesFromClient,
-          bytesFromServer: connection.bytesFromServer,
-        };
-      }
-    }
-    return null;
+    return liveConnectionOf(this.#pods, number, this.now());
   }
 
   stop(): void {
@@ -412,61 +384,4 @@ export class DataPlane implements Plane {
     this.#draining = null;
     draining.done();
   }
-
-  #reportGauges(): void {
-    const { metrics } = this;
-    const slots = {
-      outboundSockets: metrics.slot(SOCKETS_OPEN, 'source'),
-      inboundSockets: metrics.slot(SOCKETS_OPEN, 'destination'),
-      ejected: metrics.slot(ENDPOINTS_EJECTED),
-      clientTunnels: metrics.slot(TUNNELS_OPEN, 'client'),
-      serverTunnels: metrics.slot(TUNNELS_OPEN, 'server'),
-      clientStreams: metrics.slot(STREAMS_OPEN, 'client'),
-      serverStreams: metrics.slot(STREAMS_OPEN, 'server'),
-    };
-    metrics.beforeReport(() => {
-      let outbound = 0;
-      let plaintext = 0;
-      let handshakes = 0;
-      let ejected = 0;
-      for (const pod of this.#pods.values()) {
-        for (const { listener } of pod.connections) {
-          if (listener === 'outbound') outbound++;
-          else if (listener === 'inbound-plaintext') plaintext++;
-        }
-        for (const { role } of pod.handshakes) if (role === 'server') handshakes++;
-        ejected += pod.balancer.ejectedCount;
-      }
-      const server = countStreams(this.#hbone.all());
-      const client = countStreams(this.pool.connections());
-      metrics.set(slots.outboundSockets, outbound);
-      metrics.set(slots.inboundSockets, plaintext + handshakes + server.tunnels);
-      metrics.set(slots.ejected, ejected);
-      metrics.set(slots.clientTunnels, client.tunnels);
-      metrics.set(slots.serverTunnels, server.tunnels);
-      metrics.set(slots.clientStreams, client.streams);
-      metrics.set(slots.serverStreams, server.streams);
-    });
-  }
-}
-
-function countStreams(connections: Iterable<{ readonly streamCount: number }>) {
-  let tunnels = 0;
-  let streams = 0;
-  for (const { streamCount } of connections) {
-    tunnels++;
-    streams += streamCount;
-  }
-  return { tunnels, streams };
-}
-
-function blockListOf(ranges: readonly string[]): BlockList {
-  const list = new BlockList();
-  for (const range of ranges) {
-    const [address = '', bits] = range.split('/');
-    const family = isIPv4(address) ? 'ipv4' : 'ipv6';
-    if (bits === undefined) list.addAddress(address, family);
-    else list.addSubnet(address, Number(bits), family);
-  }
-  return list;
 }
