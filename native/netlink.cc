@@ -75,6 +75,12 @@ class Exchange : public Napi::AsyncWorker {
     }
   }
 
+  /// Only for want of memory.
+  void OnError(const Napi::Error& error) override {
+    close(fd_);
+    deferred_.Reject(error.Value());
+  }
+
   void OnOK() override {
     (new Close(Env(), fd_))->Queue();
     if (error_ != 0) {
