@@ -148,7 +148,8 @@ bool Revocations::Revoked(const std::string& chain_pem, const std::string& roots
       if (X509_check_issued(roots[r].get(), chain[i].get()) == X509_V_OK) issuer = roots[r].get();
     }
     if (issuer == nullptr) break;
-    links.push_back({Intern(issuer), std::unique_ptr<ASN1_INTEGER, SerialDeleter>(ASN1_INTEGER_dup(X509_get0_serialNumber(chain[i].get())))});
+    kept_.push_back(Intern(issuer));
+    links.push_back({kept_.back(), std::unique_ptr<ASN1_INTEGER, SerialDeleter>(ASN1_INTEGER_dup(X509_get0_serialNumber(chain[i].get())))});
   }
   return Revoked(links);
 }

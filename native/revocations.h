@@ -57,13 +57,15 @@ class Revocations {
   // `chain`: leaf first, root last, as verified.
   PeerChain Describe(STACK_OF(X509)* chain);
   bool Revoked(const PeerChain& chain) const;
-  // A chain that was not verified here: PEM, leaf first, each signed by the next or by one of the roots.
+  // A chain that was not verified here: PEM, leaf first, each signed by the next or by one of the roots. Its issuers are
+  // kept, as one is rarely alone.
   bool Revoked(const std::string& chain_pem, const std::string& roots_pem);
 
  private:
   std::shared_ptr<Issuer> Intern(X509* certificate);
   std::shared_ptr<const CrlSet> lists_ = std::make_shared<CrlSet>();
   uint64_t generation_ = 0;
+  std::vector<std::shared_ptr<Issuer>> kept_;
   std::map<std::string, std::weak_ptr<Issuer>> issuers_;  // by their digest
 };
 
