@@ -1,8 +1,6 @@
 /** `culvert explain`: asks the agent of this node. */
-import { parseArgs } from 'node:util';
+import { readAdminCommand, type Terminal } from '../admin/admin-command.ts';
 import { fetchAdmin } from '../admin/fetch-admin.ts';
-import { messageOf } from '../errors.ts';
-import { parsePort } from '../netns/address.ts';
 import { printConnection, printExplanation } from './print.ts';
 import type { ExplainedConnection, Explanation } from './types.ts';
 
@@ -20,24 +18,11 @@ const USAGE = `usage: culvert explain --from <source> --to <destination> [--port
 export async function runExplain(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
-  write: { readonly out: (text: string) => void; readonly err: (text: string) => void },
+  write: Terminal,
 ): Promise<number> {
-  let given: ReturnType<typeof parse>;
-  try {
-    given = parse(argv);
-  } catch (error) {
-    write.err(`${messageOf(error)}\n\n${USAGE}`);
-    return 2;
-  }
-  if (given.help) {
-    write.out(USAGE);
-    return 0;
-  }
-  const port = parsePort(given.admin ?? env.CULVERT_ADMIN_PORT ?? '15000');
-  if (port === null || port === 0) {
-    write.err(`--admin (or CULVERT_ADMIN_PORT) is no port: a number from 1 to 65535 is accepted\n`);
-    return 2;
-  }
+  const command = readAdminCommand(argv, env, write, { usage: USAGE, options: OPTIONS });
+  if (command.kind === 'ended') return command.code;
+  const { given, port } = command;
   const query = new URLSearchParams();
   for (const name of ['from', 'to', 'port', 'connection'] as const) {
     const value = given[name];
@@ -55,21 +40,12 @@ export async function runExplain(
   return 0;
 }
 
-function parse(argv: readonly string[]) {
-  const { values } = parseArgs({
-    args: [...argv],
-    options: {
-      from: { type: 'string' },
-      to: { type: 'string' },
-      port: { type: 'string' },
-      connection: { type: 'string' },
-      admin: { type: 'string' },
-      json: { type: 'boolean', default: false },
-      help: { type: 'boolean', default: false, short: 'h' },
-    },
-  });
-  return values;
-}
+const OPTIONS = {
+  from: { type: 'string' },
+  to: { type: 'string' },
+  port: { type: 'string' },
+  connection: { type: 'string' },
+} as const;
 
 function print(answer: Explanation | ExplainedConnection): string {
   return 'connection' in answer ? printConnection(answer) : printExplanation(answer);

@@ -1,8 +1,6 @@
 /** `culvert status`: asks the control plane of this pod. */
-import { parseArgs } from 'node:util';
+import { readAdminCommand, type Terminal } from '../../admin/admin-command.ts';
 import { fetchAdmin } from '../../admin/fetch-admin.ts';
-import { messageOf } from '../../errors.ts';
-import { parsePort } from '../../netns/address.ts';
 import type { WatchStatus } from '../ads/status.ts';
 import type { ControlStatus } from './report.ts';
 
@@ -19,24 +17,11 @@ the roots of the mesh. In Kubernetes: kubectl exec -n culvert-system deploy/culv
 export async function runStatus(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
-  write: { readonly out: (text: string) => void; readonly err: (text: string) => void },
+  write: Terminal,
 ): Promise<number> {
-  let given: ReturnType<typeof parse>;
-  try {
-    given = parse(argv);
-  } catch (error) {
-    write.err(`${messageOf(error)}\n\n${USAGE}`);
-    return 2;
-  }
-  if (given.help) {
-    write.out(USAGE);
-    return 0;
-  }
-  const port = parsePort(given.admin ?? env.CULVERT_ADMIN_PORT ?? '15000');
-  if (port === null || port === 0) {
-    write.err('--admin (or CULVERT_ADMIN_PORT) is no port: a number from 1 to 65535 is accepted\n');
-    return 2;
-  }
+  const command = readAdminCommand(argv, env, write, { usage: USAGE, options: {} });
+  if (command.kind === 'ended') return command.code;
+  const { given, port } = command;
   const { status, body } = await fetchAdmin('control plane', port, '/status');
   if (status !== 200) {
     const hint = status === 404 ? 'this is no control plane' : body.trim();
@@ -46,18 +31,6 @@ export async function runStatus(
   const report = JSON.parse(body) as ControlStatus;
   write.out(given.json ? body : print(report, Date.now()));
   return report.pending.length === 0 ? 0 : 1;
-}
-
-function parse(argv: readonly string[]) {
-  const { values } = parseArgs({
-    args: [...argv],
-    options: {
-      admin: { type: 'string' },
-      json: { type: 'boolean', default: false },
-      help: { type: 'boolean', default: false, short: 'h' },
-    },
-  });
-  return values;
 }
 
 /** @param now ms since 1970 */
