@@ -311,3 +311,19 @@ test('workloads are found by address, service and node', async () => {
   assert.equal(mesh.resources.workloadsOf(uidOf('web')), null);
   assert.equal(asAddress(mesh.resources.address(uidOf('web'))!.body).name, 'web');
 });
+
+test('a pod that is made anew while everything is worked out is there in the end', async () => {
+  const { mesh, put, remove, address } = meshUnderTest();
+  const many = Array.from({ length: 3000 }, (_, index) => pod(`p${index}`));
+  await put(...many);
+  const network = { 'topology.istio.io/network': 'n1' };
+  put({ kind: 'Namespace', metadata: { name: 'istio-system', labels: network } } as Manifest);
+  // In the midst of it: the first ones have been worked out, the others have not.
+  while (address(uidOf('p0'))?.network !== 'n1') await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(address(uidOf('p2999'))?.network, '');
+  remove('Pod', 'demo/p2999');
+  put(pod('p2999', { metadata: { uid: 'another' } }));
+  await mesh.settled();
+  assert.equal(address(uidOf('p2999'))?.network, 'n1');
+  assert.equal(mesh.resources.counts().addresses, 3000);
+});

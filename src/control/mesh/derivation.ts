@@ -167,10 +167,11 @@ export function createDerivation(
           agenda.allocation = false;
           statuses.setAddresses(allocator.decide(objects.serviceEntries()));
         }
-        yield* setServices(agenda.services);
-        yield* setSources(agenda.sources);
+        yield* setServices(taken(agenda.services));
+        yield* setSources(taken(agenda.sources));
         if (agenda.everything) {
           agenda.everything = false;
+          // Nothing is taken from the agenda here: a pod that is gone has to go before the one that has its name now.
           yield* setServices(objects.services.keys());
           yield* setSources(objects.sources.all());
         }
@@ -183,7 +184,6 @@ export function createDerivation(
 
   function* setServices(keys: Iterable<string>): Generator<void, void> {
     for (const key of keys) {
-      agenda.services.delete(key);
       contained(key, () => setService(key));
       yield;
     }
@@ -200,7 +200,6 @@ export function createDerivation(
 
   function* setSources(sources: Iterable<Source>): Generator<void, void> {
     for (const source of sources) {
-      agenda.sources.delete(source);
       try {
         yield* setSource(source);
       } catch (error) {
@@ -215,6 +214,14 @@ export function createDerivation(
   function isDone(): boolean {
     const { sources, services, policies, everything, networkGateways, allocation } = agenda;
     return sources.size + services.size + policies.size === 0 && !everything && !networkGateways && !allocation;
+  }
+}
+
+/** Takes from the agenda what it gives; what is put back meanwhile comes again. */
+function* taken<T>(agenda: Set<T>): Generator<T, void> {
+  for (const item of agenda) {
+    agenda.delete(item);
+    yield item;
   }
 }
 
