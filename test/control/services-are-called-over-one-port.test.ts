@@ -205,6 +205,28 @@ test('a connection that says nothing, garbage, or another protocol does no harm'
   assert.equal(String(await call(connectClient(t, served), ONCE, Buffer.from('on'))), 'on');
 });
 
+test('streams that are reset at once, in whatever state, do no harm', async (t) => {
+  const served = await serve(t, [echo]);
+  const { session } = await rawStream(t, served, ALWAYS);
+  const message = Buffer.concat([framePrefix(3), Buffer.from('end')]);
+  for (let round = 0; round < 20; round++) {
+    const streams = [ONCE, ALWAYS, '/test.Echo/Never'].flatMap((path) =>
+      ['POST', 'GET'].map((method) =>
+        session.request({ ':method': method, ':path': path, 'content-type': 'application/grpc' }, { endStream: false }),
+      ),
+    );
+    for (const [index, stream] of streams.entries()) {
+      stream.on('error', () => {});
+      stream.write(message);
+      if (index % 2 === round % 2) stream.end();
+    }
+    // Some in the packet that opens them, some a little later.
+    if (round % 3 > 0) await new Promise((resolve) => setTimeout(resolve, round % 5));
+    for (const stream of streams) stream.close(8);
+  }
+  assert.equal(String(await call(connectClient(t, served), ONCE, Buffer.from('on'))), 'on');
+});
+
 async function rawStream(t: TestContext, { port, rootPem }: { port: number; rootPem: string }, path: string) {
   const session = connectHttp2(`https://localhost:${port}`, { ca: rootPem });
   session.on('error', () => {});

@@ -42,6 +42,8 @@ export function serveCall(
 ): EndCall | null {
   // What went wrong on a stream shows in its end.
   stream.on('error', () => {});
+  // One that was reset in the same moment cannot be answered any more.
+  if (isGone(stream)) return null;
   if (headers[':method'] !== 'POST' || !headers['content-type']?.startsWith('application/grpc')) {
     stream.respond({ ':status': headers[':method'] === 'POST' ? 415 : 405 }, { endStream: true });
     return null;
@@ -76,13 +78,13 @@ function serveUnary(stream: ServerHttp2Stream, method: UnaryMethod, call: Call, 
   });
   stream.on('end', () => {
     clearTimeout(patience);
-    if (stream.headersSent || stream.destroyed) return;
+    if (stream.headersSent || isGone(stream)) return;
     if (request === null || !reader.isBetween) {
       fail(new CulvertError('INVALID_ARGUMENT', 'the call ended without a whole request'));
       return;
     }
     method.answer(request, call).then((answer) => {
-      if (stream.destroyed) return;
+      if (isGone(stream)) return;
       begin(stream);
       stream.write(framePrefix(answer.length));
       stream.write(answer);
@@ -172,7 +174,7 @@ class Sender {
   }
 
   send(parts: Iterable<Uint8Array>): void {
-    if (this.#finish !== null || this.#stream.destroyed) return;
+    if (this.#finish !== null || isGone(this.#stream)) return;
     begin(this.#stream);
     this.#messages.push(parts[Symbol.iterator]());
     this.#pump();
@@ -196,7 +198,7 @@ class Sender {
   }
 
   #pump(): void {
-    while (!this.#isFull && !this.#stream.destroyed) {
+    while (!this.#isFull && !isGone(this.#stream)) {
       this.#current ??= this.#messages.shift() ?? null;
       if (this.#current === null) {
         this.#finish?.();
@@ -225,7 +227,7 @@ function begin(stream: ServerHttp2Stream): void {
 }
 
 function endWithError(stream: ServerHttp2Stream, error: unknown, log: Logger): void {
-  if (stream.destroyed) return;
+  if (isGone(stream)) return;
   const { code, message } = statusOf(error, log);
   endCall(stream, code, message);
 }
@@ -242,7 +244,7 @@ function statusOf(error: unknown, log: Logger): { code: StatusName; message: str
 
 /** Says the status, then lets go of the stream even if the client has more to say. */
 function endCall(stream: ServerHttp2Stream, code: StatusName, message: string): void {
-  if (stream.destroyed || stream.writableEnded) return;
+  if (isGone(stream) || stream.writableEnded) return;
   const status = {
     'grpc-status': String(STATUS[code]),
     ...(message === '' ? {} : { 'grpc-message': percentEncoded(message) }),
@@ -254,6 +256,7 @@ function endCall(stream: ServerHttp2Stream, code: StatusName, message: string): 
   };
   if (stream.headersSent) {
     stream.once('wantTrailers', () => {
+      if (isGone(stream)) return;
       stream.sendTrailers(status);
       release();
     });
@@ -262,6 +265,11 @@ function endCall(stream: ServerHttp2Stream, code: StatusName, message: string): 
     stream.respond({ ':status': 200, 'content-type': 'application/grpc', ...status }, { endStream: true });
     release();
   }
+}
+
+/** Whether answering would be an error. */
+function isGone(stream: ServerHttp2Stream): boolean {
+  return stream.destroyed || stream.closed;
 }
 
 function constants() {
