@@ -9,7 +9,7 @@
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, openSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { after, test } from 'node:test';
 import { OWN_NETNS } from '../../native/netns.ts';
@@ -49,7 +49,7 @@ test('both agents work with istiod: its certificates, its workloads, its policie
   await eventually('and is taken back', () => fetches('client', 'server'), WAIT);
 });
 
-test("the agent works with istio's node agent", { skip }, async () => {
+test("the agent works with istio's node agent", { skip: skip || closedProc() }, async () => {
   await cluster.kubectl('label', 'namespace', 'demo', 'istio.io/dataplane-mode-');
   for (const name of ['client', 'server']) {
     await eventually(`${name} has left`, async () => (await status(name)) === undefined, WAIT);
@@ -73,6 +73,16 @@ test("the agent works with istio's node agent", { skip }, async () => {
   assert.doesNotMatch(await agentLog('culvert-agent', 'node1'), /level=error/);
 });
 
+/** Why istio's node agent cannot run here: it must look at the namespace of the first process, culvert's need not. */
+function closedProc(): string | false {
+  try {
+    statSync('/proc/1/ns/net');
+    return false;
+  } catch {
+    return 'the first process of this machine cannot be looked at, which istio-cni needs';
+  }
+}
+
 async function bothEnrolled(): Promise<void> {
   for (const name of ['client', 'server']) {
     await podRunning(name);
@@ -80,22 +90,23 @@ async function bothEnrolled(): Promise<void> {
   }
 }
 
-/** From client to server, on the link between the nodes. */
+/** From client to server, on the link between the nodes, once both agents know how the other end is reached. */
 async function trafficIsEncrypted(): Promise<void> {
   const server = await podIp('server');
-  await eventually('client reaches server', () => fetches('client', 'server'), WAIT);
-  const wire = captureLink(OWN_NETNS, 'kube2');
-  try {
-    assert.ok(await fetches('client', 'server'));
-    const streams = wire.streams().filter(({ receiver }) => receiver.ip === server);
-    assert.ok(streams.length > 0, 'nothing passed the link to the server');
-    for (const { receiver, bytes } of streams.filter(({ bytes }) => bytes.length > 0)) {
-      assert.equal(receiver.port, 15008);
-      assert.equal(viewAsTls(bytes).kind, 'tls');
+  const isTunnel = async () => {
+    const wire = captureLink(OWN_NETNS, 'kube2');
+    try {
+      if (!(await fetches('client', 'server'))) return false;
+      const sent = wire.streams().filter(({ receiver, bytes }) => receiver.ip === server && bytes.length > 0);
+      return (
+        sent.length > 0 &&
+        sent.every(({ receiver, bytes }) => receiver.port === 15008 && viewAsTls(bytes).kind === 'tls')
+      );
+    } finally {
+      wire.close();
     }
-  } finally {
-    wire.close();
-  }
+  };
+  await eventually('a request passes the link in a tunnel only', isTunnel, WAIT);
 }
 
 /** As a process of this machine: its Service is a line in the agents' hosts file. */
