@@ -5,8 +5,10 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { buildGoTool } from '../support/go-tools.ts';
-import { cluster, folder, skip } from './running-cluster.ts';
+import { buildGoTool, noGoTool } from '../support/go-tools.ts';
+import { cluster, folder, skip as noCluster } from './running-cluster.ts';
+
+const skip = noCluster || noGoTool('helm');
 
 const deploy = fileURLToPath(new URL('../../deploy', import.meta.url));
 const CHART = join(deploy, 'chart/culvert');

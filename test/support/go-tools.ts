@@ -16,6 +16,12 @@ export function goTool(name: keyof typeof MODULES): string {
   return join(folder, name);
 }
 
+/** Why a program cannot be had here; false when it can. For `{ skip }`. */
+export function noGoTool(name: keyof typeof MODULES): string | false {
+  const hasGo = (process.env.PATH ?? '').split(':').some((path) => existsSync(join(path, 'go')));
+  return existsSync(goTool(name)) || hasGo ? false : `there is no ${name}, and no Go to build it with`;
+}
+
 /** Builds the program unless it is there: half a minute to some minutes. @throws when there is no Go, or no module */
 export function buildGoTool(name: keyof typeof MODULES): string {
   const file = goTool(name);
