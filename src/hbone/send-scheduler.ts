@@ -159,9 +159,11 @@ export class SendScheduler {
 
   /** WINDOW_UPDATE of a stream, whose window is larger by that already. */
   streamOpened(stream: Http2Stream, increment: number): void {
+    // More than that is a window that grows, which says nothing of what is returned when.
+    const isReturn = increment <= stream.unread;
     stream.unread = Math.max(0, stream.unread - increment);
     this.#credited = true;
-    if (this.#returns === 'unknown' && 2 * increment <= stream.sendWindow + stream.unread + 1)
+    if (this.#returns === 'unknown' && isReturn && 2 * increment <= stream.sendWindow + stream.unread + 1)
       this.#returns = 'by half';
     if (!stream.waiting || this.sendable(stream) === 0) return;
     this.stopWaiting(stream);

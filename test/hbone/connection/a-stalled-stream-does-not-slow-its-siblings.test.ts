@@ -277,6 +277,8 @@ test('RFC 9113 §6.9.1: a stream that the peer does not read leaves half of the 
 
 test('a peer that returns credit only for more than half of a window gets whole windows', () => {
   const client = new ConnectionUnderTest('client').established();
+  // A window that grows before anything was sent is no credit.
+  client.receive(frame(FrameType.WINDOW_UPDATE, 0, client.open().stream.id, words(1000)));
   const upload = sending(client);
   assert.equal(upload.sent, 32_768);
   wait(client, 5);
