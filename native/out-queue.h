@@ -26,8 +26,7 @@ struct Chunk {
 class ChunkPool {
  public:
   static constexpr uint32_t kSmall = 2 * 1024;
-  // Whole pages with their heads.
-  static constexpr uint32_t kMedium = 16 * 1024 - sizeof(Chunk);
+  // Whole pages with its head.
   static constexpr uint32_t kLarge = 64 * 1024 - sizeof(Chunk);
   ChunkPool() = default;
   ChunkPool(const ChunkPool&) = delete;
@@ -46,8 +45,7 @@ class ChunkPool {
     void Shrink();
   };
   static constexpr size_t kSpare = 4;
-  FreeList* ListOf(size_t capacity) { return capacity == kLarge ? &large_ : capacity == kMedium ? &medium_ : nullptr; }
-  FreeList medium_;
+  FreeList* ListOf(size_t capacity) { return capacity == kLarge ? &large_ : nullptr; }
   FreeList large_;
 };
 
