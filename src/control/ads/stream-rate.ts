@@ -15,7 +15,7 @@ export function createStreamRate(perSecond: number, patienceMs: number, now = ()
   return {
     admit() {
       const at = now();
-      const wait = Math.max(0, Math.max(usedUntil, at) + interval - at - 1000);
+      const wait = Math.max(0, Math.max(0, usedUntil - at) + interval - 1000);
       if (wait > patienceMs) return null;
       usedUntil = Math.max(usedUntil, at) + interval;
       return wait;
