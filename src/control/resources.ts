@@ -13,6 +13,11 @@ export interface Resource {
 export interface ResourceChange {
   readonly addresses: ReadonlySet<string>;
   readonly policies: ReadonlySet<string>;
+  /**
+   * Those of the policies that held for a namespace or for all and hold now for the workloads that list them: they are sent
+   * after the addresses, for otherwise they would hold for nobody meanwhile.
+   */
+  readonly narrowed: ReadonlySet<string>;
 }
 
 /** An address that was asked for by any of its names (control-01 §7.4). */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { decode } from '../support/xds-schema.ts';
 import { meshUnderTest } from './support/mesh-under-test.ts';
 import { authorizationPolicy, pod, uidOf } from './support/objects.ts';
 
@@ -324,3 +325,41 @@ test('policies of a pod follow its labels, in the order of their keys', async ()
   await put(pod('web'));
   assert.deepEqual(address(uidOf('web'))?.authorizationPolicies, ['demo/a', 'demo/b', 'istio-system/c']);
 });
+
+test('a policy that is narrowed to a selector holds as before until the workloads list it', async () => {
+  const { mesh, put } = meshUnderTest();
+  const rules = [{ from: [{ source: { namespaces: ['evil'] } }] }];
+  const crowd = Array.from({ length: 5000 }, (_, n) => pod(`web-${n}`, { metadata: { labels: { app: 'web' } } }));
+  await put(...crowd, pod('web'), pod('other'), authorizationPolicy('p', { action: 'DENY', rules }));
+  const { resources } = mesh;
+  const narrowed: string[] = [];
+  const states: unknown[] = [];
+  resources.onChange((change) => narrowed.push(...change.narrowed));
+  // Whoever asks in the middle of the work sees one of the two states, never a policy for nobody.
+  const look = setInterval(() => {
+    resources.announce();
+    states.push([scopeOf('demo/p'), listed('web')]);
+  });
+  const selector = { matchLabels: { app: 'web' } };
+  await put(authorizationPolicy('p', { action: 'DENY', rules, selector }));
+  clearInterval(look);
+  assert.ok(states.length > 0, 'the work was done in one turn');
+  assert.deepEqual([scopeOf('demo/p'), listed('web'), listed('other')], [SELECTOR, ['demo/p'], []]);
+  assert.deepEqual(narrowed, ['demo/p']);
+  for (const state of states) assert.notDeepEqual(state, [SELECTOR, []]);
+  // The other way needs no such care: it holds for all before anybody lets go of it.
+  await put(authorizationPolicy('p', { action: 'DENY', rules }));
+  assert.deepEqual([scopeOf('demo/p'), listed('web'), narrowed], [NAMESPACE, [], ['demo/p']]);
+
+  function scopeOf(name: string): unknown {
+    return decode('Authorization', resources.policy(name)!.body).scope;
+  }
+  function listed(name: string): unknown {
+    const workload = decode('Address', resources.address(uidOf(name))!.body).workload as Record<string, unknown>;
+    return workload.authorizationPolicies ?? [];
+  }
+});
+
+/** Values of the field `scope` (§9.7). */
+const NAMESPACE = 1;
+const SELECTOR = 2;

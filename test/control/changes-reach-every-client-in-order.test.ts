@@ -76,6 +76,29 @@ test('policies come before the workloads that list them, and go after', async (t
   );
 });
 
+test('a policy that is narrowed comes after the workloads that list it', async (t) => {
+  const narrow = { scope: 'WORKLOAD_SELECTOR' };
+  const changes = { addresses: { [uid('a')]: workload('a') }, policies: { 'demo/p': policy('p') } };
+  const control = await startControlPlane(t, { changes });
+  const peer = await synced(openPeer(t, control));
+  control.mesh.change({ policies: { 'demo/q': policy('q') } });
+  control.mesh.change({ addresses: { [uid('a')]: lists('a', 'demo/p', 'demo/q') } });
+  control.mesh.change({ policies: { 'demo/p': policy('p', narrow), 'demo/q': null }, narrowed: ['demo/p'] });
+  control.mesh.change({ addresses: { [uid('a')]: lists('a', 'demo/p') } });
+  const narrowed = [await peer.take(), await peer.take()];
+  assert.deepEqual(
+    narrowed.map(({ typeUrl, names, removed }) => [typeUrl, names, removed]),
+    [
+      [ADDRESS, [uid('a')], []],
+      [AUTHORIZATION, ['demo/p'], ['demo/q']],
+    ],
+  );
+  // And altered again, it is as any other.
+  control.mesh.change({ policies: { 'demo/p': policy('p', { ...narrow, action: 'ALLOW' }) } });
+  const altered = await peer.take();
+  assert.deepEqual([altered.typeUrl, altered.names], [AUTHORIZATION, ['demo/p']]);
+});
+
 test('workloads wait for policies that cannot be sent yet', async (t) => {
   const control = await startControlPlane(t, { changes: { addresses: { [uid('a')]: workload('a') } } });
   const peer = await synced(openPeer(t, control));

@@ -95,7 +95,7 @@ test('the log of changes says what changed between any two places that it holds'
     fc.property(
       fc.array(
         fc.oneof(
-          { weight: 4, arbitrary: fc.record({ addresses: changed, policies: changed }) },
+          { weight: 4, arbitrary: fc.record({ addresses: changed, policies: changed, narrowed: changed }) },
           { weight: 1, arbitrary: fc.record({ forget: fc.nat(3) }) },
         ),
         { maxLength: 30 },
@@ -104,7 +104,7 @@ test('the log of changes says what changed between any two places that it holds'
       (steps, names) => {
         let now = 0;
         const log = createChangeLog(() => ++now);
-        const model: { addresses: string[]; policies: string[] }[] = [];
+        const model: { addresses: string[]; policies: string[]; narrowed: string[] }[] = [];
         let start = 0;
         for (const step of steps) {
           if ('forget' in step) {
@@ -112,11 +112,15 @@ test('the log of changes says what changed between any two places that it holds'
             log.forget(start);
           } else {
             model.push(step);
-            log.append({ addresses: new Set(step.addresses), policies: new Set(step.policies) });
+            log.append({
+              addresses: new Set(step.addresses),
+              policies: new Set(step.policies),
+              narrowed: new Set(step.narrowed),
+            });
           }
           assert.deepEqual([log.start, log.head], [start, model.length]);
           for (let from = start; from <= model.length; from++) {
-            for (const kind of ['addresses', 'policies'] as const) {
+            for (const kind of ['addresses', 'policies', 'narrowed'] as const) {
               const expected = new Set(model.slice(from).flatMap((each) => each[kind]));
               assert.deepEqual(log.since(from)[kind], expected);
               const half = new Set(model.slice(from, from + 2).flatMap((each) => each[kind]));

@@ -49,8 +49,8 @@ export function createChangeLog(now: () => number = () => performance.now()): Ch
     get size() {
       return size;
     },
-    append({ addresses, policies }) {
-      entries.push({ addresses, policies, at: now() });
+    append({ addresses, policies, narrowed }) {
+      entries.push({ addresses, policies, narrowed, at: now() });
       size += addresses.size + policies.size;
       if (policies.size > 0) policiesEnd = start + entries.length;
       merged.clear();
@@ -90,9 +90,11 @@ export function createChangeLog(now: () => number = () => performance.now()): Ch
 function union(changes: readonly ResourceChange[]): ResourceChange {
   const addresses = new Set<string>();
   const policies = new Set<string>();
+  const narrowed = new Set<string>();
   for (const change of changes) {
     for (const name of change.addresses) addresses.add(name);
     for (const name of change.policies) policies.add(name);
+    for (const name of change.narrowed) narrowed.add(name);
   }
-  return { addresses, policies };
+  return { addresses, policies, narrowed };
 }

@@ -1,7 +1,7 @@
 /**
  * One node proxy on one stream: takes its requests in, and sends what it is owed and what has changed, in the order that
  * never leaves a workload without the policies it lists (§7.6): policies that are new or altered, addresses, then removals
- * of policies.
+ * of policies and those that hold for fewer from now on.
  */
 import type { Logger } from '../../log/logger.ts';
 import { inSlices } from '../../slices.ts';
@@ -97,14 +97,14 @@ export class AdsClient {
     }
     if (policies !== null) this.#advancePolicies(policies, addresses);
     for (const watch of addresses) this.#advanceAddresses(watch, policies);
-    if (policies !== null) this.#advanceRemovals(policies, addresses);
+    if (policies !== null) this.#advanceLast(policies, addresses);
   }
 
   /** The place of the log that this client still needs. */
   oldestPosition(): number {
     let oldest = this.#context.changes.head;
-    for (const { position, removalsPosition, type } of this.#watches.values()) {
-      oldest = Math.min(oldest, position, type.kind === 'policies' ? removalsPosition : position);
+    for (const { position, lastPosition, type } of this.#watches.values()) {
+      oldest = Math.min(oldest, position, type.kind === 'policies' ? lastPosition : position);
     }
     return oldest;
   }
@@ -225,7 +225,7 @@ export class AdsClient {
     if (!this.#isDue(watch) && !addresses.some((each) => each.delivery.kind === 'none' && this.#isDue(each))) return;
     const from = watch.position;
     watch.position = changes.head;
-    const prepared = changes.policiesSince(from) ? composer.policiesPut(watch.type, from) : null;
+    const prepared = changes.policiesSince(from) ? composer.policiesPut(watch.type, from, watch.lastPosition) : null;
     if (prepared !== null) this.#send(watch, prepared, changes.firstAt(from));
   }
 
@@ -284,7 +284,7 @@ export class AdsClient {
     return !this.#context.changes.policiesSince(policies.position);
   }
 
-  #advanceRemovals(watch: Watch, addresses: readonly Watch[]): void {
+  #advanceLast(watch: Watch, addresses: readonly Watch[]): void {
     const { composer, resources } = this.#context;
     if (watch.delivery.kind !== 'none') return;
     // No address that is still to come lists what goes before this place.
@@ -293,13 +293,15 @@ export class AdsClient {
       if (owed !== null || delivery.kind === 'preparing') return;
       before = Math.min(before, position);
     }
-    if (before <= watch.removalsPosition && watch.gone.size === 0) return;
-    const removed = new Set(composer.policiesRemoved(watch.removalsPosition, before));
+    if (before <= watch.lastPosition && watch.gone.size === 0) return;
+    const last = composer.policiesLast(watch.lastPosition, before);
+    const removed = new Set(last.removed);
     for (const name of watch.gone) if (watch.type.get(resources, name) === null) removed.add(name);
-    const changedAt = removed.size > 0 ? this.#context.changes.firstAt(watch.removalsPosition) : null;
+    const changedAt = this.#context.changes.firstAt(watch.lastPosition);
     watch.gone.clear();
-    watch.removalsPosition = Math.max(watch.removalsPosition, before);
-    if (removed.size > 0) this.#send(watch, composer.removal(watch.type, [...removed]), changedAt);
+    watch.lastPosition = Math.max(watch.lastPosition, before);
+    if (last.narrowed.length === 0 && removed.size === 0) return;
+    this.#send(watch, composer.afterAddresses(watch.type, { ...last, removed: [...removed] }), changedAt);
   }
 
   #send(watch: Watch, prepared: Prepared, changedAt: number | null): void {

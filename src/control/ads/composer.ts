@@ -12,6 +12,11 @@ import type { Owed, Wanted } from './watch.ts';
 /** Calls back with the response: at once when it is small, else when it has been put together in steps. */
 export type Prepared = (taken: (response: Response) => void) => void;
 
+export interface LastPolicies {
+  readonly narrowed: readonly Resource[];
+  readonly removed: readonly string[];
+}
+
 export interface Composer {
   /** Everything there is of a type, and the place of the log that it stands for: `notBefore` or a later one. */
   snapshot(type: ServedType, notBefore: number): { readonly prepared: Prepared; readonly position: number };
@@ -20,13 +25,17 @@ export interface Composer {
   /** Everything that a client does not hold in that version, and what it holds that is gone. */
   difference(type: ServedType, versions: ReadonlyMap<string, string>): Prepared;
   /** A response with no resources. */
-  removal(type: ServedType, removed: readonly string[]): Prepared;
+  /** What comes after the addresses of the same changes. */
+  afterAddresses(type: ServedType, last: LastPolicies): Prepared;
   /** What changed from a place on, for a client that wants everything; null when that is nothing. */
   changes(type: ServedType, from: number): Prepared | null;
-  /** Policies that were added or altered; their removals come last. Null when there are none. */
-  policiesPut(type: ServedType, from: number): Prepared | null;
-  /** The same for removals, of changes before a place. */
-  policiesRemoved(from: number, before: number): readonly string[];
+  /**
+   * Policies that were added or altered, but for those that come last. Null when there are none.
+   * @param lastFrom the place from which on nothing that comes last was sent
+   */
+  policiesPut(type: ServedType, from: number, lastFrom: number): Prepared | null;
+  /** Policies of changes before a place that come last: narrowed ones and removals. */
+  policiesLast(from: number, before: number): LastPolicies;
   /** The answer to who asked by name. Takes note of what it holds then. */
   named(type: ServedType, wanted: Named, owed: Owed, node: string): Prepared;
   /** What changed from a place on, of what such a client holds, has asked for, or is to have. */
@@ -121,7 +130,7 @@ export function createComposer(resources: MeshResources, log: ChangeLog): Compos
     // As they are in this moment: what changes while they are compared is sent by the next push.
     difference: (type, versions) => preparedBy(compare(allOf(type), versions, content(type, {}))),
 
-    removal: (type, removed) => prepare(content(type, { removed })),
+    afterAddresses: (type, { narrowed, removed }) => prepare(content(type, { resources: narrowed, removed })),
 
     changes(type, from) {
       return shared(`${type.url} ${from}`, () => {
@@ -131,19 +140,21 @@ export function createComposer(resources: MeshResources, log: ChangeLog): Compos
       });
     },
 
-    policiesPut(type, from) {
-      return shared(`${type.url} ${from}`, () => {
-        const { found } = lookUp(type, log.since(from).policies);
+    policiesPut(type, from, lastFrom) {
+      return shared(`${type.url} ${from} ${lastFrom}`, () => {
+        const { found } = lookUp(type, log.since(from).policies.difference(log.since(lastFrom).narrowed));
         return found.size === 0 ? null : prepare(content(type, { resources: [...found.values()], shared: true }));
       });
     },
 
-    policiesRemoved(from, before) {
-      const later = log.since(before).policies;
-      return [...log.between(from, before).policies].filter(
-        // What went later goes later.
-        (name) => resources.policy(name) === null && !later.has(name),
-      );
+    policiesLast(from, before) {
+      const later = log.since(before);
+      const { policies, narrowed } = log.between(from, before);
+      return {
+        // What was narrowed, or went, again later comes later.
+        narrowed: [...narrowed.difference(later.narrowed)].flatMap((name) => resources.policy(name) ?? []),
+        removed: [...policies.difference(later.policies)].filter((name) => resources.policy(name) === null),
+      };
     },
 
     named(type, wanted, { names, versions, again }, node) {

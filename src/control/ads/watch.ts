@@ -54,8 +54,8 @@ export class Watch {
   delivery: Delivery = { kind: 'none' };
   /** Changes before this place of the log are with the client, or on their way. */
   position: number;
-  /** Of policies: up to where removals are. */
-  removalsPosition: number;
+  /** Of policies: up to where those are that come last. */
+  lastPosition: number;
   /** Of policies: names that the client reported and that are gone. */
   readonly gone = new Set<string>();
   sent: { readonly version: string; readonly at: number } | null = null;
@@ -68,7 +68,7 @@ export class Watch {
     const { subscribe, unsubscribe, initialVersions } = request;
     this.type = type;
     this.position = position;
-    this.removalsPosition = position;
+    this.lastPosition = position;
     const names = new Set(subscribe);
     for (const name of unsubscribe) names.delete(name);
     // Policies are always sent to everybody (§7.5).

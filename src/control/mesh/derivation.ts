@@ -41,6 +41,8 @@ export function createDerivation(
   let gatewayNames: readonly string[] = [];
   /** Policies that are gone, but may still be listed by workloads. */
   const leaving = new Set<string>();
+  /** Policies that will hold only for those that list them, and hold without that until all do. */
+  const narrowing = new Map<string, Uint8Array>();
 
   /** New policies come before the workloads that list them: an agent ignores one that it does not know. */
   function setPolicies(): void {
@@ -52,16 +54,22 @@ export function createDerivation(
 
   function setPolicy(name: string): void {
     const message = objects.policies.message(name);
+    leaving.delete(name);
+    narrowing.delete(name);
     if (message === null) leaving.add(name);
     else {
-      leaving.delete(name);
-      table.setPolicy(name, encodeAuthorization(message));
+      const isListed = message.scope === 'workload';
+      const body = encodeAuthorization(message);
+      if (isListed && table.holdsUnlisted(name)) narrowing.set(name, body);
+      else table.setPolicy(name, body, isListed);
     }
     reportPolicy(name);
   }
 
-  /** Once no workload lists them any more. */
-  function removePolicies(): void {
+  /** Once workloads list those they have to, and no others any more. */
+  function endPolicies(): void {
+    for (const [name, body] of narrowing) table.setPolicy(name, body, true);
+    narrowing.clear();
     for (const name of leaving) table.removePolicy(name);
     leaving.clear();
   }
@@ -178,7 +186,7 @@ export function createDerivation(
         reportTargets();
         if (isDone()) break;
       }
-      removePolicies();
+      endPolicies();
     },
   };
 

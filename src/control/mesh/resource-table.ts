@@ -15,16 +15,23 @@ export interface Found {
 
 export interface ResourceTable extends MeshResources {
   setAddress(name: string, body: Uint8Array, found: Found): void;
-  setPolicy(name: string, body: Uint8Array): void;
+  /** @param isListed whether it holds only for workloads that list it */
+  setPolicy(name: string, body: Uint8Array, isListed: boolean): void;
+  /** Whether there is such a policy that holds for workloads without being listed by them. */
+  holdsUnlisted(name: string): boolean;
   removeAddress(name: string): void;
   removePolicy(name: string): void;
 }
 
 interface Entry extends Resource, Found {}
 
+interface PolicyEntry extends Resource {
+  readonly isListed: boolean;
+}
+
 export function createResourceTable(): ResourceTable {
   const addresses = new Map<string, Entry>();
-  const policies = new Map<string, Resource>();
+  const policies = new Map<string, PolicyEntry>();
   /** Workloads by `network/ip`. */
   const byIp = new MultiMap<string, Entry>();
   /** Services by `network/ip`; a block by its network address. */
@@ -32,7 +39,7 @@ export function createResourceTable(): ResourceTable {
   const workloadsByService = new MultiMap<string, Entry>();
   const workloadsByNode = new MultiMap<string, Entry>();
   const listeners: ((change: ResourceChange) => void)[] = [];
-  let changed = { addresses: new Set<string>(), policies: new Set<string>() };
+  let changed = noChange();
 
   function put(entry: Entry): void {
     addresses.set(entry.name, entry);
@@ -71,19 +78,21 @@ export function createResourceTable(): ResourceTable {
       take(before);
       changed.addresses.add(name);
     },
-    setPolicy(name, body) {
+    setPolicy(name, body, isListed) {
       const before = policies.get(name);
       if (before !== undefined && isSame(before.body, body)) return;
-      policies.set(name, { name, version: '', body });
+      policies.set(name, { name, version: '', body, isListed });
       changed.policies.add(name);
+      if (before?.isListed === false && isListed) changed.narrowed.add(name);
     },
+    holdsUnlisted: (name) => policies.get(name)?.isListed === false,
     removePolicy(name) {
       if (policies.delete(name)) changed.policies.add(name);
     },
     announce() {
       const change = changed;
       if (change.addresses.size === 0 && change.policies.size === 0) return;
-      changed = { addresses: new Set(), policies: new Set() };
+      changed = noChange();
       for (const listener of listeners) listener(change);
     },
     address: (name) => addresses.get(name) ?? null,
@@ -107,6 +116,10 @@ export function createResourceTable(): ResourceTable {
       listeners.push(listener);
     },
   };
+}
+
+function noChange() {
+  return { addresses: new Set<string>(), policies: new Set<string>(), narrowed: new Set<string>() };
 }
 
 /** Field by field: what is spread is kept in two pieces, for each of 200 000. */

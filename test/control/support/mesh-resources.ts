@@ -8,6 +8,8 @@ import { decode, encode, type Json } from '../../support/xds-schema.ts';
 export interface Changes {
   readonly addresses?: Readonly<Record<string, Json | null>>;
   readonly policies?: Readonly<Record<string, Json | null>>;
+  /** Of the policies. */
+  readonly narrowed?: readonly string[];
 }
 
 export interface TestMesh extends MeshResources {
@@ -59,6 +61,7 @@ export function createTestMesh(initial: Changes = {}): TestMesh {
       const change = {
         addresses: new Set(Object.keys(changes.addresses ?? {})),
         policies: new Set(Object.keys(changes.policies ?? {})),
+        narrowed: new Set(changes.narrowed),
       };
       for (const listener of listeners) listener(change);
     },
