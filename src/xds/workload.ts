@@ -32,9 +32,10 @@ export function readWorkload(reader: Reader, end: number): WorkloadUpdate {
     nativeTunnel: false,
     authorizationPolicies: [],
   };
-  let ips = NO_NAMES;
-  let policies = NO_NAMES;
-  let services = NO_SERVICES;
+  let ips: string[] | null = null;
+  let policies: string[] | null = null;
+  let services: Services = NO_SERVICES;
+  let own: Record<ServiceKey, PortMap> | null = null;
   readFields(reader, end, (field, wireType) => {
     switch (field) {
       case 1:
@@ -97,9 +98,16 @@ export function readWorkload(reader: Reader, end: number): WorkloadUpdate {
       case 21:
         workload.hostname = readText(reader, wireType);
         break;
-      case 22:
-        services = withPorts(services, SERVICE_PORTS.take(reader, endOf(reader, wireType)));
+      case 22: {
+        const { key, ports, alone } = SERVICE_PORTS.take(reader, endOf(reader, wireType));
+        // Most workloads are in one service and share what says so; a copy per service would take quadratic time.
+        if (services === NO_SERVICES) services = alone;
+        else {
+          if (own === null) services = own = { ...services };
+          own[key] = ports;
+        }
         break;
+      }
       case 23:
         workload.applicationTunnel = readApplicationTunnel(reader, wireType);
         break;
@@ -118,8 +126,8 @@ export function readWorkload(reader: Reader, end: number): WorkloadUpdate {
     return true;
   });
   if (workload.uid === '') throw new Error('a workload without a uid');
-  workload.workloadIps = ips;
-  workload.authorizationPolicies = policies;
+  workload.workloadIps = ips ?? NO_NAMES;
+  workload.authorizationPolicies = policies ?? NO_NAMES;
   // proto3 does not send what is the default, and these are the defaults of the incumbent (spec §9.7).
   workload.trustDomain ||= 'cluster.local';
   workload.serviceAccount ||= 'default';
@@ -156,13 +164,11 @@ function readServicePorts(reader: Reader, end: number): ServicePorts {
   return { key, ports, alone: { [key]: ports } };
 }
 
-function withPorts(services: Services, { key, ports, alone }: ServicePorts): Services {
-  return services === NO_SERVICES ? alone : { ...services, [key]: ports };
-}
-
 /** Nearly always of one, which takes less than what grows. */
-function appended(list: readonly string[], item: string): readonly string[] {
-  return list.length === 0 ? [item] : [...list, item];
+function appended(list: string[] | null, item: string): string[] {
+  if (list === null) return [item];
+  list.push(item);
+  return list;
 }
 
 function readApplicationTunnel(reader: Reader, wireType: number): ApplicationTunnel {
