@@ -122,8 +122,13 @@ export class OutboundConnection extends CapturedConnection {
   #another(endpoints: EndpointSet, failed: PlannedEndpoint): PlannedEndpoint | null {
     this.#tried ??= new Set();
     this.#tried.add(failed.healthKey);
-    if (this.#tried.size >= MAX_ATTEMPTS || this.plane.now() >= this.#connectBy) return null;
-    return this.pod.balancer.pick(endpoints, this.#tried);
+    const attemptsLeft = MAX_ATTEMPTS - this.#tried.size;
+    const timeLeft = this.#connectBy - this.plane.now();
+    if (attemptsLeft <= 0 || timeLeft <= 0) return null;
+    // Where many fail at once all near ones may be gone: the last attempts are for farther ones.
+    const isLate = Math.min(attemptsLeft, timeLeft / this.plane.settings.attemptTimeout) <= FARTHER_ATTEMPTS;
+    const from = isLate ? Math.min(endpoints.tierOf(failed) + 1, endpoints.tiers - 1) : 0;
+    return this.pod.balancer.pick(endpoints, this.#tried, from);
   }
 
   /** While there are other endpoints, one that does not answer is not waited for to the end. */
@@ -242,6 +247,9 @@ type ForwardPlan = Extract<OutboundPlan, { kind: 'forward' }>;
 
 /** Each fails a little time; a client is told of a failure rather than kept waiting for the last of a thousand. */
 const MAX_ATTEMPTS = 8;
+
+/** So many of the last of them go to the next tiers, as do those of the last so many times that an attempt may take. */
+const FARTHER_ATTEMPTS = 2;
 
 /** What health and its limits are about: the service, or the one address. */
 function serviceOf(plan: ForwardPlan, { destinationIp }: OutboundConnection): string {

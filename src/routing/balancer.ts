@@ -7,7 +7,7 @@ export interface BalancerOptions {
   readonly ejectionTime: number;
   /** Longest ejection, in ms. */
   readonly maxEjectionTime: number;
-  /** Share of a service's endpoints that may be left out at a time, 0..100; 0 ejects none. */
+  /** Share of a service's farthest endpoints that may be left out at a time, 0..100; 0 ejects none, near ones neither. */
   readonly maxEjectedPercent: number;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
@@ -38,7 +38,7 @@ export interface EndpointHealth {
 export class Balancer {
   readonly #options: BalancerOptions;
   readonly #states = new Map<string, EndpointState>();
-  /** What is left out, by service. Entries whose time has passed may linger until the next look. */
+  /** What is left out, by service and tier. Entries whose time has passed may linger until the next look. */
   readonly #ejected = new Map<string, Map<string, EndpointState>>();
 
   constructor(options: BalancerOptions) {
@@ -54,24 +54,26 @@ export class Balancer {
    * An endpoint for a connection; null when it has tried them all.
    *
    * @param tried health keys of those that have failed this connection
+   * @param from the tier to look in first, then in the farther ones, then in the nearer ones
    */
-  pick(set: EndpointSet, tried: ReadonlySet<string> | null): PlannedEndpoint | null {
+  pick(set: EndpointSet, tried: ReadonlySet<string> | null, from = 0): PlannedEndpoint | null {
     if (set.size === 1) {
       const only = set.at(0);
       return tried?.has(only.healthKey) ? null : only;
     }
     const { now, random } = this.#options;
-    if (this.#states.size === 0 && tried === null) return set.at(set.indexAt(random()));
+    if (this.#states.size === 0 && tried === null) return set.at(set.indexAt(random(), from));
     const time = now();
-    for (let tier = 0; tier < set.tiers; tier++) {
+    for (let step = 0; step < set.tiers; step++) {
+      const tier = (from + step) % set.tiers;
       const first = this.#draw(set, tier, tried, time);
       if (first === null) continue;
       const second = this.#draw(set, tier, tried, time)!;
       return this.#load(second) < this.#load(first) ? second : first;
     }
     // When all that are left are ejected, a chance is better than none.
-    for (let tier = 0; tier < set.tiers; tier++) {
-      const untried = scan(set, tier, random(), ({ healthKey }) => tried?.has(healthKey) !== true);
+    for (let step = 0; step < set.tiers; step++) {
+      const untried = scan(set, (from + step) % set.tiers, random(), ({ healthKey }) => tried?.has(healthKey) !== true);
       if (untried !== null) return untried;
     }
     return null;
@@ -98,7 +100,8 @@ export class Balancer {
   }
 
   /**
-   * The endpoint could not be reached. It is left out for a growing time, unless too many of the service are already.
+   * The endpoint could not be reached. It is left out for a growing time, unless it is one of the farthest of the service and
+   * too many of those are out already: a nearer tier may be out as a whole, as the next one takes over.
    *
    * @param service names what the set belongs to
    * @param since when the attempt began: what began before the last ejection says nothing new
@@ -118,9 +121,12 @@ export class Balancer {
     state.failedAt = time;
     state.uid = endpoint.uid;
     state.failures++;
-    const ejected = this.#ejectedOf(service, time);
-    // Of all tiers: all of one may be left out when there are others.
-    const allowed = Math.min(set.size - 1, Math.max(1, Math.floor((set.size * maxEjectedPercent) / 100)));
+    const together = `${service} ${endpoint.tier}`;
+    const ejected = this.#ejectedOf(together, time);
+    const tier = set.tierOf(endpoint);
+    const size = set.endOf(tier) - set.startOf(tier);
+    const share = Math.min(size - 1, Math.max(1, Math.floor((size * maxEjectedPercent) / 100)));
+    const allowed = tier < set.tiers - 1 ? size : share;
     if (maxEjectedPercent === 0 || (ejected.size >= allowed && !ejected.has(endpoint.healthKey))) {
       onFailure('spared');
       return;
@@ -130,14 +136,14 @@ export class Balancer {
     // Not all threads and pods come back to it at the same moment.
     state.ejectedUntil = time + growing * (0.75 + random() / 2);
     ejected.set(endpoint.healthKey, state);
-    this.#ejected.set(service, ejected);
+    this.#ejected.set(together, ejected);
     onFailure('ejected');
   }
 
   /** Forgets failures that are long past. Called every few seconds. */
   tick(): void {
     const time = this.#options.now();
-    for (const service of [...this.#ejected.keys()]) this.#ejectedOf(service, time);
+    for (const together of [...this.#ejected.keys()]) this.#ejectedOf(together, time);
     for (const [key, state] of this.#states) {
       if (state.failures > 0 && time - state.failedAt > 2 * this.#options.maxEjectionTime) {
         state.failures = 0;
@@ -204,10 +210,10 @@ export class Balancer {
     if (state.connections === 0 && state.failures === 0) this.#states.delete(key);
   }
 
-  #ejectedOf(service: string, time: number): Map<string, EndpointState> {
-    const ejected = this.#ejected.get(service) ?? new Map<string, EndpointState>();
+  #ejectedOf(together: string, time: number): Map<string, EndpointState> {
+    const ejected = this.#ejected.get(together) ?? new Map<string, EndpointState>();
     for (const [key, { ejectedUntil }] of ejected) if (ejectedUntil <= time) ejected.delete(key);
-    if (ejected.size === 0) this.#ejected.delete(service);
+    if (ejected.size === 0) this.#ejected.delete(together);
     return ejected;
   }
 }
@@ -231,7 +237,7 @@ function scan(
   draw: number,
   suits: (endpoint: PlannedEndpoint) => boolean,
 ): PlannedEndpoint | null {
-  const [first, end] = [tier === 0 ? 0 : set.endOf(tier - 1), set.endOf(tier)];
+  const [first, end] = [set.startOf(tier), set.endOf(tier)];
   const start = set.indexAt(draw, tier);
   for (let index = start; index < end; index++) {
     const endpoint = set.at(index);

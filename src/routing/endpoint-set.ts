@@ -32,6 +32,16 @@ export class EndpointSet {
     return this.#tiers.length - 1;
   }
 
+  /** The tier of one of these endpoints, 0..tiers-1: `endpoint.tier` is a rank, and ranks have gaps. */
+  tierOf(endpoint: PlannedEndpoint): number {
+    return this.#tiers.findIndex((at) => this.#groups[at]!.tier === endpoint.tier);
+  }
+
+  /** The number of the first endpoint of a tier. */
+  startOf(tier: number): number {
+    return this.#firsts[this.#tiers[tier]!]!;
+  }
+
   /** The number behind the last endpoint of a tier. */
   endOf(tier: number): number {
     return this.#firsts[this.#tiers[tier + 1]!]!;

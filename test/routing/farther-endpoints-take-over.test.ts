@@ -106,6 +106,73 @@ test('a connection that was not taken by any near endpoint goes on to a farther 
   assert.deepEqual([order.slice(0, 2).sort(), order.slice(2)], [['a', 'b'], ['far']]);
 });
 
+/** So many endpoints in the zone of the client, and in the next one. */
+function nearAndFar(near: number, far: number, mode: LoadBalancer['mode'] = 'Failover'): EndpointSet {
+  const places: Record<string, Place> = {};
+  for (let index = 0; index < near; index++) places[`near-${index}`] = {};
+  for (let index = 0; index < far; index++) places[`far-${index}`] = { zone: 'z2' };
+  return endpoints(mode, places);
+}
+
+const sizes: readonly [near: number, far: number][] = [
+  [30, 10],
+  [12, 4],
+  [3, 1],
+  [3, 3],
+  [5, 20],
+];
+for (const [near, far] of sizes) {
+  test(`all of ${near} near endpoints are left out when they fail, and at most half of ${far} far ones`, () => {
+    const set = nearAndFar(near, far);
+    const { balancer, picked, fail } = balancerUnderTest();
+    for (let index = 0; index < near; index++) fail(set, `near-${index}`);
+    assert.equal(balancer.ejectedCount, near);
+    assert.ok(picked(set).every((name) => name.startsWith('far-')));
+    for (let index = 0; index < far; index++) fail(set, `far-${index}`);
+    const out = far === 1 ? 0 : Math.floor(far / 2);
+    assert.equal(balancer.ejectedCount, near + out);
+    assert.equal(picked(set).length, far - out);
+  });
+}
+
+test('where nothing farther takes over at most half are left out', () => {
+  for (const set of [nearAndFar(30, 10, 'Strict'), nearAndFar(20, 10, 'Standard')]) {
+    assert.equal(set.size, 30);
+    const { balancer, picked, fail } = balancerUnderTest();
+    for (const { uid } of set) fail(set, nameOf(uid));
+    assert.equal(balancer.ejectedCount, 15);
+    assert.equal(picked(set).length, 15);
+  }
+});
+
+test('a pick may begin with a farther tier, and goes on to what is farther still before it comes back', () => {
+  const set = endpoints('Failover', {
+    a: {},
+    b: {},
+    far: { zone: 'z2' },
+    foreign: { network: 'n2', hasGateway: true },
+  });
+  const { balancer, fail } = balancerUnderTest();
+  const order = (from: number) => {
+    const tried = new Set<string>();
+    const names: string[] = [];
+    for (let next = balancer.pick(set, tried, from); next !== null; next = balancer.pick(set, tried, from)) {
+      names.push(nameOf(next.uid));
+      tried.add(next.healthKey);
+    }
+    return names;
+  };
+  assert.deepEqual(
+    [...set].map((endpoint) => set.tierOf(endpoint)),
+    [0, 0, 1, 2],
+  );
+  assert.deepEqual(order(1).slice(0, 2), ['far', 'foreign']);
+  assert.deepEqual(order(2)[0], 'foreign');
+  assert.deepEqual(order(1).slice(2).sort(), ['a', 'b']);
+  fail(set, 'far');
+  assert.deepEqual([order(1)[0], order(1).at(-1)], ['foreign', 'far']);
+});
+
 test('another network is the last resort, and reached through its gateway only', () => {
   const set = endpoints('Failover', {
     a: {},

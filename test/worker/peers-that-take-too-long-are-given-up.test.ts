@@ -6,7 +6,7 @@ import { type TestContext, test } from 'node:test';
 import { createServer as createTls } from 'node:tls';
 import { privateKeyPem } from '../../src/identity/workload-key.ts';
 import { ATTEMPTS_RETRIED, HTTP2_BREACHES, TUNNEL_HANDSHAKES, TUNNEL_TIMEOUTS } from '../../src/metrics/families.ts';
-import type { OutboundPlan } from '../../src/routing/plan.ts';
+import type { EndpointGroup, OutboundPlan } from '../../src/routing/plan.ts';
 import {
   application,
   dial,
@@ -27,14 +27,14 @@ function count(rig: PlaneUnderTest, family: typeof TUNNEL_TIMEOUTS, ...labels: s
 }
 
 /** A TCP server that tunnels of the pod go to; it ends with the test. */
-async function peer(t: TestContext, rig: PlaneUnderTest, serve: (socket: Socket) => void): Promise<number> {
+async function peer(t: TestContext, rig: PlaneUnderTest, serve: (socket: Socket) => void, ip = LOCALHOST) {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
     sockets.add(socket);
     socket.on('error', () => {});
     serve(socket);
   });
-  await new Promise<void>((resolve) => server.listen(0, LOCALHOST, resolve));
+  await new Promise<void>((resolve) => server.listen(0, ip, resolve));
   t.after(() => {
     server.close();
     for (const socket of sockets) socket.destroy();
@@ -195,6 +195,47 @@ test('an endpoint that falls silent behind its tunnel costs no request while ano
   assert.equal(health?.failures, 1);
   await until('the silent tunnel stays', () => [...rig.plane.pool.connections()].length === 1);
 });
+
+/** A plan with so many near endpoints, at a port of the loopback, and a far one. */
+function nearAndFar(rig: PlaneUnderTest, count: number, near: number, far: number): OutboundPlan {
+  const plan = twoEndpoints(rig, near, far) as ForwardPlan;
+  const [first, last] = plan.groups as [EndpointGroup, EndpointGroup];
+  const ips = Array.from({ length: count }, (_, index) => `127.0.1.${index + 1}`);
+  return {
+    ...plan,
+    groups: [
+      { ...first, ips, uids: ips },
+      { ...last, tier: 1 },
+    ],
+  };
+}
+
+const outages: readonly [what: string, near: number, serve: ((socket: Socket) => void) | null][] = [
+  ['refuses', 30, null],
+  ['says nothing', 12, () => {}],
+];
+for (const [what, near, serve] of outages) {
+  test(`a near zone of ${near} that ${what} costs no connection while a far endpoint lives`, async (t) => {
+    const rig = await planeUnderTest(t, { attemptTimeout: 400, connectTimeout: 2000 });
+    const far = await http2Peer(t, rig, (stream) => {
+      stream.respond({ ':status': 200 });
+      stream.end('far');
+    });
+    const dead = serve === null ? (await freePorts(1))[0]! : await peer(t, rig, serve, '0.0.0.0');
+    rig.answer = () => nearAndFar(rig, near, dead, far);
+    startPod(rig);
+    const crowd = () => Promise.all(Array.from({ length: 12 }, () => hear(t, rig)));
+    const retried = () =>
+      count(rig, ATTEMPTS_RETRIED, 'tunnel-failed') + count(rig, ATTEMPTS_RETRIED, 'connect-failed');
+    // Nothing is known of them yet.
+    assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'far' });
+    await until('the near ones are asked for ever', async () => {
+      const before = retried();
+      assert.deepEqual(await crowd(), Array(12).fill({ end: 'end', heard: 'far' }));
+      return retried() === before;
+    });
+  });
+}
 
 test('an endpoint that is slow to answer is waited for while its tunnel is heard of', async (t) => {
   const rig = await planeUnderTest(t, { attemptTimeout: 300 });

@@ -31,7 +31,7 @@ export const balancingSettings = {
     default: '50',
     unit: 'percent',
     meaning:
-      'Share of a service’s endpoints that may be left out at a time: at least one, never all. 0 leaves out none; then failed attempts are only tried elsewhere.',
+      'Share of a service’s endpoints that may be left out at a time: at least one, never all. Where a service prefers near endpoints it is the share of the farthest: the nearer ones may all be left out, as farther ones take over. 0 leaves out none; then failed attempts are only tried elsewhere.',
     why: 'When most endpoints seem to fail the fault is more likely here, and the rest would be overrun.',
   },
 } as const satisfies Record<string, Setting>;
