@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import { Interned } from './interned.ts';
 import type { WorkloadUpdate } from './mesh-state.ts';
 import { addTo, type Rows, removeFrom } from './row-index.ts';
@@ -15,9 +16,16 @@ export interface WorkloadProfile extends Omit<Workload, OwnField> {
 /** What each workload has for itself. */
 type OwnField = 'uid' | 'name' | 'node' | 'workloadIps' | 'status';
 
-/** Equal profiles become one object, with a number; one that nobody has any more is dropped. */
+/**
+ * Equal profiles become one object, with a number; one that nobody has any more is dropped.
+ *
+ * Those of a deployment are few, and are found by a short key and compared. Where they are many, as when each endpoint
+ * of a ServiceEntry has a weight of its own, those beyond the first are found by a digest of all they say.
+ */
 export class ProfileIndex {
+  /** At most FEW for each key. */
   readonly #byKey = new Map<string, Rows>();
+  readonly #byDigest = new Map<string, number>();
   readonly #profiles: (WorkloadProfile | null)[] = [];
   readonly #uses: number[] = [];
   readonly #free: number[] = [];
@@ -35,14 +43,18 @@ export class ProfileIndex {
   acquire({ workload, services }: WorkloadUpdate): number {
     const key = keyOf(workload);
     const alike = this.#byKey.get(key);
-    const id = this.#find(alike, workload, services) ?? this.#add(key, alike, workload, services);
+    const id = this.#find(alike, workload, services) ?? this.#findOrAdd(key, alike, workload, services);
     this.#uses[id]!++;
     return id;
   }
 
   release(id: number): void {
     if (--this.#uses[id]! > 0) return;
-    removeFrom(this.#byKey, keyOf(this.at(id)), id);
+    const profile = this.at(id);
+    const key = keyOf(profile);
+    const alike = this.#byKey.get(key);
+    if (alike === id || (Array.isArray(alike) && alike.includes(id))) removeFrom(this.#byKey, key, id);
+    else this.#byDigest.delete(digestOf(profile));
     this.#profiles[id] = null;
     this.#free.push(id);
   }
@@ -53,17 +65,24 @@ export class ProfileIndex {
     return alike.find((id) => isSame(this.at(id), workload, services));
   }
 
-  #add(
+  /** Of a profile that is not among those `alike`: it may be one of those beyond them, whether or not they are few now. */
+  #findOrAdd(
     key: string,
     alike: Rows | undefined,
     workload: WorkloadUpdate['workload'],
     services: WorkloadUpdate['services'],
   ): number {
     const like = alike === undefined ? null : this.at(typeof alike === 'number' ? alike : alike[0]!);
+    const profile = profileOf(workload, services, this.#localities.of(workload.locality), like);
+    const isFull = Array.isArray(alike) && alike.length >= FEW;
+    const digest = isFull || this.#byDigest.size > 0 ? digestOf(profile) : '';
+    const known = this.#byDigest.get(digest);
+    if (known !== undefined) return known;
     const id = this.#free.pop() ?? this.#profiles.length;
-    this.#profiles[id] = profileOf(workload, services, this.#localities.of(workload.locality), like);
+    this.#profiles[id] = profile;
     this.#uses[id] = 0;
-    addTo(this.#byKey, key, id);
+    if (isFull) this.#byDigest.set(digest, id);
+    else addTo(this.#byKey, key, id);
     return id;
   }
 }
@@ -72,6 +91,31 @@ export class ProfileIndex {
 function keyOf(workload: Omit<Workload, OwnField | 'services'>) {
   const { namespace, workloadName, serviceAccount, canonicalRevision, hostname } = workload;
   return `${namespace}/${workloadName}/${serviceAccount}/${canonicalRevision}/${hostname}`;
+}
+
+/** Of everything it says; SHA-256, since a tenant that made two profiles of one digest would pass one workload off as another. */
+function digestOf(profile: WorkloadProfile): string {
+  const { locality, capacity, nativeTunnel, authorizationPolicies, waypoint, networkGateway, services, ports } =
+    profile;
+  const text = JSON.stringify([
+    TEXTS.map((field) => profile[field]),
+    [locality.region, locality.zone, locality.subzone],
+    [capacity, nativeTunnel, profile.applicationTunnel?.protocol, profile.applicationTunnel?.port],
+    authorizationPolicies,
+    partsOf(waypoint),
+    partsOf(networkGateway),
+    services,
+    ports,
+  ]);
+  return hash('sha256', text, 'base64');
+}
+
+function partsOf(gateway: GatewayAddress | null): readonly unknown[] | null {
+  if (gateway === null) return null;
+  const { destination: to, hboneMtlsPort } = gateway;
+  return to.kind === 'address'
+    ? [hboneMtlsPort, to.kind, to.network, to.ip]
+    : [hboneMtlsPort, to.kind, to.namespace, to.hostname];
 }
 
 /** @param like a similar one, such as the same deployment's in another zone: what is equal is held once for both */
@@ -109,6 +153,9 @@ function profileOf(
     ports: isServing ? like.ports : services.map((key) => portMaps.of(ports[key]!)),
   };
 }
+
+/** More than the zones of most meshes, and few enough to be compared one by one. */
+const FEW = 8;
 
 /** Most services of a mesh have the same few ports. */
 export const portMaps = new Interned<PortMap>(JSON.stringify);
