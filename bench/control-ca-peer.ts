@@ -47,7 +47,7 @@ const mesh = await openMeshCa(
   },
 );
 const first = Promise.withResolvers<ServingCertificate>();
-mesh.serve((certificate) => first.resolve(certificate));
+mesh.serve(async (certificate) => first.resolve(certificate));
 const certificate = await first.promise;
 const { port } = await startControlServer({
   ...{ host: '127.0.0.1', port: 0, log, services: [mesh.service], certificate },

@@ -191,9 +191,9 @@ async function serve(
 ): Promise<ControlServer> {
   const server = Promise.withResolvers<ControlServer>();
   let isStarted = false;
-  ca.serve((certificate) => {
+  ca.serve(async (certificate) => {
     if (isStarted) {
-      void server.promise.then((running) => running.replaceCertificate(certificate));
+      (await server.promise).replaceCertificate(certificate);
       return;
     }
     isStarted = true;

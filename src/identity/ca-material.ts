@@ -53,6 +53,7 @@ export function readCaMaterial(files: CaFiles, where: string): CaMaterial {
   const intermediates = [signer, ...chain.filter(({ raw }) => !raw.equals(signer.raw))].filter(
     (certificate) => !isRoot(certificate) && !certificate.checkIssued(certificate),
   );
+  checkAcceptable(intermediates.join(''), invalid);
   return {
     issuer: { key, name: details.subject, keyIdentifier: details.keyIdentifier },
     intermediatesPem: intermediates.map(String).join(''),
@@ -76,6 +77,16 @@ export function checkValidity({ validity }: CaMaterial, now: number, where: stri
       'CA_NOT_YET_VALID',
       `the CA in ${where} is not valid before ${iso(validity.notBefore)}; ${clock}`,
     );
+  }
+}
+
+/** TLS refuses what OpenSSL's security level does not permit: short keys and weak digests above the leaf too. */
+function checkAcceptable(intermediatesPem: string, invalid: Invalid): void {
+  if (intermediatesPem === '') return;
+  try {
+    process.getBuiltinModule('node:tls').createSecureContext({ cert: intermediatesPem });
+  } catch (error) {
+    throw invalid('chain', `has a certificate that TLS does not accept (${messageOf(error)})`, error);
   }
 }
 

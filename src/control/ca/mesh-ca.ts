@@ -5,7 +5,6 @@ import type { Registry } from '../../metrics/registry.ts';
 import { type Authenticate, createAuthentication, type TokenReviewer } from '../authentication.ts';
 import type { GrpcService } from '../grpc/service.ts';
 import type { Lease } from '../lease.ts';
-import type { ServingCertificate } from '../server.ts';
 import { createTokenReviewer } from '../token-review.ts';
 import { openTokensFile } from '../tokens-file.ts';
 import type { CaSource } from './ca-source.ts';
@@ -17,7 +16,7 @@ import { createNodeAuthorizer, type PodDirectory } from './node-authorizer.ts';
 import { isPlugged, openPluggedCa } from './plugged-ca.ts';
 import { revocationsOf } from './revocations.ts';
 import { openRootSecret } from './root-secret.ts';
-import { keepServingCertificate } from './serving-certificate.ts';
+import { keepServingCertificate, type UseCertificate } from './serving-certificate.ts';
 
 export interface MeshCaConfig {
   readonly trustDomain: string;
@@ -73,7 +72,7 @@ export interface MeshCa {
   /** All that are trusted, the one that signs first; none while there is no CA. */
   roots(): readonly X509Certificate[];
   /** Hands over the certificate of the control plane's port: the first as soon as there is a CA, and each new one. */
-  serve(use: (certificate: ServingCertificate) => void): void;
+  serve(use: UseCertificate): void;
   close(): void;
 }
 

@@ -17,13 +17,16 @@ export interface ServingCertificateOptions {
   readonly checkMs?: number;
 }
 
+/** Rejects when it cannot be used; another one is made then, after a while. */
+export type UseCertificate = (certificate: ServingCertificate) => Promise<void>;
+
 /**
  * A certificate of the mesh's own CA for the control plane itself: a new one at half of its life, and whenever the CA has
- * changed. The first is handed to `use` once there is a CA; until one can be made, that of before stays.
+ * changed. The first is handed to `use` once there is a CA; until one can be made and is taken, that of before stays.
  */
 export function keepServingCertificate(
   { ca, names, log, now = Date.now, ttlMs = TTL_MS, checkMs = 60_000 }: ServingCertificateOptions,
-  use: (certificate: ServingCertificate) => void,
+  use: UseCertificate,
 ): { close(): void } {
   let renewAt = 0;
   /** Counts the changes of the CA, and up to which of them the certificate is. */
@@ -38,7 +41,7 @@ export function keepServingCertificate(
         { names: names.toSorted(), commonName: null, ttlMs },
         publicKey,
       );
-      use({
+      await use({
         chainPem: certPem + intermediatesPem.join(''),
         keyPem: privateKeyPem(privateKey),
         clientRootsPem: rootsPem,

@@ -8,7 +8,7 @@ import { splitCertificates } from '../../../src/identity/pem.ts';
 import { createLogger } from '../../../src/log/logger.ts';
 import { eventually } from '../../cni/support/eventually.ts';
 import { layOut } from '../../identity/ca-folders.ts';
-import { makeIntermediate, makeRoot } from '../../identity/openssl.ts';
+import { makeIntermediate, makeRoot, openssl } from '../../identity/openssl.ts';
 import { scratchFolder } from '../../identity/scratch.ts';
 
 async function open(t: TestContext, dir: string) {
@@ -66,6 +66,33 @@ test('a new signing certificate under a trusted root takes the place of the old 
   writeFileSync(join(dir, 'cert-chain.pem'), text('new.crt'));
   await eventually('it is used', () => changes() > 0);
   assert.equal(source.material()!.intermediatesPem, new X509Certificate(text('new.crt')).toString());
+});
+
+test('a certificate above the signing one that TLS does not accept is refused, and that of before goes on signing', async (t) => {
+  const folder = scratchFolder(t);
+  makeRoot(folder, 'root');
+  makeIntermediate(folder, 'upper', 'root', {
+    key: (at, file) =>
+      void openssl(at, 'genpkey', '-algorithm', 'RSA', '-pkeyopt', 'rsa_keygen_bits:1024', '-out', file),
+  });
+  makeIntermediate(folder, 'lower', 'upper');
+  const text = (name: string) => readFileSync(join(folder, name), 'utf8');
+  const weak = layOut(folder, {
+    ...{ key: ['lower.key'], cert: ['lower.crt'], chain: ['lower.crt', 'upper.crt'], roots: ['root.crt'] },
+  });
+  await assert.rejects(open(t, weak), {
+    code: 'CA_INVALID',
+    message: /cert-chain\.pem .*TLS does not accept.*key too small/,
+  });
+  rmSync(weak, { recursive: true });
+  const dir = layOut(folder, { key: ['root.key'], cert: ['root.crt'], chain: ['root.crt'], roots: ['root.crt'] });
+  const { source, has } = await open(t, dir);
+  const before = source.material();
+  writeFileSync(join(dir, 'ca-key.pem'), text('lower.key'));
+  writeFileSync(join(dir, 'cert-chain.pem'), text('lower.crt') + text('upper.crt'));
+  writeFileSync(join(dir, 'ca-cert.pem'), text('lower.crt'));
+  await has('key too small');
+  assert.equal(source.material(), before);
 });
 
 test('a root that agents do not trust yet is refused, until it was published before', async (t) => {

@@ -96,7 +96,7 @@ export async function caUnderTest(
   let server: ControlServer | null = null;
   let roots = '';
   const first = Promise.withResolvers<ServingCertificate>();
-  mesh.serve((certificate) => {
+  mesh.serve(async (certificate) => {
     roots = certificate.clientRootsPem;
     writeFileSync(join(folder, 'roots.pem'), roots);
     first.resolve(certificate);

@@ -58,7 +58,7 @@ async function replica(t: TestContext, server: ApiServer, agentUid: string, hold
   );
   const first = Promise.withResolvers<ServingCertificate>();
   let replace: (certificate: ServingCertificate) => void = first.resolve;
-  mesh.serve((certificate) => replace(certificate));
+  mesh.serve(async (certificate) => replace(certificate));
   const certificate = await first.promise;
   const served = await startControlServer({
     ...{ host: '127.0.0.1', port: 0, log, services: [mesh.service], certificate },
