@@ -54,7 +54,7 @@ export function createCaretaker(act: () => Promise<void>, { everyMs, failed }: C
     clearTimeout(timer);
     timer = setTimeout(() => {
       again = true;
-      void work();
+      if (!isActing) void work();
     }, ms);
     timer.unref();
   }
