@@ -22,11 +22,11 @@ export async function openTokensFile(
   path: string,
   log: Pick<Logger, 'info' | 'error'>,
 ): Promise<TokenReviewer & { close(): void }> {
-  const { parse } = await import('yaml');
+  const { LineCounter, parse, YAMLParseError } = await import('yaml');
   let callers: ReadonlyMap<string, Caller> = new Map();
   const followed = await followFile(path, {
     use(content) {
-      callers = readTokens(parse(content.toString()));
+      callers = readTokens(document(content.toString()));
       log.info('control', 'read the tokens of agents', { file: path, tokens: callers.size });
     },
     failed(error) {
@@ -34,6 +34,18 @@ export async function openTokensFile(
       log.error('control', `the file of tokens cannot be used; ${kept}`, { file: path, error: messageOf(error) });
     },
   });
+  /** The library's messages quote the text, which may be a token that was meant to be digested. */
+  function document(content: string): unknown {
+    const lines = new LineCounter();
+    try {
+      return parse(content, { prettyErrors: false, logLevel: 'error', lineCounter: lines });
+    } catch (error) {
+      if (!(error instanceof YAMLParseError)) throw new Error('it is not YAML that can be resolved');
+      const { line, col } = lines.linePos(error.pos[0]);
+      throw new Error(`it is not YAML: line ${line}, column ${col} (${error.code})`);
+    }
+  }
+
   return {
     async review(token) {
       const caller = callers.get(createHash('sha256').update(token).digest('hex'));
@@ -52,7 +64,7 @@ const NAME = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
 function readTokens(document: unknown): Map<string, Caller> {
   const { tokens, ...others } = fields(document);
   const [other] = Object.keys(others);
-  if (other !== undefined) throw new Error(`${other} is not known; there is only a list "tokens"`);
+  if (other !== undefined) throw new Error(`${shown(other)} is not known; there is only a list "tokens"`);
   if (!Array.isArray(tokens)) throw new Error('it needs a list "tokens"');
   const callers = new Map<string, Caller>();
   for (const [index, entry] of tokens.entries()) {
@@ -69,12 +81,17 @@ function readTokens(document: unknown): Map<string, Caller> {
   return callers;
 }
 
+/** A long one may be a token in the wrong place. */
+function shown(key: string): string {
+  return key.length <= 20 ? JSON.stringify(key) : 'a key';
+}
+
 type Entry = Partial<Record<(typeof KEYS)[number], string>>;
 
 function readEntry(where: string, given: Readonly<Record<string, unknown>>): Entry {
   for (const [key, value] of Object.entries(given)) {
     if (!(KEYS as readonly string[]).includes(key)) {
-      throw new Error(`${where}: ${JSON.stringify(key)} is not known; there are ${KEYS.join(', ')}`);
+      throw new Error(`${where}: ${shown(key)} is not known; there are ${KEYS.join(', ')}`);
     }
     const form = key === 'sha256' ? DIGEST : NAME;
     // The value itself stays out: it may be a token that was meant to be digested.
