@@ -21,7 +21,8 @@ export type Authenticate = (metadata: Metadata, peer: Peer) => Promise<Caller>;
 
 /** Vouches for tokens. Rejects when nobody can tell for the moment. */
 export interface TokenReviewer {
-  review(token: string): Promise<Caller | TokenRefused>;
+  /** @param ip of whoever has sent it; one address must not crowd out the others */
+  review(token: string, ip: string): Promise<Caller | TokenRefused>;
 }
 
 export interface TokenRefused {
@@ -43,9 +44,6 @@ export interface AuthenticationOptions {
 /** Authenticates as istiod does (node-09 §9.1): by a certificate of the mesh if one is shown, else by a token. */
 export function createAuthentication(options: AuthenticationOptions): Authenticate {
   const { tokens, roots, isRevoked, trustDomain, clusterId, now = Date.now } = options;
-
-  /** Reviews that are waited for, by the address of the caller: one that guesses must not crowd out the others. */
-  const underway = new Map<string, number>();
 
   return async (metadata, peer) => {
     let refusedCertificate = 'no certificate was shown';
@@ -69,31 +67,16 @@ export function createAuthentication(options: AuthenticationOptions): Authentica
     const token = /^Bearer +([\x21-\x7e]+)$/i.exec(authorization ?? '')?.[1];
     if (token === undefined) return { refused: 'no token was sent' };
     if (token.length > MAX_TOKEN_LENGTH) return { refused: `the token is longer than ${MAX_TOKEN_LENGTH} characters` };
-    const reviews = underway.get(ip) ?? 0;
-    if (reviews >= MAX_REVIEWS_PER_PEER) {
-      throw new CallRefused(
-        'UNAVAILABLE',
-        'too many calls at once, try again',
-        `${ip} has too many tokens under review`,
-      );
-    }
-    underway.set(ip, reviews + 1);
     try {
-      return await tokens.review(token);
+      return await tokens.review(token, ip);
     } catch (error) {
       if (error instanceof CallRefused) throw error;
       const reason = printable(messageOf(error), token);
       throw new CallRefused('UNAVAILABLE', 'request authentication is unavailable, try again', reason);
-    } finally {
-      const left = underway.get(ip)! - 1;
-      if (left === 0) underway.delete(ip);
-      else underway.set(ip, left);
     }
   }
 }
 
-/** An agent has eight requests underway. */
-const MAX_REVIEWS_PER_PEER = 64;
 /** Tokens of Kubernetes have 1 to 2 KiB. */
 const MAX_TOKEN_LENGTH = 16 * 1024;
 

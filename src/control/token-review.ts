@@ -27,23 +27,32 @@ export function createTokenReviewer(options: TokenReviewOptions): TokenReviewer 
   /** By digest of the token, in the order in which they end. */
   const remembered = new Map<string, { readonly caller: Caller; readonly until: number }>();
   const underway = new Map<string, Promise<Caller | TokenRefused>>();
+  /** How many of them each address has caused. */
+  const perAddress = new Map<string, number>();
 
   return {
-    async review(token) {
+    async review(token, ip) {
       const key = createHash('sha256').update(token).digest('base64');
       const known = remembered.get(key);
       if (known !== undefined && now() < known.until) return known.caller;
       remembered.delete(key);
       const asked = underway.get(key);
       if (asked !== undefined) return asked;
-      if (underway.size >= MAX_UNDERWAY) {
+      const own = perAddress.get(ip) ?? 0;
+      if (own >= (underway.size < BUSY ? MAX_PER_ADDRESS : MAX_PER_ADDRESS_WHEN_BUSY)) {
         throw new CallRefused(
           'UNAVAILABLE',
-          'too many callers at once, try again',
-          'too many tokens are being reviewed',
+          'too many calls at once, try again',
+          `${ip} has ${own} tokens under review`,
         );
       }
-      const answer = ask(token, key).finally(() => underway.delete(key));
+      perAddress.set(ip, own + 1);
+      const answer = ask(token, key).finally(() => {
+        underway.delete(key);
+        const left = perAddress.get(ip)! - 1;
+        if (left === 0) perAddress.delete(ip);
+        else perAddress.set(ip, left);
+      });
       underway.set(key, answer);
       return answer;
     },
@@ -75,7 +84,11 @@ export function createTokenReviewer(options: TokenReviewOptions): TokenReviewer 
 
 const MAX_REMEMBER_MS = 60_000;
 const MAX_REMEMBERED = 10_000;
-const MAX_UNDERWAY = 256;
+/** An agent has one token, and two while it is renewed. */
+const MAX_PER_ADDRESS = 16;
+const MAX_PER_ADDRESS_WHEN_BUSY = 4;
+/** From so many on, those that have many wait, and nobody else: strangers who guess cannot shut agents out. */
+const BUSY = 128;
 
 const USER = /^system:serviceaccount:([a-z0-9][a-z0-9.-]{0,252}):([a-z0-9][a-z0-9.-]{0,252})$/;
 const POD_NAME = 'authentication.kubernetes.io/pod-name';

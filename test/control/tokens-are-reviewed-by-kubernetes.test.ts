@@ -8,6 +8,7 @@ import { createTokenReviewer } from '../../src/control/token-review.ts';
 import { createKubeApi, KubeError } from '../../src/kube/api.ts';
 import { noApiServer, startApiServer } from '../cni/support/api-server.ts';
 
+const IP = '10.0.0.1';
 const PEER = { address: '10.0.0.1:1234', certificate: null };
 const NAMESPACE = '/api/v1/namespaces/default';
 
@@ -56,11 +57,11 @@ test('tokens are what the API server says they are', { skip: noApiServer }, asyn
     const token = await issue({ audiences: ['istio-ca'], boundObjectRef: bound });
     const agent = { namespace: 'default', serviceAccount: 'agent', node: null };
     const before = reviews;
-    assert.deepEqual(await reviewer.review(token), { ...agent, pod: { name: 'agent-1', uid: pod.metadata.uid } });
-    await Promise.all([reviewer.review(token), reviewer.review(token)]);
+    assert.deepEqual(await reviewer.review(token, IP), { ...agent, pod: { name: 'agent-1', uid: pod.metadata.uid } });
+    await Promise.all([reviewer.review(token, IP), reviewer.review(token, IP)]);
     assert.equal(reviews - before, 1, 'it is remembered');
     // What the other cases rely on: this is how a good one is signed.
-    assert.deepEqual(await reviewer.review(sign({})), { ...agent, pod: null });
+    assert.deepEqual(await reviewer.review(sign({}), IP), { ...agent, pod: null });
   });
 
   const refused = {
@@ -86,31 +87,31 @@ test('tokens are what the API server says they are', { skip: noApiServer }, asyn
     await t.test(`refused: ${what}`, async () => {
       const token = await make();
       const before = reviews;
-      const verdict = await reviewer.review(token);
+      const verdict = await reviewer.review(token, IP);
       assert.ok('refused' in verdict, JSON.stringify(verdict));
       assert.ok(!verdict.refused.includes(token));
-      await reviewer.review(token);
+      await reviewer.review(token, IP);
       assert.equal(reviews - before, 2, 'a refusal is not remembered');
     });
   }
 
   await t.test('while the API server does not answer, only who was reviewed a moment ago is known', async () => {
     const [known, unknown] = [await issue({ audiences: ['istio-ca'] }), await issue({ audiences: ['istio-ca'] })];
-    await reviewer.review(known);
+    await reviewer.review(known, IP);
     server.freeze();
     try {
-      assert.ok(!('refused' in (await reviewer.review(known))));
-      await assert.rejects(reviewer.review(unknown), { code: 'KUBE_STALLED' });
+      assert.ok(!('refused' in (await reviewer.review(known, IP))));
+      await assert.rejects(reviewer.review(unknown, IP), { code: 'KUBE_STALLED' });
     } finally {
       server.thaw();
     }
-    assert.ok(!('refused' in (await reviewer.review(unknown))));
+    assert.ok(!('refused' in (await reviewer.review(unknown, IP))));
   });
 
   await t.test('the token of a pod that is gone is refused', async () => {
     const token = await issue({ audiences: ['istio-ca'], boundObjectRef: bound });
     await server.call('DELETE', `${NAMESPACE}/pods/agent-1?gracePeriodSeconds=0`);
-    const verdict = await reviewer.review(token);
+    const verdict = await reviewer.review(token, IP);
     assert.ok('refused' in verdict);
   });
 });
@@ -134,7 +135,7 @@ test('an API server that is away, slow, overloaded or confused vouches for nobod
   ];
   for (const [what, answer] of answers) {
     const reviewer = createTokenReviewer({ api: { create: async () => answer }, audience: 'istio-ca' });
-    assert.ok('refused' in (await reviewer.review('token')), what);
+    assert.ok('refused' in (await reviewer.review('token', IP)), what);
   }
 
   const metadata = { authorization: 'Bearer my-secret-token' };
@@ -179,12 +180,12 @@ test('a good answer is remembered for a minute at most, and not beyond the end o
   ] as const) {
     reviews = 0;
     const start = now;
-    await reviewer.review(token);
+    await reviewer.review(token, IP);
     now = start + lasts - 1;
-    await reviewer.review(token);
+    await reviewer.review(token, IP);
     assert.equal(reviews, 1);
     now = start + lasts;
-    await reviewer.review(token);
+    await reviewer.review(token, IP);
     assert.equal(reviews, 2);
   }
 });
@@ -206,28 +207,42 @@ test('callers of other clusters are not known here', async () => {
   }
 });
 
-test('a caller that sends many tokens at once does not keep others from being reviewed', async () => {
-  const caller = { namespace: 'a', serviceAccount: 'b', pod: null, node: null };
-  const answers: PromiseWithResolvers<typeof caller>[] = [];
-  const authenticate = createAuthentication({
-    tokens: {
-      review() {
-        answers.push(Promise.withResolvers());
-        return answers.at(-1)!.promise;
-      },
+test('callers that send many tokens at once do not keep others from being reviewed', async () => {
+  const status = {
+    ...{ authenticated: true, audiences: ['istio-ca'] },
+    user: { username: 'system:serviceaccount:a:b', groups: ['system:serviceaccounts'] },
+  };
+  const answers: PromiseWithResolvers<{ status: typeof status }>[] = [];
+  const api = {
+    create() {
+      answers.push(Promise.withResolvers());
+      return answers.at(-1)!.promise;
     },
+  };
+  const authenticate = createAuthentication({
+    tokens: createTokenReviewer({ api, audience: 'istio-ca' }),
     ...{ roots: () => [], isRevoked: () => false, trustDomain: 'cluster.local', clusterId: 'Kubernetes' },
   });
-  const call = (address: string, token: string) =>
-    authenticate({ authorization: `Bearer ${token}` }, { address, certificate: null });
-  const many = Array.from({ length: 64 }, (_, index) => call(`10.0.0.9:${index + 1000}`, `guess-${index}`));
-  await assert.rejects(call('10.0.0.9:99', 'one-more'), { code: 'UNAVAILABLE' });
-  const other = call('10.0.0.8:99', 'good');
-  assert.equal(answers.length, 65);
-  for (const { resolve } of answers) resolve(caller);
-  assert.equal(await other, caller);
-  await Promise.all(many);
-  const again = call('10.0.0.9:100', 'good');
-  answers.at(-1)!.resolve(caller);
-  assert.equal(await again, caller);
+  let ports = 1000;
+  const call = (ip: string, token: string) =>
+    authenticate({ authorization: `Bearer ${token}` }, { address: `${ip}:${ports++}`, certificate: null });
+  const guesses: Promise<unknown>[] = [];
+  for (let attacker = 0; attacker < 8; attacker++) {
+    for (let index = 0; index < 16; index++) guesses.push(call(`10.0.1.${attacker}`, `guess-${attacker}-${index}`));
+    await assert.rejects(call(`10.0.1.${attacker}`, 'one-more'), { code: 'UNAVAILABLE' });
+  }
+  // Now there are many: those that have several wait, everybody else is reviewed.
+  for (let index = 0; index < 4; index++) guesses.push(call('10.0.2.1', `late-${index}`));
+  await assert.rejects(call('10.0.2.1', 'late-5'), { code: 'UNAVAILABLE' });
+  const agents = Array.from({ length: 100 }, (_, index) => call(`10.0.3.${index}`, `agent-${index}`));
+  // One token is reviewed once, however many calls are made with it.
+  for (let index = 0; index < 8; index++) agents.push(call('10.0.3.0', 'agent-0'));
+  assert.equal(answers.length, 8 * 16 + 4 + 100);
+  for (const { resolve } of answers) resolve({ status });
+  for (const { serviceAccount } of await Promise.all(agents)) assert.equal(serviceAccount, 'b');
+  await Promise.all(guesses);
+
+  const again = Array.from({ length: 16 }, (_, index) => call('10.0.1.0', `again-${index}`));
+  for (const { resolve } of answers) resolve({ status });
+  await Promise.all(again);
 });
