@@ -197,10 +197,31 @@ for (const [name, manifest, reason] of [
     serviceEntry('x', {
       spec: {
         hosts: Array.from({ length: 1000 }, (_, index) => `h${index}.org`),
-        endpoints: Array.from({ length: 101 }, () => ({ address: '10.0.0.1' })),
+        endpoints: Array.from({ length: 250 }, () => ({ address: '10.0.0.1' })),
       },
     }),
-    /1000 hosts with 101 endpoints each: make several/,
+    /22 MB of resources, by 1000 hosts, 1 ports, 250 endpoints: make several of it, of 16 MB/,
+  ],
+  [
+    'how many ports it repeats',
+    serviceEntry('x', {
+      spec: {
+        hosts: Array.from({ length: 256 }, (_, index) => `h${index}.org`),
+        ports: Array.from({ length: 256 }, (_, index) => ({ number: 1000 + index, name: `p${index}` })),
+        endpoints: Array.from({ length: 100 }, () => ({ address: '10.0.0.1' })),
+      },
+    }),
+    /MB of resources, by 256 hosts, 256 ports, 100 endpoints: make several/,
+  ],
+  [
+    'how many names it repeats',
+    serviceEntry('x', {
+      spec: {
+        hosts: Array.from({ length: 256 }, (_, index) => `h${index}.org`),
+        subjectAltNames: Array.from({ length: 64 }, () => `spiffe://${'x'.repeat(1500)}`),
+      },
+    }),
+    /MB of resources, by 256 hosts, 1 ports, 64 subjectAltNames: make several/,
   ],
   ['a list', waypoint('x', { spec: { listeners: 'x' } }), /spec\.listeners must be a list/],
   [

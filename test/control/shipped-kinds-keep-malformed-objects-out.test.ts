@@ -57,6 +57,7 @@ const BAD: readonly [typeof AP, object, RegExp][] = [
   [SE, { ports: [] }, /hosts.*Required/],
   [SE, entry({ hosts: ['a b'] }), /hosts/],
   [SE, entry({ ports: [{ number: 0, name: 'x' }] }), /number/],
+  [SE, entry({ subjectAltNames: ['x'.repeat(2049)] }), /subjectAltNames.*may not be (longer|more) than 2048/i],
   [SE, entry({ resolution: 'GUESS' }), /resolution.*Unsupported value/],
   [SE, entry({ workloadSelector: {}, endpoints: [] }), /only one of workloadSelector and endpoints/],
   [WE, { labels: {} }, /address or network/],

@@ -48,8 +48,11 @@ export interface EntryEndpoint {
   readonly serviceAccount: string;
 }
 
-/** Each endpoint is served with a list of all hosts; an object of 1.5 MB could ask for hundreds of millions of pairs. */
-const MOST_PAIRS = 100_000;
+/**
+ * What the resources of one object may take, in bytes. Each host is served with all ports, addresses and subjectAltNames, and
+ * each endpoint with all hosts and their ports, so that an object of 160 KB could ask for hundreds of megabytes.
+ */
+const LARGEST = 16_000_000;
 
 const RESOLUTIONS = ['NONE', 'STATIC', 'DNS', 'DNS_ROUND_ROBIN', 'DYNAMIC_DNS'] as const;
 
@@ -72,25 +75,45 @@ function readServiceEntry(object: unknown): ServiceEntry {
   const selector = spec.at('workloadSelector');
   const hosts = spec.at('hosts').list().map(readHost);
   const endpoints = spec.at('endpoints').list().map(readEntryEndpoint);
-  if (hosts.length * endpoints.length > MOST_PAIRS) {
-    const found = `${hosts.length} hosts with ${endpoints.length} endpoints each`;
-    throw new Error(`spec has ${found}: make several of it, of ${MOST_PAIRS} pairs at most each`);
+  const addresses = spec.at('addresses').texts();
+  const ports = spec.at('ports').list().map(readPort);
+  const subjectAltNames = spec.at('subjectAltNames').texts();
+  const size = sizeOfResources({ hosts, addresses, ports, endpoints, subjectAltNames });
+  if (size > LARGEST) {
+    const lists = Object.entries({ hosts, addresses, ports, endpoints, subjectAltNames });
+    const found = lists.flatMap(([name, { length }]) => (length === 0 ? [] : [`${length} ${name}`])).join(', ');
+    const [megabytes, most] = [Math.ceil(size / 1e6), LARGEST / 1e6];
+    throw new Error(
+      `spec asks for ${megabytes} MB of resources, by ${found}: make several of it, of ${most} MB at most each`,
+    );
   }
   return {
     ...readMetadata(entry),
     hosts,
-    addresses: spec.at('addresses').texts(),
-    ports: spec.at('ports').list().map(readPort),
+    addresses,
+    ports,
     resolution,
     endpoints,
     workloadSelector: sharedData(selector.at('labels').labels()),
     hasWorkloadSelector: selector.isPresent,
-    subjectAltNames: spec.at('subjectAltNames').texts(),
+    subjectAltNames,
     annotations: readRoutingAnnotations(entry),
     isRedirected: annotation(entry, 'ambient.istio.io/redirection') === 'enabled',
     allocated: readAllocated(object),
     reported: readConditions(entry),
   };
+}
+
+type Multiplied = Pick<ServiceEntry, 'hosts' | 'addresses' | 'ports' | 'endpoints' | 'subjectAltNames'>;
+
+/** Roughly: serialized, and what they are found by. In bytes. */
+function sizeOfResources({ hosts, addresses, ports, endpoints, subjectAltNames }: Multiplied): number {
+  const ofPorts = 12 * ports.length;
+  const ofNames = subjectAltNames.reduce((sum, name) => sum + 4 + name.length, 0);
+  const perHost = 200 + ofPorts + 100 * addresses.length + ofNames;
+  const perPair = 64 + ofPorts;
+  const characters = hosts.reduce((sum, host) => sum + host.length, 0);
+  return hosts.length * (perHost + endpoints.length * perPair) + characters * (1 + endpoints.length);
 }
 
 /** @throws Error when the name could not be told from the rest of a resource's name */
