@@ -40,10 +40,11 @@ export async function openCaFolder(dir: string, create: () => Promise<CaFiles>):
     const read = (name: string) => readFile(join(dir, name), 'utf8');
     const { key, cert, chain, roots } = CA_FILE_NAMES;
     return {
-      key: await readFile(join(dir, key)),
       cert: await read(cert),
       chain: await read(chain),
       roots: await read(roots),
+      // Last: when another one cannot be read, nobody would wipe it.
+      key: await readFile(join(dir, key)),
     };
   } catch (error) {
     if (error instanceof CulvertError) throw error;

@@ -29,8 +29,7 @@ export interface FollowedCaOptions {
 export function followCa(options: FollowedCaOptions): FollowedCa {
   const { where, read, now, changed, permit = () => {}, interval = LOOK_EVERY_MS } = options;
   let seen = digestOf(options.files);
-  let material = readCaMaterial(options.files, where);
-  wipe(options.files);
+  let material = readOnce(options.files, where);
   checkValidity(material, now(), where);
   let complaint = '';
   let looking = false;
@@ -44,8 +43,7 @@ export function followCa(options: FollowedCaOptions): FollowedCa {
       const digest = digestOf(found);
       if (digest === seen) wipe(found);
       else {
-        const next = readCaMaterial(found, where);
-        wipe(found);
+        const next = readOnce(found, where);
         checkValidity(next, now(), where);
         permit(material, next);
         seen = digest;
@@ -69,6 +67,15 @@ function digestOf({ cert, key, chain, roots }: CaFiles): string {
   const hash = createHash('sha256');
   for (const file of [cert, key, chain, roots]) hash.update(`${file.length} `).update(file);
   return hash.digest('base64');
+}
+
+/** Of files that cannot be used too, as between two replacements: each look would leave another copy of the key. */
+function readOnce(files: CaFiles, where: string): CaMaterial {
+  try {
+    return readCaMaterial(files, where);
+  } finally {
+    wipe(files);
+  }
 }
 
 function wipe({ key }: CaFiles): void {

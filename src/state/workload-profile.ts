@@ -65,7 +65,7 @@ export class ProfileIndex {
     return alike.find((id) => isSame(this.at(id), workload, services));
   }
 
-  /** Of a profile that is not among those `alike`: it may be one of those beyond them, whether or not they are few now. */
+  /** Of a profile that is not among those `alike`; it may be beyond them, whether or not they are few now. */
   #findOrAdd(
     key: string,
     alike: Rows | undefined,
@@ -93,7 +93,7 @@ function keyOf(workload: Omit<Workload, OwnField | 'services'>) {
   return `${namespace}/${workloadName}/${serviceAccount}/${canonicalRevision}/${hostname}`;
 }
 
-/** Of everything it says; SHA-256, since a tenant that made two profiles of one digest would pass one workload off as another. */
+/** Of everything it says. SHA-256: whoever made two profiles of one digest would pass one workload off as another. */
 function digestOf(profile: WorkloadProfile): string {
   const { locality, capacity, nativeTunnel, authorizationPolicies, waypoint, networkGateway, services, ports } =
     profile;
