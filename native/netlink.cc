@@ -6,6 +6,7 @@
 #include <uv.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -17,6 +18,12 @@ namespace {
 
 /// More than the kernel puts into one packet of answers.
 constexpr size_t kReceiveSize = 64 << 10;
+
+/// Far more than all answers to one request of ours, of which most are a status.
+constexpr size_t kMaxAnswer = 1 << 20;
+
+/// Of reading the answers, all of which are queued by then.
+constexpr std::chrono::seconds kMaxReceiveTime(5);
 
 Napi::Error ErrnoError(Napi::Env env, int error, const char* step) {
   Napi::Error made = Napi::Error::New(env, std::string("netlink: ") + step + ": " + strerror(error));
@@ -38,7 +45,7 @@ class Close : public Napi::AsyncWorker {
 };
 
 /// One request and its answers, on a thread of the pool because the kernel may let the caller wait for its locks. It has
-/// done everything and queued every answer when sendto returns; only a dump goes on while it is read.
+/// done everything and queued every answer when send returns; only a dump goes on while it is read.
 class Exchange : public Napi::AsyncWorker {
  public:
   /// Takes over the socket.
@@ -51,28 +58,19 @@ class Exchange : public Napi::AsyncWorker {
 
  protected:
   void Execute() override {
+    // The socket belongs to the pod, where others may write to it: once connected, only the kernel can (netlink(7)).
+    sockaddr_nl kernel = {};
+    kernel.nl_family = AF_NETLINK;
+    if (connect(fd_, reinterpret_cast<sockaddr*>(&kernel), sizeof kernel) != 0) return Fail("connect");
     // A long transaction is one datagram, longer than the default allows. A refusal shows when it is sent.
     const int room = static_cast<int>(request_.size()) * 2 + 4096;
     setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room);
-    sockaddr_nl kernel = {};
-    kernel.nl_family = AF_NETLINK;
     ssize_t sent;
     do {
-      sent = sendto(fd_, request_.data(), request_.size(), 0, reinterpret_cast<sockaddr*>(&kernel), sizeof kernel);
+      sent = send(fd_, request_.data(), request_.size(), 0);
     } while (sent < 0 && errno == EINTR);
-    if (sent < 0) return Fail("sendto");
-    std::vector<uint8_t> packet(kReceiveSize);
-    for (;;) {
-      const ssize_t length = recv(fd_, packet.data(), packet.size(), MSG_DONTWAIT | MSG_TRUNC);
-      if (length < 0 && errno == EINTR) continue;
-      if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
-      if (length < 0) return Fail("recv");
-      if (static_cast<size_t>(length) > packet.size()) {
-        errno = EMSGSIZE;
-        return Fail("recv");
-      }
-      answer_.insert(answer_.end(), packet.data(), packet.data() + length);
-    }
+    if (sent < 0) return Fail("send");
+    Receive();
   }
 
   /// Only for want of memory.
@@ -91,8 +89,28 @@ class Exchange : public Napi::AsyncWorker {
   }
 
  private:
-  void Fail(const char* step) {
-    error_ = errno;
+  void Receive() {
+    const auto deadline = std::chrono::steady_clock::now() + kMaxReceiveTime;
+    std::vector<uint8_t> packet(kReceiveSize);
+    while (std::chrono::steady_clock::now() < deadline) {
+      sockaddr_nl sender = {};
+      socklen_t sender_size = sizeof sender;
+      const ssize_t length = recvfrom(fd_, packet.data(), packet.size(), MSG_DONTWAIT | MSG_TRUNC,
+                                      reinterpret_cast<sockaddr*>(&sender), &sender_size);
+      if (length < 0 && errno == EINTR) continue;
+      if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+      if (length < 0) return Fail("recv");
+      // Connecting gives the socket its address a moment before it shuts others out.
+      if (sender.nl_pid != 0) continue;
+      const size_t size = static_cast<size_t>(length);
+      if (size > packet.size() || size > kMaxAnswer - answer_.size()) return Fail("recv", EMSGSIZE);
+      answer_.insert(answer_.end(), packet.data(), packet.data() + size);
+    }
+    Fail("recv", ETIMEDOUT);
+  }
+
+  void Fail(const char* step, int error = errno) {
+    error_ = error;
     step_ = step;
   }
 

@@ -36,6 +36,8 @@ export async function askKernel(
   protocol: number,
   requests: readonly NetlinkRequest[],
 ): Promise<NetlinkRefusal[]> {
+  // The kernel refuses a packet without anything.
+  if (requests.length === 0) return [];
   const statuses = (await exchange(netns, protocol, requests)).flatMap((answer) => statusIn(answer) ?? []);
   const refused = statuses.flatMap(({ request, code, reason }) => (code === null ? [] : [{ request, code, reason }]));
   const unanswered = requests.findIndex(
@@ -47,45 +49,8 @@ export async function askKernel(
   return refused;
 }
 
-/**
- * Asks for a list and resolves with the bodies of its messages.
- * @throws CulvertError 'NETLINK_FAILED' when the kernel cannot be asked, or has no such list
- */
-export async function listFromKernel(
-  netns: number | null,
-  protocol: number,
-  request: Omit<NetlinkRequest, 'flags'>,
-): Promise<Buffer[]> {
-  const answers = await exchange(netns, protocol, [{ ...request, flags: NLM_F.dump }]);
-  const refused = answers.map(statusIn).find((status) => status !== null && status.code !== null);
-  if (refused || !answers.some(({ type }) => type === NLMSG_DONE)) {
-    throw new CulvertError(
-      'NETLINK_FAILED',
-      `netlink: the kernel has no list: ${refused?.reason ?? 'it does not end'}`,
-    );
-  }
-  return answers.flatMap(({ type, body }) => (type >= NLMSG_MIN_TYPE ? [body] : []));
-}
-
-/** The value of the first attribute of a type, or null. */
-export function findAttribute(attributes: Buffer, type: number): Buffer | null {
-  for (let at = 0; at + ATTRIBUTE_HEADER <= attributes.length; ) {
-    const length = attributes.readUInt16LE(at);
-    if (length < ATTRIBUTE_HEADER) return null;
-    if ((attributes.readUInt16LE(at + 2) & ~NESTED) === type)
-      return attributes.subarray(at + ATTRIBUTE_HEADER, at + length);
-    at += aligned(length);
-  }
-  return null;
-}
-
-/** The text of a value, without the NUL at its end. */
-export function textOf(value: Buffer): string {
-  return value.toString('utf8').replace(/\0.*$/s, '');
-}
-
 /** Flags of a request, of linux/netlink.h. */
-export const NLM_F = { ack: 0x4, dump: 0x300, replace: 0x100, exclusive: 0x200, create: 0x400, append: 0x800 } as const;
+export const NLM_F = { ack: 0x4, replace: 0x100, exclusive: 0x200, create: 0x400, append: 0x800 } as const;
 
 /** An attribute; a list of them nests. */
 export function attribute(type: number, value: Uint8Array | readonly Uint8Array[]): Buffer {
@@ -125,9 +90,6 @@ const MAX_ATTRIBUTE = 0xffff;
 const NESTED = 0x8000;
 const NLM_F_REQUEST = 0x1;
 const NLMSG_ERROR = 2;
-const NLMSG_DONE = 3;
-/** Lower numbers are about the exchange itself. */
-const NLMSG_MIN_TYPE = 16;
 /** In answers: attributes follow the header of the request that the answer is about. */
 const NLM_F_ACK_TLVS = 0x200;
 const NLMSGERR_ATTR_MSG = 1;
@@ -190,6 +152,23 @@ function statusIn({
   // The errno and the header of the request come before; the request itself was asked to be left out.
   const words = flags & NLM_F_ACK_TLVS ? findAttribute(body.subarray(4 + MESSAGE_HEADER), NLMSGERR_ATTR_MSG) : null;
   return { request, code, reason: words === null ? (code ?? '') : textOf(words) };
+}
+
+/** The value of the first attribute of a type, or null. */
+function findAttribute(attributes: Buffer, type: number): Buffer | null {
+  for (let at = 0; at + ATTRIBUTE_HEADER <= attributes.length; ) {
+    const length = attributes.readUInt16LE(at);
+    if (length < ATTRIBUTE_HEADER) return null;
+    if ((attributes.readUInt16LE(at + 2) & ~NESTED) === type)
+      return attributes.subarray(at + ATTRIBUTE_HEADER, at + length);
+    at += aligned(length);
+  }
+  return null;
+}
+
+/** The text of a value, without the NUL at its end. */
+function textOf(value: Buffer): string {
+  return value.toString('utf8').replace(/\0.*$/s, '');
 }
 
 function aligned(length: number): number {

@@ -4,12 +4,10 @@ import {
   askKernel,
   attribute,
   be32,
-  findAttribute,
-  listFromKernel,
+  type NetlinkRefusal,
   type NetlinkRequest,
   NLM_F,
   textAttribute,
-  textOf,
 } from '../../netns/netlink.ts';
 import { type IpFamily, ipBytes, type Rule } from './expressions.ts';
 
@@ -49,8 +47,7 @@ export async function replaceTables(
   tables: readonly Table[],
 ): Promise<void> {
   // Only what is there is removed: for what was removed, the kernel waits for its processors.
-  const found = await tableNames(netns);
-  const removals = names.filter((name) => found.includes(name)).map(removal);
+  const removals = (await presentTables(netns, names)).map(removal);
   const parts = [...removals, ...tables.flatMap(tableRequests)];
   if (parts.length > 0) await send(netns, parts, [batch(BATCH_END)]);
 }
@@ -90,20 +87,27 @@ async function send(
   ];
   const [refused] = await askKernel(netns, NETLINK_NETFILTER, requests);
   if (refused === undefined) return;
-  const { type } = requests[refused.request]!;
-  throw new CulvertError(
-    'NFTABLES_REFUSED',
-    `nftables: the kernel refused ${NAMES[type & 0xff] ?? 'the transaction'}: ${refused.reason} (${refused.code})`,
-  );
+  throw refusal(requests, refused);
 }
 
-async function tableNames(netns: number | null): Promise<string[]> {
-  const list = { type: typeOf(GET_TABLE), body: FAMILY };
-  const tables = await listFromKernel(netns, NETLINK_NETFILTER, list);
-  return tables.flatMap((body) => {
-    const name = findAttribute(body.subarray(FAMILY.length), 1);
-    return name === null ? [] : [textOf(name)];
-  });
+/**
+ * Those of the names that are taken. Each is asked for by itself: a list would be as long as whoever is in the pod likes,
+ * and might miss one while others come and go.
+ */
+async function presentTables(netns: number | null, names: readonly string[]): Promise<string[]> {
+  const requests = names.map((name) => request(GET_TABLE, NLM_F.ack, [textAttribute(1, name)]));
+  const refusals = await askKernel(netns, NETLINK_NETFILTER, requests);
+  const unclear = refusals.find(({ code }) => code !== 'ENOENT');
+  if (unclear) throw refusal(requests, unclear);
+  return names.filter((_, index) => !refusals.some((refused) => refused.request === index));
+}
+
+function refusal(requests: readonly NetlinkRequest[], refused: NetlinkRefusal): CulvertError {
+  const what = NAMES[requests[refused.request]!.type & 0xff] ?? 'the transaction';
+  return new CulvertError(
+    'NFTABLES_REFUSED',
+    `nftables: the kernel refused ${what}: ${refused.reason} (${refused.code})`,
+  );
 }
 
 function removal(name: string): NetlinkRequest {
@@ -213,6 +217,7 @@ const NEW_SET = 9;
 const NEW_SET_ELEMENT = 12;
 const NAMES: Readonly<Record<number, string>> = {
   [NEW_TABLE]: 'a table',
+  [GET_TABLE]: 'to look for a table',
   [DELETE_TABLE]: 'the removal of a table',
   [NEW_CHAIN]: 'a chain',
   [NEW_RULE]: 'a rule',
