@@ -18,6 +18,8 @@ export interface ResourceChange {
    * after the addresses, for otherwise they would hold for nobody meanwhile.
    */
   readonly narrowed: ReadonlySet<string>;
+  /** Those of the policies that there were not before. */
+  readonly added: ReadonlySet<string>;
 }
 
 /** An address that was asked for by any of its names (control-01 §7.4). */
@@ -32,6 +34,8 @@ export interface MeshResources {
   policy(name: string): Resource | null;
   addresses(): Iterable<Resource>;
   policies(): Iterable<Resource>;
+  /** Whether there is such a policy that holds for workloads without being listed by them. */
+  holdsUnlisted(policy: string): boolean;
   counts(): { readonly addresses: number; readonly policies: number };
   /** By uid, `network/ip` or `namespace/hostname`; several workloads may share an address. Empty when nothing is found. */
   find(key: string): readonly AddressMatch[];

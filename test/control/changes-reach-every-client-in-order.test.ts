@@ -83,7 +83,7 @@ test('a policy that is narrowed comes after the workloads that list it', async (
   const peer = await synced(openPeer(t, control));
   control.mesh.change({ policies: { 'demo/q': policy('q') } });
   control.mesh.change({ addresses: { [uid('a')]: lists('a', 'demo/p', 'demo/q') } });
-  control.mesh.change({ policies: { 'demo/p': policy('p', narrow), 'demo/q': null }, narrowed: ['demo/p'] });
+  control.mesh.change({ policies: { 'demo/p': policy('p', narrow), 'demo/q': null } });
   control.mesh.change({ addresses: { [uid('a')]: lists('a', 'demo/p') } });
   const narrowed = [await peer.take(), await peer.take()];
   assert.deepEqual(

@@ -20,6 +20,7 @@ import { ADDRESS, AUTHORIZATION, openPeer, type Peer, startControlPlane } from '
 
 const NAMES = ['a', 'b', 'c', 'd'];
 const POLICIES = ['p', 'q', 'r'];
+const SELECTING = { scope: 'WORKLOAD_SELECTOR' };
 const key = (name: string) => `demo/${name}`;
 
 /** A state that the mesh goes to: which policies each workload lists, null where there is none; services by their port. */
@@ -30,6 +31,7 @@ const state = fc.record({
   }),
   services: fc.array(fc.option(fc.nat(3)), { minLength: 2, maxLength: 2 }),
   dryRun: fc.boolean(),
+  isWide: fc.boolean(),
 });
 type State = typeof state extends fc.Arbitrary<infer T> ? T : never;
 
@@ -43,8 +45,11 @@ const step = fc.oneof(
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('away' as const), state }) },
 );
 
-/** Takes the mesh to a state in one change. A policy that nobody lists is none. */
-function goTo(mesh: TestMesh, { workloads, services, dryRun }: State): void {
+/**
+ * Takes the mesh to a state in one change. A policy that nobody lists is none; but one holds for one workload in every state,
+ * be it that it holds for all, or that the workload lists it.
+ */
+function goTo(mesh: TestMesh, { workloads, services, dryRun, isWide }: State): void {
   const addresses: Record<string, Json | null> = {};
   const policies: Record<string, Json | null> = {};
   const listed = new Set(workloads.flatMap((each) => each ?? []));
@@ -57,7 +62,9 @@ function goTo(mesh: TestMesh, { workloads, services, dryRun }: State): void {
     addresses[`demo/${hostname(name)}`] =
       port === null ? null : service(name, { ports: [{ servicePort: 80 + port, targetPort: 1 }] });
   }
-  for (const name of POLICIES) policies[key(name)] = listed.has(name) ? policy(name, { dryRun }) : null;
+  for (const name of POLICIES) policies[key(name)] = listed.has(name) ? policy(name, { ...SELECTING, dryRun }) : null;
+  addresses[uid('ever')] = workload('ever', { authorizationPolicies: isWide ? [] : [key('ever')] });
+  policies[key('ever')] = policy('ever', { ...(isWide ? {} : SELECTING), dryRun });
   mesh.change(onlyChanges(mesh, { addresses, policies }));
 }
 
@@ -141,13 +148,18 @@ test("culvert's own client holds what the control plane holds, whatever happened
 /** What a proxy holds that does just what it is told. */
 class Replica {
   readonly addresses = new Map<string, { readonly version: string; readonly lists: readonly string[] }>();
-  readonly policies = new Set<string>();
+  failure: unknown = null;
+  /** By name, whether it holds for all. */
+  readonly policies = new Map<string, boolean>();
 
-  /** Takes in the next response; fails if a workload lists a policy that is not known after that. Returns what acknowledges it. */
+  /**
+   * Takes in the next response; it is a failure if a workload lists a policy that is not known after that, or if one does not
+   * hold that always does. Returns what acknowledges it.
+   */
   async take(peer: Peer): Promise<() => void> {
     const { typeUrl, nonce, resources, removed } = await peer.hold();
     if (typeUrl === AUTHORIZATION) {
-      for (const name of resources.keys()) this.policies.add(name);
+      for (const [name, { value }] of resources) this.policies.set(name, decode('Authorization', value).scope !== 2);
       for (const name of removed) this.policies.delete(name);
     } else {
       for (const [name, { version, value }] of resources) {
@@ -157,7 +169,13 @@ class Replica {
       for (const name of removed) this.addresses.delete(name);
     }
     for (const [name, { lists }] of this.addresses) {
-      for (const listed of lists) assert.ok(this.policies.has(listed), `${name} lists ${listed}, which is not known`);
+      for (const listed of lists) {
+        if (!this.policies.has(listed)) this.failure ??= `${name} lists ${listed}, which is not known`;
+      }
+    }
+    const ever = this.addresses.get(uid('ever'));
+    if (ever !== undefined && !this.policies.get(key('ever')) && !ever.lists.includes(key('ever'))) {
+      this.failure ??= 'a policy holds for nobody';
     }
     return () => peer.ask({ typeUrl, nonce });
   }
@@ -181,7 +199,7 @@ test('no workload ever lists a policy that a proxy was not sent, whatever happen
         peer.ask({ typeUrl: ADDRESS, versions });
         peer.ask({
           typeUrl: AUTHORIZATION,
-          versions: Object.fromEntries([...replica.policies].map((name) => [name, ''])),
+          versions: Object.fromEntries([...replica.policies.keys()].map((name) => [name, ''])),
         });
         return peer;
       }
@@ -195,12 +213,13 @@ test('no workload ever lists a policy that a proxy was not sent, whatever happen
         await eventually('it is up to date', async () => {
           while (peer.waiting.length > 0) (await replica.take(peer))();
           assert.deepEqual([...replica.addresses.keys()].sort(), namesOf(mesh).addresses);
-          assert.deepEqual([...replica.policies].sort(), namesOf(mesh).policies);
+          assert.deepEqual([...replica.policies.keys()].sort(), namesOf(mesh).policies);
           for (const { name, version } of mesh.addresses()) {
             assert.equal(replica.addresses.get(name)!.version, version);
           }
           return true;
         });
+        assert.equal(replica.failure, null);
       }
 
       (await replica.take(peer))();

@@ -95,7 +95,10 @@ test('the log of changes says what changed between any two places that it holds'
     fc.property(
       fc.array(
         fc.oneof(
-          { weight: 4, arbitrary: fc.record({ addresses: changed, policies: changed, narrowed: changed }) },
+          {
+            weight: 4,
+            arbitrary: fc.record({ addresses: changed, policies: changed, narrowed: changed, isNew: fc.boolean() }),
+          },
           { weight: 1, arbitrary: fc.record({ forget: fc.nat(3) }) },
         ),
         { maxLength: 30 },
@@ -104,7 +107,7 @@ test('the log of changes says what changed between any two places that it holds'
       (steps, names) => {
         let now = 0;
         const log = createChangeLog(() => ++now);
-        const model: { addresses: string[]; policies: string[]; narrowed: string[] }[] = [];
+        const model: { addresses: string[]; policies: string[]; narrowed: string[]; isNew: boolean }[] = [];
         let start = 0;
         for (const step of steps) {
           if ('forget' in step) {
@@ -116,6 +119,7 @@ test('the log of changes says what changed between any two places that it holds'
               addresses: new Set(step.addresses),
               policies: new Set(step.policies),
               narrowed: new Set(step.narrowed),
+              added: new Set(step.isNew ? step.policies : []),
             });
           }
           assert.deepEqual([log.start, log.head], [start, model.length]);
@@ -126,6 +130,10 @@ test('the log of changes says what changed between any two places that it holds'
               const half = new Set(model.slice(from, from + 2).flatMap((each) => each[kind]));
               assert.deepEqual(log.between(from, from + 2)[kind], half);
             }
+            // What there was not before the first change of it.
+            const wasNone = (name: string) => model.slice(from).find(({ policies }) => policies.includes(name))!.isNew;
+            const { policies, added } = log.since(from);
+            assert.deepEqual(added, new Set([...policies].filter(wasNone)));
             assert.equal(log.policiesSince(from), log.since(from).policies.size > 0);
             assert.equal(log.firstAt(from), from < model.length ? from + 1 : null);
           }

@@ -49,8 +49,8 @@ export function createChangeLog(now: () => number = () => performance.now()): Ch
     get size() {
       return size;
     },
-    append({ addresses, policies, narrowed }) {
-      entries.push({ addresses, policies, narrowed, at: now() });
+    append({ addresses, policies, narrowed, added }) {
+      entries.push({ addresses, policies, narrowed, added, at: now() });
       size += addresses.size + policies.size;
       if (policies.size > 0) policiesEnd = start + entries.length;
       merged.clear();
@@ -91,10 +91,12 @@ function union(changes: readonly ResourceChange[]): ResourceChange {
   const addresses = new Set<string>();
   const policies = new Set<string>();
   const narrowed = new Set<string>();
+  const added = new Set<string>();
   for (const change of changes) {
     for (const name of change.addresses) addresses.add(name);
+    for (const name of change.added) if (!policies.has(name)) added.add(name);
     for (const name of change.policies) policies.add(name);
     for (const name of change.narrowed) narrowed.add(name);
   }
-  return { addresses, policies, narrowed };
+  return { addresses, policies, narrowed, added };
 }

@@ -1,7 +1,7 @@
 /**
  * One node proxy on one stream: takes its requests in, and sends what it is owed and what has changed, in the order that
  * never leaves a workload without the policies it lists (§7.6): policies that are new or altered, addresses, then removals
- * of policies and those that hold for fewer from now on.
+ * of policies and those that hold for fewer from now on, or may do so since the client was here before.
  */
 import type { Logger } from '../../log/logger.ts';
 import { inSlices } from '../../slices.ts';
@@ -42,8 +42,8 @@ export class AdsClient {
   #isReading = false;
   #isOver = false;
   #node: ClientNode | null = null;
-  /** Until when addresses wait for the client to ask for policies as well. */
-  #policiesExpectedUntil = 0;
+  /** Until when what is asked for of one kind waits for the client to ask for the other as well. */
+  #expectedUntil = 0;
   #expecting: NodeJS.Timeout | null = null;
 
   constructor(stream: ServerStream, caller: Caller, context: ClientContext) {
@@ -180,7 +180,7 @@ export class AdsClient {
     const watch = this.#watches.get(type.url);
     if (watch === undefined) {
       this.#watches.set(type.url, new Watch(type, request, changes.head));
-      if (type.kind === 'addresses') this.#expectPolicies();
+      this.#expectOthers();
     } else {
       const reaction = watch.receive(request);
       if (reaction.kind === 'acknowledged' && reaction.delivery.changedAt !== null) {
@@ -197,36 +197,53 @@ export class AdsClient {
     this.advance();
   }
 
-  /** A node proxy asks for policies in the next moment, and the order of its requests must not be that of the responses. */
-  #expectPolicies(): void {
+  /** A node proxy asks for both kinds in one moment, and the order of its requests must not be that of the responses. */
+  #expectOthers(): void {
     if (this.#expecting !== null) return;
     const { policiesExpectedMs } = this.#context;
-    this.#policiesExpectedUntil = performance.now() + policiesExpectedMs;
+    this.#expectedUntil = performance.now() + policiesExpectedMs;
     this.#expecting = setTimeout(() => this.advance(), policiesExpectedMs + 1);
   }
 
   #advancePolicies(watch: Watch, addresses: readonly Watch[]): void {
     const { composer, changes } = this.#context;
     if (watch.delivery.kind !== 'none') return;
-    const { owed } = watch;
-    if (owed !== null) {
-      watch.owed = null;
-      const gone = this.#goneOf(watch, owed);
-      if (addresses.length === 0) {
-        this.#sendEverything(watch, gone);
-      } else {
-        // Addresses that list one of them may be on their way out.
-        for (const name of gone) watch.gone.add(name);
-        this.#sendEverything(watch, []);
-      }
+    if (watch.owed !== null) {
+      this.#answerPolicies(watch, watch.owed);
       return;
     }
     // Addresses that can go now are not to wait for the policies of a change that has not been released.
     if (!this.#isDue(watch) && !addresses.some((each) => each.delivery.kind === 'none' && this.#isDue(each))) return;
     const from = watch.position;
     watch.position = changes.head;
-    const prepared = changes.policiesSince(from) ? composer.policiesPut(watch.type, from, watch.lastPosition) : null;
+    const prepared = changes.policiesSince(from)
+      ? composer.policiesPut(watch.type, from, watch.lastPosition, watch.late)
+      : null;
     if (prepared !== null) this.#send(watch, prepared, changes.firstAt(from));
+  }
+
+  /**
+   * Sends all policies. But of those that the client holds, one that is gone by now, or that holds only for workloads that
+   * list it, comes last: it may have held for more, and what the client holds is in force until the addresses have come.
+   */
+  #answerPolicies(watch: Watch, owed: Owed): void {
+    const { composer, changes, resources } = this.#context;
+    watch.owed = null;
+    const unsent = changes.since(watch.lastPosition);
+    const isLate = (name: string) => !resources.holdsUnlisted(name);
+    watch.late = new Set([...watch.late, ...[...owed.versions.keys()].filter(isLate)]);
+    const held =
+      watch.sent === null ? watch.late : watch.late.union(composer.narrowedHeld(watch.position, watch.lastPosition));
+    const isUnknown = (name: string) =>
+      resources.policy(name) === null && !held.has(name) && !unsent.policies.has(name);
+    const unknown = [...owed.names].filter(isUnknown);
+    if (held.size === 0) {
+      this.#sendEverything(watch, unknown);
+      return;
+    }
+    watch.position = changes.head;
+    const prepared = composer.everything(watch.type, unknown, held);
+    if (prepared !== null) this.#send(watch, prepared, null);
   }
 
   #advanceAddresses(watch: Watch, policies: Watch | null): void {
@@ -268,7 +285,8 @@ export class AdsClient {
     const { composer, changes } = this.#context;
     if (gone.length > 0) {
       watch.position = changes.head;
-      this.#send(watch, composer.everything(watch.type, gone), null);
+      const prepared = composer.everything(watch.type, gone);
+      if (prepared !== null) this.#send(watch, prepared, null);
     } else {
       // Who was sent something before is not sent what is older.
       const { prepared, position } = composer.snapshot(watch.type, watch.sent === null ? 0 : watch.position);
@@ -279,29 +297,30 @@ export class AdsClient {
 
   /** Whether every policy that an address may list is with the client already, or before it on the stream. */
   #hasPolicies(policies: Watch | null): boolean {
-    if (policies === null) return performance.now() >= this.#policiesExpectedUntil;
+    if (policies === null) return performance.now() >= this.#expectedUntil;
     if (policies.owed !== null || policies.delivery.kind === 'preparing') return false;
     return !this.#context.changes.policiesSince(policies.position);
   }
 
   #advanceLast(watch: Watch, addresses: readonly Watch[]): void {
-    const { composer, resources } = this.#context;
+    const { composer, changes } = this.#context;
     if (watch.delivery.kind !== 'none') return;
+    if (addresses.length === 0 && performance.now() < this.#expectedUntil) return;
     // No address that is still to come lists what goes before this place.
     let before = watch.position;
     for (const { owed, position, delivery } of addresses) {
       if (owed !== null || delivery.kind === 'preparing') return;
       before = Math.min(before, position);
     }
-    if (before <= watch.lastPosition && watch.gone.size === 0) return;
-    const last = composer.policiesLast(watch.lastPosition, before);
-    const removed = new Set(last.removed);
-    for (const name of watch.gone) if (watch.type.get(resources, name) === null) removed.add(name);
-    const changedAt = this.#context.changes.firstAt(watch.lastPosition);
-    watch.gone.clear();
+    if (before <= watch.lastPosition && watch.late.size === 0) return;
+    const last = composer.policiesLast(watch.lastPosition, before, watch.late);
+    const changedAt = changes.firstAt(watch.lastPosition);
+    // Addresses of what has changed since then are still to come.
+    watch.late = watch.late.intersection(changes.since(before).policies);
     watch.lastPosition = Math.max(watch.lastPosition, before);
-    if (last.narrowed.length === 0 && removed.size === 0) return;
-    this.#send(watch, composer.afterAddresses(watch.type, { ...last, removed: [...removed] }), changedAt);
+    if (last.put.length > 0 || last.removed.length > 0) {
+      this.#send(watch, composer.afterAddresses(watch.type, last), changedAt);
+    }
   }
 
   #send(watch: Watch, prepared: Prepared, changedAt: number | null): void {

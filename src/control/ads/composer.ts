@@ -13,29 +13,37 @@ import type { Owed, Wanted } from './watch.ts';
 export type Prepared = (taken: (response: Response) => void) => void;
 
 export interface LastPolicies {
-  readonly narrowed: readonly Resource[];
+  readonly put: readonly Resource[];
   readonly removed: readonly string[];
 }
 
 export interface Composer {
   /** Everything there is of a type, and the place of the log that it stands for: `notBefore` or a later one. */
   snapshot(type: ServedType, notBefore: number): { readonly prepared: Prepared; readonly position: number };
-  /** The same for one client alone, with names that are gone. */
-  everything(type: ServedType, removed: readonly string[]): Prepared;
+  /**
+   * The same for one client alone, with names that are gone. Null when there is nothing.
+   * @param late names of policies that come last, see `policiesPut`
+   */
+  everything(type: ServedType, removed: readonly string[], late?: ReadonlySet<string>): Prepared | null;
   /** Everything that a client does not hold in that version, and what it holds that is gone. */
   difference(type: ServedType, versions: ReadonlyMap<string, string>): Prepared;
-  /** A response with no resources. */
   /** What comes after the addresses of the same changes. */
   afterAddresses(type: ServedType, last: LastPolicies): Prepared;
   /** What changed from a place on, for a client that wants everything; null when that is nothing. */
   changes(type: ServedType, from: number): Prepared | null;
+  /** Policies that were narrowed after `lastFrom`, and that who is at `from` holds in their wider form. */
+  narrowedHeld(from: number, lastFrom: number): ReadonlySet<string>;
   /**
    * Policies that were added or altered, but for those that come last. Null when there are none.
    * @param lastFrom the place from which on nothing that comes last was sent
+   * @param late names of further policies that come last, but for those that hold for workloads that do not list them
    */
-  policiesPut(type: ServedType, from: number, lastFrom: number): Prepared | null;
-  /** Policies of changes before a place that come last: narrowed ones and removals. */
-  policiesLast(from: number, before: number): LastPolicies;
+  policiesPut(type: ServedType, from: number, lastFrom: number, late: ReadonlySet<string>): Prepared | null;
+  /**
+   * Policies that come last: narrowed ones and removals of changes before a place, and further ones that have not changed
+   * since then.
+   */
+  policiesLast(from: number, before: number, late: ReadonlySet<string>): LastPolicies;
   /** The answer to who asked by name. Takes note of what it holds then. */
   named(type: ServedType, wanted: Named, owed: Owed, node: string): Prepared;
   /** What changed from a place on, of what such a client holds, has asked for, or is to have. */
@@ -95,6 +103,11 @@ export function createComposer(resources: MeshResources, log: ChangeLog): Compos
     return { found, removed };
   }
 
+  function narrowedHeld(from: number, lastFrom: number): ReadonlySet<string> {
+    const unknown = log.since(from).added.difference(log.between(lastFrom, from).policies);
+    return log.since(lastFrom).narrowed.difference(unknown);
+  }
+
   function allOf(type: ServedType): Resource[] {
     const all = [...type.all(resources)];
     return type.isPart ? all.filter((resource) => type.value(resource.body) !== null) : all;
@@ -125,12 +138,15 @@ export function createComposer(resources: MeshResources, log: ChangeLog): Compos
       return snapshot;
     },
 
-    everything: (type, removed) => prepare(content(type, { resources: allOf(type), removed })),
+    everything(type, removed, late = NO_NAMES) {
+      const sent = allOf(type).filter(({ name }) => !late.has(name) || resources.holdsUnlisted(name));
+      return sent.length === 0 && removed.length === 0 ? null : prepare(content(type, { resources: sent, removed }));
+    },
 
     // As they are in this moment: what changes while they are compared is sent by the next push.
     difference: (type, versions) => preparedBy(compare(allOf(type), versions, content(type, {}))),
 
-    afterAddresses: (type, { narrowed, removed }) => prepare(content(type, { resources: narrowed, removed })),
+    afterAddresses: (type, { put, removed }) => prepare(content(type, { resources: put, removed })),
 
     changes(type, from) {
       return shared(`${type.url} ${from}`, () => {
@@ -140,20 +156,29 @@ export function createComposer(resources: MeshResources, log: ChangeLog): Compos
       });
     },
 
-    policiesPut(type, from, lastFrom) {
-      return shared(`${type.url} ${from} ${lastFrom}`, () => {
-        const { found } = lookUp(type, log.since(from).policies.difference(log.since(lastFrom).narrowed));
-        return found.size === 0 ? null : prepare(content(type, { resources: [...found.values()], shared: true }));
-      });
+    narrowedHeld,
+
+    policiesPut(type, from, lastFrom, late) {
+      const isShared = late.size === 0;
+      const put = () => {
+        const last = narrowedHeld(from, lastFrom).union(late);
+        const { found } = lookUp(type, log.since(from).policies);
+        const sent = [...found.values()].filter(({ name }) => !last.has(name) || resources.holdsUnlisted(name));
+        return sent.length === 0 ? null : prepare(content(type, { resources: sent, shared: isShared }));
+      };
+      return isShared ? shared(`${type.url} ${from} ${lastFrom}`, put) : put();
     },
 
-    policiesLast(from, before) {
+    policiesLast(from, before, late) {
       const later = log.since(before);
       const { policies, narrowed } = log.between(from, before);
+      const settled = late.difference(later.policies);
       return {
         // What was narrowed, or went, again later comes later.
-        narrowed: [...narrowed.difference(later.narrowed)].flatMap((name) => resources.policy(name) ?? []),
-        removed: [...policies.difference(later.policies)].filter((name) => resources.policy(name) === null),
+        put: [...narrowed.difference(later.narrowed).union(settled)].flatMap((name) => resources.policy(name) ?? []),
+        removed: [...policies.difference(later.policies).union(settled)].filter(
+          (name) => resources.policy(name) === null,
+        ),
       };
     },
 
@@ -277,6 +302,7 @@ function preparedBy(work: Generator<void, Response>): Prepared {
   };
 }
 
+const NO_NAMES: ReadonlySet<string> = new Set();
 /** How long a snapshot is used for further clients: it takes as much memory as all resources together. */
 const SNAPSHOT_MS = 10_000;
 /** So many changes after a snapshot, or that share of its resources, are cheaper than another one. */

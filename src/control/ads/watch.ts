@@ -56,8 +56,8 @@ export class Watch {
   position: number;
   /** Of policies: up to where those are that come last. */
   lastPosition: number;
-  /** Of policies: names that the client reported and that are gone. */
-  readonly gone = new Set<string>();
+  /** Of policies: names that the client reported and that come last, in their present form or as removed. */
+  late: ReadonlySet<string> = new Set();
   sent: { readonly version: string; readonly at: number } | null = null;
   acknowledged: { readonly version: string; readonly at: number } | null = null;
   rejections = 0;

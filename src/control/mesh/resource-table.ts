@@ -17,8 +17,6 @@ export interface ResourceTable extends MeshResources {
   setAddress(name: string, body: Uint8Array, found: Found): void;
   /** @param isListed whether it holds only for workloads that list it */
   setPolicy(name: string, body: Uint8Array, isListed: boolean): void;
-  /** Whether there is such a policy that holds for workloads without being listed by them. */
-  holdsUnlisted(name: string): boolean;
   removeAddress(name: string): void;
   removePolicy(name: string): void;
 }
@@ -82,6 +80,7 @@ export function createResourceTable(): ResourceTable {
       const before = policies.get(name);
       if (before !== undefined && isSame(before.body, body)) return;
       policies.set(name, { name, version: '', body, isListed });
+      if (before === undefined && !changed.policies.has(name)) changed.added.add(name);
       changed.policies.add(name);
       if (before?.isListed === false && isListed) changed.narrowed.add(name);
     },
@@ -119,7 +118,12 @@ export function createResourceTable(): ResourceTable {
 }
 
 function noChange() {
-  return { addresses: new Set<string>(), policies: new Set<string>(), narrowed: new Set<string>() };
+  return {
+    addresses: new Set<string>(),
+    policies: new Set<string>(),
+    narrowed: new Set<string>(),
+    added: new Set<string>(),
+  };
 }
 
 /** Field by field: what is spread is kept in two pieces, for each of 200 000. */

@@ -8,8 +8,6 @@ import { decode, encode, type Json } from '../../support/xds-schema.ts';
 export interface Changes {
   readonly addresses?: Readonly<Record<string, Json | null>>;
   readonly policies?: Readonly<Record<string, Json | null>>;
-  /** Of the policies. */
-  readonly narrowed?: readonly string[];
 }
 
 export interface TestMesh extends MeshResources {
@@ -29,6 +27,10 @@ export function createTestMesh(initial: Changes = {}): TestMesh {
   const policies = new Map<string, Resource>();
   const listeners: ((change: ResourceChange) => void)[] = [];
   const workloadsOf = (service: string) => [...addresses.values()].filter((each) => each.services.includes(service));
+  const holdsUnlisted = (name: string) => {
+    const found = policies.get(name);
+    return found !== undefined && decode('Authorization', found.body).scope !== WORKLOAD_SELECTOR;
+  };
   const matchOf = (resource: Held) => ({ resource, workloads: resource.isService ? workloadsOf(resource.name) : [] });
 
   const mesh: TestMesh = {
@@ -36,6 +38,7 @@ export function createTestMesh(initial: Changes = {}): TestMesh {
     policy: (name) => policies.get(name) ?? null,
     addresses: () => addresses.values(),
     policies: () => policies.values(),
+    holdsUnlisted,
     counts: () => ({ addresses: addresses.size, policies: policies.size }),
     find(key) {
       const named = addresses.get(key);
@@ -54,14 +57,20 @@ export function createTestMesh(initial: Changes = {}): TestMesh {
         if (content === null) addresses.delete(name);
         else addresses.set(name, held(name, content));
       }
+      const narrowed = new Set<string>();
+      const added = new Set<string>();
       for (const [name, content] of Object.entries(changes.policies ?? {})) {
+        if (content !== null && !policies.has(name)) added.add(name);
+        const wasWide = holdsUnlisted(name);
         if (content === null) policies.delete(name);
         else policies.set(name, { name, version: '', body: encode('Authorization', content) });
+        if (wasWide && content !== null && !holdsUnlisted(name)) narrowed.add(name);
       }
       const change = {
         addresses: new Set(Object.keys(changes.addresses ?? {})),
         policies: new Set(Object.keys(changes.policies ?? {})),
-        narrowed: new Set(changes.narrowed),
+        narrowed,
+        added,
       };
       for (const listener of listeners) listener(change);
     },
@@ -89,6 +98,8 @@ function held(name: string, content: Json): Held {
     node: workload?.node ?? '',
   };
 }
+
+const WORKLOAD_SELECTOR = 2;
 
 function ipText(address: Buffer): string {
   const ip = [...address].join('.');
