@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import fc from 'fast-check';
 import type { MeshResources } from '../../src/control/resources.ts';
 import { asAddress, type Manifest, type MeshUnderTest, meshUnderTest } from './support/mesh-under-test.ts';
@@ -274,10 +275,24 @@ function unknownPolicies(resources: MeshResources): string[] {
   return listed.filter((key) => resources.policy(key) === null);
 }
 
-test('random edits, applied as they come, end in the mesh that is built at once from what is left', async () => {
+test('random edits, applied as they come, end in the mesh that is built at once from what is left', () =>
+  check(async () => {}));
+
+test('random edits end in the same mesh when they come while others are worked out', async (t) => {
+  // Each look at the clock takes longer than a slice: other things happen after each step.
+  let now = 0;
+  t.mock.method(performance, 'now', () => (now += 1000));
+  await check(async (steps) => {
+    for (let step = 0; step < steps; step++) await setImmediate();
+  });
+});
+
+/** @param pause between two edits, of so many slices */
+async function check(pause: (slices: number) => Promise<void>): Promise<void> {
   await fc.assert(
     fc.asyncProperty(edits, fc.infiniteStream(fc.nat()), async (batches, random) => {
       const edited = meshUnderTest();
+      edited.mesh.resources.onChange(() => assert.deepEqual(unknownPolicies(edited.mesh.resources), []));
       const followed = follow(edited.mesh.resources);
       const left = new Map<string, Manifest>();
       const wellFormed = new Set<string>();
@@ -298,6 +313,7 @@ test('random edits, applied as they come, end in the mesh that is built at once 
             const { namespace, name } = manifest.metadata;
             edited.remove(manifest.kind, namespace === undefined ? name : `${namespace}/${name}`);
           }
+          await pause(random.next().value % 8);
         }
         await edited.mesh.settled();
         assert.deepEqual(unknownPolicies(edited.mesh.resources), []);
@@ -311,4 +327,4 @@ test('random edits, applied as they come, end in the mesh that is built at once 
     }),
     { numRuns: 300 },
   );
-});
+}

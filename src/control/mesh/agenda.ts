@@ -2,9 +2,9 @@ import type { Source } from './sources.ts';
 
 /** What has to be worked out anew, because something that it depends on has changed. */
 export interface Agenda {
-  readonly sources: Set<Source>;
+  sources: Set<Source>;
   /** `namespace/hostname` */
-  readonly services: Set<string>;
+  services: Set<string>;
   /** Names of policies. */
   readonly policies: Set<string>;
   /** All sources and services, beside those that are named. */

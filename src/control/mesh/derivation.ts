@@ -1,4 +1,4 @@
-/** Works out what is on the agenda: resources into the table, conditions into the book of statuses. */
+/** Works out what is on the agenda, round by round: resources into the table, conditions into the book of statuses. */
 import type { Kind } from '../kinds.ts';
 import { AUTHORIZATION_POLICIES } from '../objects/authorization-policy.ts';
 import { keyOf } from '../objects/metadata.ts';
@@ -6,6 +6,7 @@ import type { Condition } from '../objects/reported-conditions.ts';
 import { SERVICES } from '../objects/service.ts';
 import { SERVICE_ENTRIES, type ServiceEntry } from '../objects/service-entry.ts';
 import { WORKLOAD_ENTRIES } from '../objects/workload-entry.ts';
+import type { Agenda } from './agenda.ts';
 import { createAllocator } from './allocation.ts';
 import { encodeAuthorization } from './authorization-messages.ts';
 import { deriveService } from './derive-services.ts';
@@ -21,8 +22,13 @@ import { conditionOfTargets } from './targeted-policies.ts';
 import type { Surroundings } from './waypoints.ts';
 
 export interface Derivation {
-  /** Until nothing is left on the agenda; it may grow in between. */
-  work(): Generator<void, void>;
+  /**
+   * Works out what is on the agenda when it begins; what is put there meanwhile is for the next round, so that nobody who
+   * alters something again and again keeps others from being told of their changes.
+   */
+  round(): Generator<void, void>;
+  /** Whether another round would find nothing to do. */
+  isDone(): boolean;
 }
 
 /** Something could not be worked out, which is a defect of culvert's; its resource stays as it is. */
@@ -39,16 +45,18 @@ export function createDerivation(
   const derivation = createWorkloadDerivation(objects, settings);
   const allocator = createAllocator(settings);
   let gatewayNames: readonly string[] = [];
-  /** Policies that are gone, but may still be listed by workloads. */
-  const leaving = new Set<string>();
+  let round = 0;
+  /** Policies that are gone, but may still be listed by workloads, with the round in which that was seen. */
+  const leaving = new Map<string, number>();
   /** Policies that will hold only for those that list them, and hold without that until all do. */
-  const narrowing = new Map<string, Uint8Array>();
+  const narrowing = new Map<string, { readonly body: Uint8Array; readonly since: number }>();
 
   /** New policies come before the workloads that list them: an agent ignores one that it does not know. */
-  function setPolicies(): void {
+  function* setPolicies(): Generator<void, void> {
     for (const name of agenda.policies) {
       agenda.policies.delete(name);
       contained(name, () => setPolicy(name));
+      yield;
     }
   }
 
@@ -56,22 +64,31 @@ export function createDerivation(
     const message = objects.policies.message(name);
     leaving.delete(name);
     narrowing.delete(name);
-    if (message === null) leaving.add(name);
+    if (message === null) leaving.set(name, round);
     else {
       const isListed = message.scope === 'workload';
       const body = encodeAuthorization(message);
-      if (isListed && table.holdsUnlisted(name)) narrowing.set(name, body);
+      if (isListed && table.holdsUnlisted(name)) narrowing.set(name, { body, since: round });
       else table.setPolicy(name, body, isListed);
     }
     reportPolicy(name);
   }
 
-  /** Once workloads list those they have to, and no others any more. */
+  /**
+   * Once workloads list those they have to, and no others any more: those that were altered before this round began. The
+   * workloads of the others may be for the next one.
+   */
   function endPolicies(): void {
-    for (const [name, body] of narrowing) table.setPolicy(name, body, true);
-    narrowing.clear();
-    for (const name of leaving) table.removePolicy(name);
-    leaving.clear();
+    for (const [name, { body, since }] of narrowing) {
+      if (since === round) continue;
+      table.setPolicy(name, body, true);
+      narrowing.delete(name);
+    }
+    for (const [name, since] of leaving) {
+      if (since === round) continue;
+      table.removePolicy(name);
+      leaving.delete(name);
+    }
   }
 
   function reportPolicy(key: string): void {
@@ -167,28 +184,40 @@ export function createDerivation(
   }
 
   return {
-    *work() {
-      for (;;) {
-        setPolicies();
-        if (agenda.networkGateways) yield* setGateways();
-        if (agenda.allocation) {
-          agenda.allocation = false;
-          statuses.setAddresses(allocator.decide(objects.serviceEntries()));
-        }
-        yield* setServices(taken(agenda.services));
-        yield* setSources(taken(agenda.sources));
-        if (agenda.everything) {
-          agenda.everything = false;
-          // Nothing is taken from the agenda here: a pod that is gone has to go before the one that has its name now.
-          yield* setServices(objects.services.keys());
-          yield* setSources(objects.sources.all());
-        }
-        reportTargets();
-        if (isDone()) break;
+    *round() {
+      if (agenda.networkGateways) yield* setGateways();
+      if (agenda.allocation) {
+        agenda.allocation = false;
+        statuses.setAddresses(allocator.decide(objects.serviceEntries()));
       }
+      yield* setPolicies();
+      // From here to the next yield: what depends on the policies that were set so far is in this round.
+      round++;
+      const { services, sources } = takenAgenda();
+      yield* setServices(services);
+      yield* setSources(sources);
+      reportTargets();
       endPolicies();
     },
+    isDone() {
+      const { sources, services, policies, everything, targets, networkGateways, allocation } = agenda;
+      const left = sources.size + services.size + policies.size + leaving.size + narrowing.size;
+      return left === 0 && !everything && !targets && !networkGateways && !allocation;
+    },
   };
+
+  /** Those that are gone come first: a pod that is gone has to go before the one that has its name now. */
+  function takenAgenda(): Pick<Agenda, 'services' | 'sources'> {
+    const taken = { services: agenda.services, sources: agenda.sources };
+    agenda.services = new Set();
+    agenda.sources = new Set();
+    if (!agenda.everything) return taken;
+    agenda.everything = false;
+    return {
+      services: taken.services.union(new Set(objects.services.keys())),
+      sources: taken.sources.union(new Set(objects.sources.all())),
+    };
+  }
 
   function* setServices(keys: Iterable<string>): Generator<void, void> {
     for (const key of keys) {
@@ -208,28 +237,15 @@ export function createDerivation(
 
   function* setSources(sources: Iterable<Source>): Generator<void, void> {
     for (const source of sources) {
+      // Its policies have to be there first.
+      yield* setPolicies();
       try {
         yield* setSource(source);
       } catch (error) {
         onFailure(source.object === null ? source.kind : `${source.kind} ${keyOf(source.object)}`, error);
       }
       yield;
-      // Their policies have to be there first.
-      setPolicies();
     }
-  }
-
-  function isDone(): boolean {
-    const { sources, services, policies, everything, networkGateways, allocation } = agenda;
-    return sources.size + services.size + policies.size === 0 && !everything && !networkGateways && !allocation;
-  }
-}
-
-/** Takes from the agenda what it gives; what is put back meanwhile comes again. */
-function* taken<T>(agenda: Set<T>): Generator<T, void> {
-  for (const item of agenda) {
-    agenda.delete(item);
-    yield item;
   }
 }
 

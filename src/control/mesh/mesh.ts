@@ -35,14 +35,22 @@ export function createMesh(settings: MeshSettings, onFailure: OnFailure = warn):
 
   function work(): void {
     state = 'working';
-    runInSlices(derivation.work(), () => {
+    let caughtUp = taken();
+    runInSlices(derivation.round(), () => {
       table.announce();
       statuses.announce();
-      state = 'settled';
-      const resolved = waiting;
-      waiting = [];
-      for (const resolve of resolved) resolve();
+      if (derivation.isDone()) {
+        state = 'settled';
+        caughtUp = [...caughtUp, ...taken()];
+      } else setImmediate(work);
+      for (const resolve of caughtUp) resolve();
     });
+  }
+
+  function taken(): (() => void)[] {
+    const all = waiting;
+    waiting = [];
+    return all;
   }
 
   return {

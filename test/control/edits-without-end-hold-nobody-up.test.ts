@@ -1,0 +1,76 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { meshUnderTest } from './support/mesh-under-test.ts';
+import { authorizationPolicy, pod, serviceEntry, uidOf } from './support/objects.ts';
+
+/** Takes several slices to be worked out. */
+const large = (edit: number) =>
+  serviceEntry('large', {
+    spec: {
+      hosts: Array.from({ length: 50 }, (_, index) => `h${index}.org`),
+      endpoints: Array.from({ length: 1000 }, (_, index) => ({
+        address: `10.1.${index >> 8}.${index & 255}`,
+        weight: 1 + (edit % 2),
+      })),
+    },
+  });
+
+/** Alters an object in every turn until it is told to stop. */
+function editWithoutEnd(put: (edit: number) => void): () => number {
+  let edits = 0;
+  let isOver = false;
+  const edit = () => {
+    if (isOver) return;
+    put(++edits);
+    setImmediate(edit);
+  };
+  edit();
+  return () => {
+    isOver = true;
+    return edits;
+  };
+}
+
+test('an object that is altered without end keeps nobody from being told of the others', {
+  timeout: 60_000,
+}, async () => {
+  const { mesh, put, address } = meshUnderTest();
+  await put(pod('web'), large(0));
+  const told = new Promise<void>((resolve) =>
+    mesh.resources.onChange(({ addresses }) => {
+      if (addresses.has(uidOf('late'))) resolve();
+    }),
+  );
+  const stop = editWithoutEnd((edit) => put(large(edit)));
+  await put(pod('late'));
+  await told;
+  assert.notEqual(address(uidOf('late')), null);
+  assert.ok(stop() > 1);
+  await mesh.settled();
+});
+
+test('a policy that is deleted and made again and again meanwhile is there for those who list it', async () => {
+  const { mesh, put, remove, address, policy } = meshUnderTest();
+  const selective = authorizationPolicy('p', {
+    selector: { matchLabels: { app: 'web' } },
+    action: 'DENY',
+    rules: [{}],
+  });
+  await put(pod('web'), large(0));
+  mesh.resources.onChange(() => {
+    for (const name of (address(uidOf('web'))?.authorizationPolicies as string[]) ?? [])
+      assert.notEqual(policy(name), null, name);
+  });
+  const stop = editWithoutEnd((edit) => {
+    put(large(edit));
+    if (edit % 2 === 0) remove('AuthorizationPolicy', 'demo/p');
+    else put(selective);
+  });
+  for (let round = 0; round < 5; round++) await mesh.settled();
+  stop();
+  await put(selective);
+  assert.deepEqual(address(uidOf('web'))?.authorizationPolicies, ['demo/p']);
+  assert.notEqual(policy('demo/p'), null);
+  await remove('AuthorizationPolicy', 'demo/p');
+  assert.deepEqual([address(uidOf('web'))?.authorizationPolicies, policy('demo/p')], [[], null]);
+});
