@@ -248,7 +248,8 @@ function openKubernetes(config: ControlConfig, host: string, parts: SourceParts)
     watched.failures().map(({ kind, failures }) => ({ labels: [kind.plural], value: failures })),
   );
   if (config.statusEnabled) {
-    const written = startStatusWriter({ api, lease, statuses: mesh.statuses, rejections, log });
+    const { revision } = config;
+    const written = startStatusWriter({ api, lease, statuses: mesh.statuses, rejections, revision, log });
     end.push(() => written.close());
   }
   const reviewApi = connect(REVIEW_TIMEOUT_MS);

@@ -267,6 +267,33 @@ for (const [type, value, gateway] of [
   });
 }
 
+test('an object that comes to be of another revision is gone, and neither judged nor written to', async () => {
+  const { mesh, put, policy, rejected } = meshUnderTest({ revision: 'blue' });
+  const green = { labels: { 'istio.io/rev': 'green' } };
+  const rules = { action: 'DENY', rules: [{}] };
+  const pending = () => [...mesh.statuses.conditions()].map(({ key }) => key);
+  await put(authorizationPolicy('p', rules), authorizationPolicy('q', rules));
+  assert.deepEqual(pending(), ['demo/p', 'demo/q']);
+  await put(authorizationPolicy('p', rules, green));
+  assert.equal(policy('demo/p'), null);
+  assert.deepEqual(pending(), ['demo/q']);
+  await put(
+    authorizationPolicy('q', { acton: 'DENY' }, green),
+    workloadEntry('vm', { metadata: green, spec: { address: 7 } }),
+    serviceEntry('out', { metadata: green, spec: { hosts: 7 } }),
+    peerAuthentication('typo', { mtsl: {} }, green),
+  );
+  assert.equal(policy('demo/q'), null);
+  assert.deepEqual(pending(), []);
+  assert.deepEqual(rejected, []);
+  await put(peerAuthentication('typo', { mtsl: {} }, { labels: {} }), authorizationPolicy('q', rules));
+  assert.deepEqual(
+    rejected.map(({ key }) => key),
+    ['demo/typo'],
+  );
+  assert.notEqual(policy('demo/q'), null);
+});
+
 test('objects of another revision are not there', async () => {
   const { mesh, put } = meshUnderTest({ revision: 'blue' });
   const of = (rev: string) => ({ metadata: { labels: { app: 'x', 'istio.io/rev': rev } } });

@@ -14,7 +14,7 @@ import { eventually } from '../cni/support/eventually.ts';
 import { installShippedKinds } from './support/shipped-kinds.ts';
 
 /** The part of a control plane that is between objects and their status. */
-function startReplica(server: ApiServer, lease: Lease) {
+function startReplica(server: ApiServer, lease: Lease, revision = '') {
   const api = createKubeApi({ host: '127.0.0.1', port: server.port, serviceAccountDir: server.serviceAccountDir });
   const writes: string[] = [];
   const counted = {
@@ -29,16 +29,18 @@ function startReplica(server: ApiServer, lease: Lease) {
     },
   };
   const log = { info() {}, warn() {} };
-  const mesh = createMesh(DEFAULT_MESH_SETTINGS);
+  const mesh = createMesh({ ...DEFAULT_MESH_SETTINGS, revision });
   const rejections = createRejections();
-  // PeerAuthentications are read strictly here, as what the shipped kinds let through would be.
+  // The shipped kinds let no WorkloadEntry through that cannot be read: one is made up.
   const kinds = mesh.kinds.map((kind): Kind => {
     if (kind.kind !== 'WorkloadEntry') return kind;
     return {
       ...kind,
       read(object) {
-        if (fields(fields(object).spec).address === 'bad') throw new Error('spec.address: bad is no address');
-        return kind.read(object);
+        const entry = kind.read(object);
+        const isBad = fields(fields(object).spec).address === 'bad';
+        if (entry !== null && isBad) throw new Error('spec.address: bad is no address');
+        return entry;
       },
     };
   });
@@ -52,7 +54,10 @@ function startReplica(server: ApiServer, lease: Lease) {
       rejected: (object) => rejections.rejected(object),
     },
   });
-  const writer = startStatusWriter({ api: counted, lease, statuses: mesh.statuses, rejections, log, checkMs: 500 });
+  const writer = startStatusWriter({
+    ...{ api: counted, lease, statuses: mesh.statuses, rejections, revision, log },
+    checkMs: 500,
+  });
   return {
     writes,
     close() {
@@ -93,6 +98,30 @@ test('objects say what became of them', { skip: noApiServer }, async (t) => {
     await says(`${policies}/typo`, 'ZtunnelAccepted False Invalid');
     await server.call('PATCH', `${policies}/typo`, { spec: { acton: null, action: 'DENY' } });
     await says(`${policies}/typo`, 'ZtunnelAccepted True Accepted');
+  });
+
+  await t.test('objects of another revision are left to it', async () => {
+    const other = { labels: { 'istio.io/rev': 'other' } };
+    const workload = { apiVersion: 'networking.istio.io/v1', kind: 'WorkloadEntry' };
+    await server.create(policies, { ...policy, metadata: { name: 'theirs', ...other }, spec: { acton: 'DENY' } });
+    await server.create(workloads, { ...workload, metadata: { name: 'theirs', ...other }, spec: { address: 'bad' } });
+    await server.create(policies, { ...policy, metadata: { name: 'ours' }, spec: { acton: 'DENY' } });
+    // The replica takes all; what it says of them another one does not take back.
+    await says(`${workloads}/theirs`, 'culvert.io/Accepted False Invalid');
+    await says(`${policies}/theirs`, 'ZtunnelAccepted False Invalid');
+    replica.close();
+    replica = startReplica(server, alwaysHeld, 'culvert');
+    await server.call('PATCH', `${policies}/theirs`, { metadata: { annotations: { touched: 'yes' } } });
+    await server.call('PATCH', `${policies}/ours`, { spec: { acton: null, action: 'DENY' } });
+    await says(`${policies}/ours`, 'ZtunnelAccepted True Accepted');
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    assert.deepEqual(
+      replica.writes.filter((path) => path.includes('/theirs/')),
+      [],
+    );
+    replica.close();
+    for (const path of [`${policies}/theirs`, `${workloads}/theirs`]) await server.call('DELETE', path);
+    replica = startReplica(server, alwaysHeld);
   });
 
   await t.test('an object of a kind without such a condition, until it is corrected', async () => {

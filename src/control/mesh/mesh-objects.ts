@@ -74,10 +74,10 @@ export class MeshObjects {
         this.#setSource(kind.kind, key, after as Source['object']);
         break;
       case 'WorkloadEntry':
-        this.#setSource(kind.kind, key, this.#ofOwnRevision(after as WorkloadEntry | null));
+        this.#setSource(kind.kind, key, after as WorkloadEntry | null);
         break;
       case 'ServiceEntry':
-        this.#setServiceEntry(key, this.#ofOwnRevision(after as ServiceEntry | null));
+        this.#setServiceEntry(key, after as ServiceEntry | null);
         break;
       case 'Service':
         this.#setService(key, after as Service | null);
@@ -95,20 +95,12 @@ export class MeshObjects {
         this.gateways.setClass(key, after as GatewayClass | null);
         break;
       case 'AuthorizationPolicy':
-        this.policies.setAuthorization(key, this.#ofOwnRevision(after as AuthorizationPolicy | null));
+        this.policies.setAuthorization(key, after as AuthorizationPolicy | null);
         break;
       case 'PeerAuthentication':
-        this.policies.setPeer(key, this.#ofOwnRevision(after as PeerAuthentication | null));
+        this.policies.setPeer(key, after as PeerAuthentication | null);
         break;
     }
-  }
-
-  /** An object that is labelled for another revision is not there. */
-  #ofOwnRevision<T extends { readonly labels: Labels; readonly revision?: string }>(object: T | null): T | null {
-    const { revision } = this.#settings;
-    if (object === null || revision === '') return object;
-    const label = object.revision ?? object.labels['istio.io/rev'] ?? '';
-    return label === '' || label === revision ? object : null;
   }
 
   #setSource(kind: Source['kind'], key: string, object: Source['object']): void {

@@ -5,7 +5,7 @@
 import { messageOf } from '../../errors.ts';
 import { runInSlices } from '../../slices.ts';
 import type { Kind, ObjectChange } from '../kinds.ts';
-import { MESH_KINDS } from '../objects/kinds.ts';
+import { kindsOfRevision } from '../objects/of-revision.ts';
 import type { MeshResources } from '../resources.ts';
 import { createDerivation, type OnFailure } from './derivation.ts';
 import { MeshObjects } from './mesh-objects.ts';
@@ -14,7 +14,7 @@ import type { MeshSettings } from './settings.ts';
 import { createStatusBook, type Statuses } from './statuses.ts';
 
 export interface Mesh {
-  /** What has to be told about. */
+  /** What has to be told about. To these, objects of another revision are of no interest. */
   readonly kinds: readonly Kind[];
   readonly resources: MeshResources;
   readonly statuses: Statuses;
@@ -54,7 +54,7 @@ export function createMesh(settings: MeshSettings, onFailure: OnFailure = warn):
   }
 
   return {
-    kinds: MESH_KINDS,
+    kinds: kindsOfRevision(settings.revision),
     resources: table,
     statuses,
     apply(changes) {

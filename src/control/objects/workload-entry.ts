@@ -7,8 +7,6 @@ import { sharedData } from './shared.ts';
 
 /** `labels` are those of spec and metadata together; metadata wins. */
 export interface WorkloadEntry extends Metadata {
-  /** The label of the object itself, which decides whose control plane serves it. */
-  readonly revision: string;
   readonly endpoint: EntryEndpoint;
   readonly workloadName: string;
   readonly isRedirected: boolean;
@@ -33,7 +31,6 @@ function readWorkloadEntry(object: unknown): WorkloadEntry {
   return {
     ...metadata,
     labels,
-    revision: metadata.labels['istio.io/rev'] ?? '',
     endpoint,
     workloadName:
       annotation(entry, 'istio.io/autoRegistrationGroup') || labels['service.istio.io/workload-name'] || metadata.name,

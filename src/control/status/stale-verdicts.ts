@@ -1,13 +1,19 @@
 import { isNotFound, type KubeApi } from '../../kube/api.ts';
 import { fields, text } from '../../kube/object.ts';
+import { isOfRevision } from '../objects/of-revision.ts';
 import { collectionPath, keyOf } from '../sources/of-kind.ts';
 import { ACCEPTED, JUDGED_KINDS, retraction, type StatusWrite } from './writes.ts';
 
 /**
  * Takes back what an earlier process said of objects that are good by now: it may have ended before it saw the correction.
  * @param rejected `kind namespace/name` of those that are still rejected
+ * @param revision that of this control plane, which leaves alone what others say of theirs; "" for all
  */
-export async function staleVerdicts(api: Pick<KubeApi, 'get'>, rejected: ReadonlySet<string>): Promise<StatusWrite[]> {
+export async function staleVerdicts(
+  api: Pick<KubeApi, 'get'>,
+  rejected: ReadonlySet<string>,
+  revision: string,
+): Promise<StatusWrite[]> {
   const found: StatusWrite[] = [];
   for (const kind of JUDGED_KINDS) {
     let next = '';
@@ -21,7 +27,8 @@ export async function staleVerdicts(api: Pick<KubeApi, 'get'>, rejected: Readonl
       const { items, metadata } = fields(page);
       for (const object of Array.isArray(items) ? items : []) {
         const key = keyOf(kind, object);
-        const write = hasVerdict(object) && !rejected.has(`${kind.kind} ${key}`) ? retraction(kind, key) : null;
+        const isStale = hasVerdict(object) && isOfRevision(object, revision) && !rejected.has(`${kind.kind} ${key}`);
+        const write = isStale ? retraction(kind, key) : null;
         if (write !== null) found.push(write);
       }
       next = text(fields(metadata).continue);

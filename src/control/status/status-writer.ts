@@ -14,6 +14,8 @@ export interface StatusWriterOptions {
   readonly lease: Lease;
   readonly statuses: Statuses;
   readonly rejections: Rejections;
+  /** "" for one that takes the objects of all. */
+  readonly revision: string;
   readonly log: Pick<Logger, 'info' | 'warn'>;
   readonly now?: () => number;
   /** How often it is looked anyway, in ms. */
@@ -25,7 +27,7 @@ export interface StatusWriterOptions {
  * once a minute at most.
  */
 export function startStatusWriter(options: StatusWriterOptions): { close(): void } {
-  const { api, lease, statuses, rejections, log, now = Date.now, checkMs = REPEAT_MS } = options;
+  const { api, lease, statuses, rejections, revision, log, now = Date.now, checkMs = REPEAT_MS } = options;
   /** What was written last, by what it is about. */
   const written = new Map<string, { readonly content: string; readonly at: number }>();
   /** Objects that are not rejected any more, or were when another process wrote. */
@@ -57,7 +59,7 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
     if (!lease.held()) return;
     if (!hasLookedForStale) {
       const rejected = new Set(rejections.list().map(({ kind, key }) => `${kind.kind} ${key}`));
-      for (const write of await staleVerdicts(api, rejected)) retractions.set(write.about, write);
+      for (const write of await staleVerdicts(api, rejected, revision)) retractions.set(write.about, write);
       hasLookedForStale = true;
     }
     const due = [...pending()].filter(isDue);

@@ -43,7 +43,7 @@ export function meshUnderTest(settings: Partial<MeshSettings> = {}): MeshUnderTe
   let version = 0;
   /** As a source keeps them. */
   const tables = new Map(
-    MESH_KINDS.map((kind) => [
+    mesh.kinds.map((kind) => [
       kind.kind,
       createObjectTable<unknown>({
         ...readerOf(kind),
