@@ -24,7 +24,10 @@ export function createCaretaker(act: () => Promise<void>, { everyMs, failed }: C
   return {
     tend() {
       again = true;
-      if (!isActing) void work();
+      if (isActing) return;
+      isActing = true;
+      // After all of what is told of in one piece, not in the midst of it.
+      queueMicrotask(() => void work());
     },
     close() {
       closed = true;
@@ -40,10 +43,11 @@ export function createCaretaker(act: () => Promise<void>, { everyMs, failed }: C
       try {
         await act();
         backoff.reset();
-        waitMs = everyMs;
       } catch (error) {
         waitMs = Math.round(backoff.next());
         failed(error, waitMs);
+        // What comes of each failure must not make it an attempt after the other.
+        break;
       }
     }
     isActing = false;

@@ -1,3 +1,5 @@
+import { isDeepStrictEqual } from 'node:util';
+
 /** Objects of one kind as they were last read, from wherever they come. */
 export interface ObjectTable<T> {
   get(key: string): T | null;
@@ -18,7 +20,8 @@ export interface ObjectReader<T> {
   readonly onChange: (before: T | null, after: T | null, key: string) => void;
   /**
    * An object cannot be read: the version before stays in force until it is corrected or deleted. Its end is told even if
-   * there never was a version that could be read. Called after the change to a stand-in. Without this function, what `read` throws goes to who calls `put`.
+   * there never was a version that could be read. Called after the change to a stand-in; one that stays as it is, is not told
+   * of. Without this function, what `read` throws goes to who calls `put`.
    */
   readonly onRejected?: (object: unknown, key: string, error: unknown) => void;
 }
@@ -65,7 +68,7 @@ export function createObjectTable<T>({ read, standIn, onChange, onRejected }: Ob
       // Nothing can be told of it; that it was rejected has been said.
     }
     entries.set(key, { version, value, isStandIn: true });
-    if (value !== null || (before?.value ?? null) !== null) onChange(before?.value ?? null, value, key);
+    if (!isDeepStrictEqual(before?.value ?? null, value)) onChange(before?.value ?? null, value, key);
   }
 
   function drop(key: string): void {

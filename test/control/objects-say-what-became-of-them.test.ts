@@ -85,6 +85,7 @@ test('objects say what became of them', { skip: noApiServer }, async (t) => {
       assert.deepEqual(await conditionsOf(path), wanted);
       return true;
     });
+  const peers = '/apis/security.istio.io/v1/namespaces/default/peerauthentications';
   const policy = { apiVersion: 'security.istio.io/v1', kind: 'AuthorizationPolicy' };
   let replica = startReplica(server, alwaysHeld);
   t.after(() => replica.close());
@@ -98,6 +99,22 @@ test('objects say what became of them', { skip: noApiServer }, async (t) => {
     await says(`${policies}/typo`, 'ZtunnelAccepted False Invalid');
     await server.call('PATCH', `${policies}/typo`, { spec: { acton: null, action: 'DENY' } });
     await says(`${policies}/typo`, 'ZtunnelAccepted True Accepted');
+  });
+
+  await t.test('a rejected object for which another stands in is judged once', async () => {
+    const peer = { apiVersion: 'security.istio.io/v1', kind: 'PeerAuthentication', metadata: { name: 'typo' } };
+    await server.create(peers, { ...peer, spec: { mtsl: { mode: 'STRICT' } } });
+    await server.create(policies, { ...policy, metadata: { name: 'once' }, spec: { acton: 'DENY' } });
+    await says(`${peers}/typo`, 'culvert.io/Accepted False Invalid');
+    await says(`${policies}/once`, 'ZtunnelAccepted False Invalid');
+    await server.call('PATCH', `${peers}/typo`, { metadata: { labels: { touched: 'yes' } } });
+    await server.call('PATCH', `${policies}/once`, { metadata: { labels: { touched: 'yes' } } });
+    // Many rounds of a loop by which each write would bring about another.
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    const written = (path: string) => replica.writes.filter((each) => each === `${path}/status`).length;
+    assert.deepEqual([written(`${peers}/typo`), written(`${policies}/once`)], [1, 1]);
+    await server.call('PATCH', `${peers}/typo`, { spec: { mtsl: null, mtls: { mode: 'STRICT' } } });
+    await says(`${peers}/typo`);
   });
 
   await t.test('objects of another revision are left to it', async () => {

@@ -65,14 +65,23 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
     const due = [...pending()].filter(isDue);
     let next = 0;
     // A few at a time: a thousand policies at the start must neither storm the API server nor take for ever.
+    let failure: Error | null = null;
     const workers = Array.from({ length: PARALLEL }, async () => {
-      for (let write = due[next++]; write !== undefined && lease.held(); write = due[next++]) await perform(write);
+      for (let write = due[next++]; write !== undefined && lease.held(); write = due[next++]) {
+        try {
+          await perform(write);
+        } catch (error) {
+          // One object that cannot be written must not keep the others from it: each attempt comes upon it again.
+          failure ??= new Error(`${write.about}: ${messageOf(error)}`, { cause: error });
+        }
+      }
     });
     await Promise.all(workers);
     const rejected = new Set(rejections.list().map((object) => rejectionWrite(object, 0)?.about));
     for (const [about, { at }] of written) {
       if (now() - at > REPEAT_MS && !rejected.has(about)) written.delete(about);
     }
+    if (failure !== null) throw failure;
   }
 
   function* pending(): Generator<StatusWrite> {
@@ -114,4 +123,4 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
 const REPEAT_MS = 60_000;
 const PARALLEL = 4;
 /** The object is gone, is another one by now, or does not take it: the same would come of another attempt. */
-const HOPELESS: ReadonlySet<number> = new Set([400, 404, 409, 422]);
+const HOPELESS: ReadonlySet<number> = new Set([400, 404, 409, 413, 422]);

@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { createCaretaker } from '../../src/control/caretaker.ts';
+import { alwaysHeld } from '../../src/control/lease.ts';
+import { createRejections } from '../../src/control/rejections.ts';
+import { startStatusWriter } from '../../src/control/status/status-writer.ts';
+import { KubeError } from '../../src/kube/api.ts';
+import { eventually } from '../cni/support/eventually.ts';
+import { meshUnderTest } from './support/mesh-under-test.ts';
+import { serviceEntry } from './support/objects.ts';
+
+const UNWRITABLE = 6;
+const WRITABLE = 20;
+
+/** Writes the addresses of ServiceEntries, of which the first cannot be written: the API server answers with that status. */
+async function write(t: TestContext, status: number) {
+  const { mesh, put } = meshUnderTest();
+  for (let n = 0; n < UNWRITABLE; n++) await put(serviceEntry(`bad${n}`, { spec: { resolution: 'DNS' } }));
+  for (let n = 0; n < WRITABLE; n++) await put(serviceEntry(`good${n}`, { spec: { resolution: 'DNS' } }));
+  const written = new Set<string>();
+  const attempts = new Map<string, number>();
+  const warnings: { message: string; error: string }[] = [];
+  let underWay = 0;
+  let underWayAtWarning = 0;
+  const perform = async (path: string) => {
+    underWay++;
+    await new Promise((resolve) => setTimeout(resolve, path.includes('good') ? 5 : 1));
+    underWay--;
+    attempts.set(path, (attempts.get(path) ?? 0) + 1);
+    if (path.includes('bad')) throw new KubeError('KUBE_STATUS', `request ${status} is refused`, status);
+    written.add(path);
+  };
+  const writer = startStatusWriter({
+    api: { get: async () => ({}), apply: perform, mergePatch: perform },
+    ...{ lease: alwaysHeld, statuses: mesh.statuses, rejections: createRejections(), revision: '' },
+    log: {
+      info() {},
+      warn(_target, message, details) {
+        warnings.push({ message, error: String(details?.error) });
+        underWayAtWarning = Math.max(underWayAtWarning, underWay);
+      },
+    },
+  });
+  t.after(() => writer.close());
+  return { written, attempts, warnings, underWayAtWarning: () => underWayAtWarning };
+}
+
+test('objects that cannot be written keep no other from its status, and are tried again', async (t) => {
+  const { written, attempts, warnings, underWayAtWarning } = await write(t, 500);
+  await eventually('a second attempt', () => attempts.size > 0 && Math.max(...attempts.values()) >= 2);
+  assert.equal([...written].filter((path) => path.includes('good')).length, WRITABLE);
+  assert.match(warnings[0]!.message, /the status of objects cannot be written/);
+  assert.match(warnings[0]!.error, /ServiceEntry demo\/bad\d addresses: request 500 is refused/);
+  assert.equal(underWayAtWarning(), 0, 'the attempt ends when all of it has');
+  for (const path of written) assert.equal(attempts.get(path), 1, path);
+});
+
+test('a status that is too large is not tried again at once', async (t) => {
+  const { written, attempts, warnings } = await write(t, 413);
+  await eventually('all', () => written.size === WRITABLE && warnings.length === UNWRITABLE);
+  for (const { message, error } of warnings) assert.match(`${message}: ${error}`, /a status was not accepted.*413/);
+  for (const count of attempts.values()) assert.equal(count, 1);
+});
+
+test('an attempt that fails and asks for another waits', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  let attempts = 0;
+  const failures: number[] = [];
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+  const caretaker = createCaretaker(
+    async () => {
+      attempts++;
+      caretaker.tend();
+      await turn();
+      throw new Error('no');
+    },
+    { everyMs: 60_000, failed: (_error, waitMs) => failures.push(waitMs) },
+  );
+  t.after(() => caretaker.close());
+  caretaker.tend();
+  assert.equal(attempts, 0, 'not before all is told that is being told');
+  for (let n = 0; n < 10; n++) await turn();
+  assert.equal(attempts, 1);
+  assert.equal(failures.length, 1);
+  t.mock.timers.tick(failures[0]! - 1);
+  await turn();
+  assert.equal(attempts, 1);
+  t.mock.timers.tick(1);
+  for (let n = 0; n < 10; n++) await turn();
+  assert.equal(attempts, 2);
+});
