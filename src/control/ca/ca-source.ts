@@ -23,6 +23,6 @@ export function checkTrusted(before: CaMaterial, next: CaMaterial): void {
   if (splitCertificates(before.rootsPem).includes(next.anchor.toString())) return;
   throw new CulvertError(
     'CA_NOT_TRUSTED_YET',
-    'the new CA leads to a root that agents do not trust yet, and the one of before goes on signing; first add the new root to root-cert.pem alone, wait for the longest validity of certificates, then replace key and certificate. To break with the old root at once, restart all replicas',
+    'the new CA leads to a root that agents do not trust yet, and the one of before goes on signing; first add the new root to root-cert.pem alone, wait for the longest validity of certificates, then replace key and certificate. To break with the old root at once, annotate the ConfigMap istio-ca-root-cert with culvert.io/allow-new-root=now and restart all replicas',
   );
 }

@@ -25,6 +25,12 @@ export interface KeptConfigMap {
   close(): void;
 }
 
+/**
+ * An annotation of the ConfigMap of roots, whatever its value, that permits a root which agents do not trust; it goes when
+ * the new root is published.
+ */
+export const ALLOW_NEW_ROOT = 'culvert.io/allow-new-root';
+
 /** The names that agents mount (control-02 §4.5). */
 export const TRUST_BUNDLE = { name: 'istio-ca-root-cert', key: 'root-cert.pem' } as const;
 export const REVOCATION_LISTS = { name: 'istio-ca-crl', key: 'ca-crl.pem' } as const;
@@ -78,7 +84,8 @@ export function keepConfigMap(options: KeptConfigMapOptions): KeptConfigMap {
           data: { [key]: wanted },
         });
       } else {
-        const metadata = { resourceVersion: found.version };
+        // A new root that was permitted is the one that agents trust from now on.
+        const metadata = { resourceVersion: found.version, annotations: { [ALLOW_NEW_ROOT]: null } };
         await api.mergePatch(`${collection}/${name}`, { metadata, data: { [key]: wanted } });
       }
       log.info('control::ca', 'wrote a ConfigMap', { configmap: `${namespace}/${name}` });

@@ -17,6 +17,7 @@ import { isPlugged, openPluggedCa } from './plugged-ca.ts';
 import { revocationsOf } from './revocations.ts';
 import { openRootSecret } from './root-secret.ts';
 import { keepServingCertificate, type UseCertificate } from './serving-certificate.ts';
+import { openTrustGate } from './trust-gate.ts';
 
 export interface MeshCaConfig {
   readonly trustDomain: string;
@@ -142,10 +143,12 @@ async function openSource(
 ): Promise<CaSource> {
   const { rootDir: dir, trustDomain, rootLifeMs: lifeMs, rootGraceShare: graceShare, maxTtlMs, rootOverlapMs } = config;
   if (kubernetes === null) return await openPluggedCa({ dir, create: { trustDomain, lifeMs }, log, now });
-  if (await isPlugged(dir)) return await openPluggedCa({ dir, create: null, log, now });
   const { api, namespace, secret: name, lease } = kubernetes;
+  const plugged = await isPlugged(dir);
+  const gate = openTrustGate({ api, namespace, log });
+  if (plugged) return gate.guard(await openPluggedCa({ dir, create: null, gate, log, now }));
   const policy = { trustDomain, lifeMs, graceShare, overlapMs: rootOverlapMs ?? maxTtlMs + HEARSAY_MS };
-  return openRootSecret({ api, namespace, name, lease, policy, log, now });
+  return gate.guard(openRootSecret({ api, namespace, name, lease, policy, gate, log, now }));
 }
 
 /** How long a replica may sign on before it hears of a change: a watch that has died is noticed after three minutes. */

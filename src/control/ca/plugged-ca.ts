@@ -7,11 +7,14 @@ import { splitCertificates } from '../../identity/pem.ts';
 import { caFilesOf, createRoot } from '../../identity/self-signed-root.ts';
 import type { Logger } from '../../log/logger.ts';
 import { type CaSource, checkTrusted } from './ca-source.ts';
+import type { TrustGate } from './trust-gate.ts';
 
 export interface PluggedCaOptions {
   readonly dir: string;
   /** Makes a root when the folder is empty; for a control plane without Kubernetes. */
   readonly create: { readonly trustDomain: string; readonly lifeMs: number } | null;
+  /** None where nothing is published. */
+  readonly gate?: Pick<TrustGate, 'isOpen'>;
   readonly log: Pick<Logger, 'info' | 'error'>;
   /** ms since 1970 */
   readonly now?: () => number;
@@ -25,7 +28,7 @@ export interface PluggedCaOptions {
  * @throws CulvertError CA_FOLDER_UNUSABLE, CA_FOLDER_INCOMPLETE, CA_INVALID, CA_EXPIRED or CA_NOT_YET_VALID
  */
 export async function openPluggedCa(options: PluggedCaOptions): Promise<CaSource> {
-  const { dir, create, log, now = Date.now, interval } = options;
+  const { dir, create, gate, log, now = Date.now, interval } = options;
   const listeners: (() => void)[] = [];
   let lists = await readLists(dir);
   const ca = followCa({
@@ -44,7 +47,9 @@ export async function openPluggedCa(options: PluggedCaOptions): Promise<CaSource
       return files;
     },
     now,
-    permit: checkTrusted,
+    permit(before, next) {
+      if (gate?.isOpen() ?? true) checkTrusted(before, next);
+    },
     changed(error) {
       if (error === null) {
         log.info('control::ca', 'the CA has changed', { folder: dir });

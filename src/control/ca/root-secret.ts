@@ -16,6 +16,7 @@ import {
   type RotationPolicy,
   rotate,
 } from './root-state.ts';
+import type { TrustGate } from './trust-gate.ts';
 
 export interface RootSecretOptions {
   readonly api: Pick<KubeApi, 'get' | 'lines' | 'create' | 'mergePatch'>;
@@ -24,6 +25,7 @@ export interface RootSecretOptions {
   /** Only its holder writes. */
   readonly lease: Lease;
   readonly policy: RotationPolicy;
+  readonly gate: Pick<TrustGate, 'isOpen' | 'mayCreateRoot' | 'onChange'>;
   readonly log: Pick<Logger, 'info' | 'warn' | 'error'>;
   /** ms since 1970 */
   readonly now?: () => number;
@@ -38,7 +40,7 @@ export const ROTATE_ROOT = 'culvert.io/rotate-root';
  * memory when it is deleted. A Secret that cannot be used leaves the root of before in force, and is not written to.
  */
 export function openRootSecret(options: RootSecretOptions): CaSource {
-  const { api, namespace, name, lease, policy, log, now = Date.now } = options;
+  const { api, namespace, name, lease, policy, gate, log, now = Date.now } = options;
   const checkMs = Math.min(MAX_CHECK_MS, policy.overlapMs / 20);
   const collection = `/api/v1/namespaces/${namespace}/secrets`;
   const where = `Secret ${namespace}/${name}`;
@@ -77,6 +79,7 @@ export function openRootSecret(options: RootSecretOptions): CaSource {
     onChange(_before, after) {
       found = after === null ? { kind: 'missing' } : { kind: 'readable', ...after };
       if (after !== null) use(after);
+      else if (!gate.isOpen()) inForce = null;
       caretaker.tend();
     },
     log,
@@ -86,6 +89,7 @@ export function openRootSecret(options: RootSecretOptions): CaSource {
     caretaker.tend();
   });
   lease.onChange((held) => held && caretaker.tend());
+  gate.onChange(() => caretaker.tend());
 
   return {
     where,
@@ -106,7 +110,7 @@ export function openRootSecret(options: RootSecretOptions): CaSource {
     );
     const state = parseRootState(data, where);
     const material = materialOf(state, where);
-    if (inForce !== null && !state.former.includes(inForce.state.active.cert.fingerprint256)) {
+    if (gate.isOpen() && inForce !== null && !state.former.includes(inForce.state.active.cert.fingerprint256)) {
       checkTrusted(inForce.material, material);
     }
     const { resourceVersion, annotations } = metadataOf(object);
@@ -133,8 +137,8 @@ export function openRootSecret(options: RootSecretOptions): CaSource {
 
   async function step(): Promise<void> {
     if (!lease.held()) return;
-    if (found.kind === 'missing') return await create();
-    if (found.kind !== 'readable') return;
+    if (found.kind === 'missing' && gate.mayCreateRoot()) return await create();
+    if (found.kind !== 'readable' || !gate.isOpen()) return;
     const { state, isAsked, version } = found;
     const due = await rotate(state, policy, now(), isAsked);
     // A key takes time to be made.

@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { keepConfigMap, TRUST_BUNDLE } from '../../../src/control/ca/kept-config-map.ts';
 import { openRootSecret, ROTATE_ROOT } from '../../../src/control/ca/root-secret.ts';
 import { formatRootState, newRootState, type RootState, rotate } from '../../../src/control/ca/root-state.ts';
+import { openTrustGate } from '../../../src/control/ca/trust-gate.ts';
 import { alwaysHeld, type Lease } from '../../../src/control/lease.ts';
 import { splitCertificates } from '../../../src/identity/pem.ts';
 import { createKubeApi } from '../../../src/kube/api.ts';
@@ -36,7 +37,9 @@ function replica(t: TestContext, server: ApiServer, lease: Lease = alwaysHeld, p
   const api = createKubeApi({ host: '127.0.0.1', port, serviceAccountDir });
   const lines: string[] = [];
   const log = createLogger({ format: 'plain', level: 'debug', write: (line) => void lines.push(line) });
-  const root = openRootSecret({ api, namespace: 'default', name: 'istio-ca-secret', lease, policy, log });
+  const gate = openTrustGate({ api, namespace: 'default', log });
+  const options = { api, namespace: 'default', name: 'istio-ca-secret', lease, policy, gate, log };
+  const root = gate.guard(openRootSecret(options));
   const map = keepConfigMap({
     ...{ ...TRUST_BUNDLE, api, namespace: 'default', lease, log },
     value: () => root.material()?.rootsPem ?? null,
@@ -192,7 +195,8 @@ test('a replica that has missed a whole rotation takes the root that came of it,
     mergePatch: () => Promise.reject(new Error('it does not hold the lease')),
   };
   const log = createLogger({ format: 'plain', level: 'off', write() {} });
-  const options = { api, namespace: 'default', name: 'istio-ca-secret', lease: testLease(), policy: POLICY, log };
+  const gate = { isOpen: () => true, mayCreateRoot: () => true, onChange() {} };
+  const options = { api, namespace: 'default', name: 'istio-ca-secret', lease: testLease(), policy: POLICY, gate, log };
   const root = openRootSecret(options);
   t.after(() => root.close());
   const onLine = await watch.promise;
