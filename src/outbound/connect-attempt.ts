@@ -126,8 +126,17 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
   }
 
   noTunnel(error: CulvertError): void {
-    if (this.isOver || (this.#isReplacing && !this.#abandonSilent())) return;
-    this.refuse(close('tunnel-failed', error.message, 503, flagOf(error)), faultOf(error));
+    if (this.isOver) return;
+    const fault = faultOf(error);
+    const connection = this.#connection;
+    if (this.#isReplacing && connection !== null && fault === 'none') {
+      // That says nothing about the peer, which may still answer in the tunnel that there is; or what is missing comes back.
+      this.#isReplacing = false;
+      this.#look = this.#plane.deadlines.silence.set(() => this.#probe(connection));
+      return;
+    }
+    if (this.#isReplacing && !this.#abandonSilent()) return;
+    this.refuse(close('tunnel-failed', error.message, 503, flagOf(error)), fault);
   }
 
   refuse(refusal: Refusal, fault: Fault): void {

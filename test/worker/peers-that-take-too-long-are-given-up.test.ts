@@ -282,6 +282,16 @@ async function between(t: TestContext, rig: PlaneUnderTest, target: number) {
     get connections() {
       return passing.length;
     },
+    /** Keeps back what comes, until `release`. */
+    hold() {
+      for (const [near, far] of passing) {
+        near.unpipe(far);
+        far.unpipe(near);
+      }
+    },
+    release() {
+      for (const [near, far] of passing) near.pipe(far).pipe(near);
+    },
     swallow() {
       for (const [near, far] of passing) {
         near.unpipe(far).resume();
@@ -336,6 +346,38 @@ test('the only endpoint is given up when nothing is heard of its tunnel and none
   assert.equal((await hear(t, rig)).end, 'reset');
   await until('a stream stays', () => [...rig.plane.pool.connections()].every((each) => each.streamCount === 0));
 });
+
+const recoveries: readonly [what: string, recover: (rig: PlaneUnderTest, way: { release(): void }) => void][] = [
+  ['until its peer is heard of again', (_, way) => way.release()],
+  [
+    'until another one can be opened',
+    (rig) => {
+      rig.certify = (identity) =>
+        void rig.sign(identity).then((certificate) => rig.plane.setCertificate(identity, certificate));
+    },
+  ],
+];
+for (const [when, recover] of recoveries) {
+  test(`a request in a silent tunnel outlasts what this node lacks for another one, ${when}`, async (t) => {
+    const rig = await planeUnderTest(t, { attemptTimeout: 200, responseTimeout: 60_000 });
+    const target = await http2Peer(t, rig, (stream) => {
+      stream.respond({ ':status': 200 });
+      stream.end('served');
+    });
+    const way = await between(t, rig, target);
+    startPod(rig);
+    assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'served' });
+    way.hold();
+    const heard = hear(t, rig);
+    await until('no request', () => [...rig.plane.pool.connections()].some(({ streamCount }) => streamCount === 1));
+    rig.certify = (identity) => rig.plane.identities.fail(identity, 'the CA is away');
+    rig.plane.forgetCertificate(IDENTITY);
+    const asked = rig.certificates.length;
+    await until('it is tried once only', () => rig.certificates.length >= asked + 2);
+    recover(rig, way);
+    assert.deepEqual(await heard, { end: 'end', heard: 'served' });
+  });
+}
 
 test('a slow answer is waited for in the tunnel that was asked, as long as its peer answers a PING', async (t) => {
   const rig = await planeUnderTest(t, { attemptTimeout: 300, responseTimeout: 60_000 });
