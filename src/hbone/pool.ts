@@ -118,6 +118,19 @@ export class TunnelPool {
     connection.drain();
   }
 
+  /**
+   * The tunnel is to take no more streams, nor are those that stand in for it and have been silent for as long, in ms: what has
+   * swallowed one may have swallowed them all. Who asks next gets one that was heard of since, or a new one.
+   */
+  retireSilent(connection: Http2Connection, silentFor: number): void {
+    const name = this.#tunnels.get(connection)?.group.name;
+    const group = name === undefined ? undefined : this.#groups.get(name);
+    for (const tunnel of [...(group?.tunnels ?? [])]) {
+      if (tunnel.connection.silentFor >= silentFor) this.retire(tunnel.connection);
+    }
+    this.retire(connection);
+  }
+
   /** The tunnel is gone. */
   closed(connection: Http2Connection): void {
     this.retired(connection);

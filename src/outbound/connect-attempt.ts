@@ -192,8 +192,8 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
     this.#look = this.#plane.deadlines.silence.set(() => {
       if (!this.#isUnheard(connection)) return;
       this.#isReplacing = true;
-      // The request in it is not taken back: the answer may still come first.
-      this.#plane.pool.retire(connection);
+      // The request in it is not taken back: the answer may still come first. Another old one that is silent would prove nothing.
+      this.#plane.pool.retireSilent(connection, this.#plane.now() - this.#sentAt!);
       this.#askForTunnel();
     });
   }

@@ -332,6 +332,34 @@ test('the only endpoint is reached by another tunnel when nothing is heard of th
   await until('the silent tunnel stays', () => [...rig.plane.pool.connections()].length === 1);
 });
 
+test('of several tunnels that fell silent together a request waits for one only', async (t) => {
+  const rig = await planeUnderTest(t, { attemptTimeout: 400, responseTimeout: 60_000, maxStreamsPerTunnel: 1 });
+  const held: ServerHttp2Stream[] = [];
+  let holds = true;
+  const target = await http2Peer(t, rig, (stream) => {
+    stream.respond({ ':status': 200 });
+    if (holds) held.push(stream);
+    else stream.end('served');
+  });
+  const way = await between(t, rig, target);
+  startPod(rig);
+  const first = Array.from({ length: 4 }, () => hear(t, rig));
+  await until('no tunnel of its own for each', () => held.length === 4);
+  holds = false;
+  for (const stream of held) stream.end('served');
+  assert.deepEqual(await Promise.all(first), Array(4).fill({ end: 'end', heard: 'served' }));
+  // Nothing is on the way any more that would be heard once the request is sent.
+  await until('a stream stays', () =>
+    [...rig.plane.pool.connections()].every((each) => each.streamCount === 0 && each.silentFor > 200),
+  );
+  assert.equal(way.connections, 4);
+  way.swallow();
+  assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'served' });
+  assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'silent-tunnel'), 1);
+  assert.equal(way.connections, 5);
+  await until('a silent tunnel stays', () => [...rig.plane.pool.connections()].length === 1);
+});
+
 test('the only endpoint is given up when nothing is heard of its tunnel and none can be opened', async (t) => {
   const rig = await planeUnderTest(t, { attemptTimeout: 400, responseTimeout: 60_000 });
   const target = await http2Peer(t, rig, (stream) => {

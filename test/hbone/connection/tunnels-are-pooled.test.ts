@@ -274,6 +274,30 @@ test('a tunnel that is retired takes no new streams and keeps those it has', () 
   assert.equal(tunnel.transport.closed, true);
 });
 
+test('with a tunnel that is silent go those that are silent for as long, and none that was heard of since', () => {
+  const under = new PoolUnderTest({ maxStreams: 1 });
+  const requests = [under.request(), under.request(), under.request()];
+  const elsewhere = under.request({ ...KEY, pod: 'uid-b' });
+  const [silent, alsoSilent, heard, other] = [under.open(), under.open(), under.open(), under.open()];
+  for (const tunnel of [silent, alsoSilent, heard, other]) tunnel.now += 1000;
+  heard.finish(requests[2]!.stream!);
+  alsoSilent.now += 500;
+  under.pool.retireSilent(silent.connection, 1000);
+  assert.deepEqual([requests[0]!.reset, requests[1]!.reset, elsewhere.reset], ['', '', '']);
+  alsoSilent.finish(requests[1]!.stream!);
+  assert.deepEqual(
+    [silent, alsoSilent, heard, other].map(({ connection }) => connection.accepting),
+    [false, false, true, true],
+  );
+  assert.equal(alsoSilent.transport.closed, true);
+  assert.equal(under.request().connection, heard.connection);
+  assert.equal(under.request().stream, null);
+  // Again, when the group has gone meanwhile.
+  under.pool.retireSilent(silent.connection, 1000);
+  under.pool.retireSilent(alsoSilent.connection, 1000);
+  assert.equal(silent.transport.closed, false);
+});
+
 test('the end of a pod ends its tunnels at once: in use, retired, being opened, waited for', () => {
   const under = new PoolUnderTest({ maxStreams: 1 });
   const retiring = under.request();
