@@ -62,7 +62,8 @@ export class ProfileIndex {
   #find(alike: Rows | undefined, workload: WorkloadUpdate['workload'], services: WorkloadUpdate['services']) {
     if (alike === undefined) return undefined;
     if (typeof alike === 'number') return isSame(this.at(alike), workload, services) ? alike : undefined;
-    return alike.find((id) => isSame(this.at(id), workload, services));
+    for (const id of alike) if (isSame(this.at(id), workload, services)) return id;
+    return undefined;
   }
 
   /** Of a profile that is not among those `alike`; it may be beyond them, whether or not they are few now. */
@@ -165,14 +166,27 @@ function isSame(
   other: WorkloadUpdate['workload'],
   ports: WorkloadUpdate['services'],
 ): boolean {
-  for (const field of TEXTS) if (profile[field] !== other[field]) return false;
-  const [a, b] = [profile.locality, other.locality];
+  const a = profile.locality;
+  const b = other.locality;
+  // First what tells those of a deployment apart. This runs for each workload, and a loop over names would be slower.
   return (
-    profile.capacity === other.capacity &&
-    profile.nativeTunnel === other.nativeTunnel &&
-    a.region === b.region &&
     a.zone === b.zone &&
+    a.region === b.region &&
     a.subzone === b.subzone &&
+    profile.capacity === other.capacity &&
+    profile.namespace === other.namespace &&
+    profile.workloadName === other.workloadName &&
+    profile.serviceAccount === other.serviceAccount &&
+    profile.canonicalRevision === other.canonicalRevision &&
+    profile.hostname === other.hostname &&
+    profile.trustDomain === other.trustDomain &&
+    profile.network === other.network &&
+    profile.protocol === other.protocol &&
+    profile.networkMode === other.networkMode &&
+    profile.workloadType === other.workloadType &&
+    profile.canonicalName === other.canonicalName &&
+    profile.clusterId === other.clusterId &&
+    profile.nativeTunnel === other.nativeTunnel &&
     isSameList(profile.authorizationPolicies, other.authorizationPolicies) &&
     isSameGateway(profile.waypoint, other.waypoint) &&
     isSameGateway(profile.networkGateway, other.networkGateway) &&
@@ -214,7 +228,8 @@ function isSamePorts({ services, ports }: WorkloadProfile, other: WorkloadUpdate
   let left = services.length;
   for (const _ in other) left--;
   if (left !== 0) return false;
-  for (const [at, key] of services.entries()) {
+  for (let at = 0; at < services.length; at++) {
+    const key = services[at]!;
     if (!Object.hasOwn(other, key) || !isSamePortMap(ports[at]!, other[key]!)) return false;
   }
   return true;

@@ -1,6 +1,7 @@
 /** `istio.workload.Workload` (spec §9.7). */
 import type { WorkloadUpdate } from '../state/mesh-state.ts';
 import type { ApplicationTunnel, Locality, PortMap, ServiceKey } from '../state/types.ts';
+import { portMaps } from '../state/workload-profile.ts';
 import { ipOf, named, portOf, readGateway, readPort } from './address-parts.ts';
 import { Repeated, readRepeatedText } from './repeated.ts';
 import { endOf, type Reader, readBytes, readFields, readFlag, readMessage, readNumber, readText } from './wire.ts';
@@ -161,7 +162,8 @@ function readServicePorts(reader: Reader, end: number): ServicePorts {
     return true;
   });
   if (!key.includes('/')) throw new Error(`a service named ${JSON.stringify(key)}, not namespace/hostname`);
-  return { key, ports, alone: { [key]: ports } };
+  const known = portMaps.of(ports);
+  return { key, ports: known, alone: { [key]: known } };
 }
 
 /** Nearly always of one, which takes less than what grows. */

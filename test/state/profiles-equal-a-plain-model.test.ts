@@ -44,6 +44,35 @@ const history = fc
     }),
   );
 
+/** Each of these makes another profile. */
+const CHANGES: WorkloadFields[] = [
+  {},
+  { trustDomain: 'x' },
+  { network: 'x' },
+  { protocol: 'TCP' },
+  { networkMode: 'HostNetwork' },
+  { workloadType: 'pod' },
+  { canonicalName: 'x' },
+  { clusterId: 'x' },
+  { locality: { region: 'x' } },
+  { locality: { zone: 'x' } },
+  { locality: { subzone: 'x' } },
+  { capacity: 2 },
+  { nativeTunnel: true },
+  { waypoint: byAddress('10.0.0.1') },
+  { networkGateway: byAddress('10.0.0.1') },
+  { networkGateway: byAddress('10.0.0.1', 15008, 'x') },
+  { networkGateway: byHostname('10.0.0.1', '') },
+  { applicationTunnel: { protocol: 'PROXY', port: null } },
+  { applicationTunnel: { protocol: 'PROXY', port: 1 } },
+  { authorizationPolicies: ['x'] },
+  { services: { 'x/x': {} } },
+  { services: { 'x/x': { 1: 2 } } },
+  { services: { 'x/x': {}, 'x/y': {} } },
+  { workloadName: 'w/x', serviceAccount: 'y' },
+  { workloadName: 'w', serviceAccount: 'x/y' },
+];
+
 test('equal profiles have one number, others another, and none is left when nobody has it', () => {
   let most = 0;
   fc.assert(
@@ -80,39 +109,24 @@ test('equal profiles have one number, others another, and none is left when nobo
   assert.ok(most > 16, `at most ${most} at once`);
 });
 
+test('of a few, each thing a profile says makes it another one', () => {
+  for (const one of CHANGES) {
+    for (const other of CHANGES) {
+      const index = new ProfileIndex();
+      const isSame = index.acquire(workload('w', one)) === index.acquire(workload('w', other));
+      assert.equal(isSame, one === other, JSON.stringify([one, other]));
+    }
+  }
+});
+
 test('each thing a profile says makes it another one, however many there are', () => {
   const index = new ProfileIndex();
   const fill = () => Array.from({ length: 20 }, (_, at) => index.acquire(workload('w', { capacity: at + 100 })));
   const many = fill();
   assert.deepEqual(fill(), many);
-  const changes: WorkloadFields[] = [
-    {},
-    { trustDomain: 'x' },
-    { network: 'x' },
-    { protocol: 'TCP' },
-    { networkMode: 'HostNetwork' },
-    { workloadType: 'pod' },
-    { canonicalName: 'x' },
-    { clusterId: 'x' },
-    { locality: { region: 'x' } },
-    { locality: { zone: 'x' } },
-    { locality: { subzone: 'x' } },
-    { capacity: 2 },
-    { nativeTunnel: true },
-    { waypoint: byAddress('10.0.0.1') },
-    { networkGateway: byAddress('10.0.0.1') },
-    { networkGateway: byAddress('10.0.0.1', 15008, 'x') },
-    { networkGateway: byHostname('10.0.0.1', '') },
-    { applicationTunnel: { protocol: 'PROXY', port: null } },
-    { applicationTunnel: { protocol: 'PROXY', port: 1 } },
-    { authorizationPolicies: ['x'] },
-    { services: { 'x/x': {} } },
-    { services: { 'x/x': { 1: 2 } } },
-    { services: { 'x/x': {}, 'x/y': {} } },
-  ];
-  const ids = changes.map((change) => index.acquire(workload('w', change)));
-  assert.equal(new Set([...ids, ...many]).size, changes.length + many.length);
-  for (const [at, change] of changes.entries()) {
+  const ids = CHANGES.map((change) => index.acquire(workload('w', change)));
+  assert.equal(new Set([...ids, ...many]).size, CHANGES.length + many.length);
+  for (const [at, change] of CHANGES.entries()) {
     assert.equal(index.acquire(workload('w', change)), ids[at]);
     assertSays(index, ids[at]!, workload('w', change));
   }
