@@ -41,12 +41,16 @@ export class SendScheduler {
   starved = false;
   /** Sent and not returned as credit of the connection. */
   #unread = 0;
+  /** More than half of the window has been in use since all of it was returned: credit may be part of what comes late. */
+  #usedMostly = false;
   /** Credit of the connection or of a stream has come since the last `tick`. */
   #credited = false;
   #wasScarce = false;
   #wasHeldBack = false;
-  /** When the peer returns credit: once half of a window has been read, as nearly all do, or only later. */
-  #returns: 'unknown' | 'by half' | 'later' = 'unknown';
+  /** When the peer returns credit: once half of a window has been read, as nearly all do, or (a guess) later, or when all is used. */
+  #returns: 'unknown' | 'by half' | 'later' | 'at the end' = 'unknown';
+  /** The one stream that need not leave a reserve, until credit comes. */
+  #unreserved: Http2Stream | null = null;
   #waiting: Http2Stream[] = [];
   #turn = MAX_TURN;
   #sentInShortTurns = 0;
@@ -61,7 +65,12 @@ export class SendScheduler {
   sendable(stream: Http2Stream): number {
     if (this.congested) return 0;
     const most = Math.max(0, Math.min(stream.sendWindow, this.window));
-    return this.#returns === 'later' ? most : Math.min(most, this.#share(stream));
+    if (this.#returns === 'at the end') return most;
+    if (this.#returns !== 'later') return Math.min(most, this.#share(stream));
+    if (stream === this.#unreserved) return most;
+    // The guess may be wrong, so that a quarter stays for siblings.
+    const reserve = Math.floor((this.window + this.#unread) / 4);
+    return Math.min(most, Math.max(this.#share(stream), this.window - reserve));
   }
 
   /**
@@ -85,6 +94,9 @@ export class SendScheduler {
     stream.unread += length;
     this.window -= length;
     this.#unread += length;
+    // A byte more than half is half, rounded up.
+    if (stream.unread > stream.sendWindow + 1) stream.usedMostly = true;
+    if (this.#unread > this.window + 1) this.#usedMostly = true;
     if (stream.sendWindow >= AMPLE_WINDOW && this.window >= AMPLE_WINDOW) this.#smallUpdates.earn(2);
     const queued = this.#sender.data(stream.id, offset, length);
     if (queued > HIGH_WATER && !this.congested) this.congested = this.#sender.flush() > LOW_WATER;
@@ -117,7 +129,7 @@ export class SendScheduler {
   countStalled(now: number): number {
     let stalled = 0;
     for (const stream of this.#waiting) {
-      if (stream.sendWindow > 0) continue;
+      if (stream.sendWindow > 0 && !this.#heldBack(stream)) continue;
       if (stream.waitingSince === 0) stream.waitingSince = now;
       else if (now - stream.waitingSince >= STALLED) {
         stream.waitingSince = Number.POSITIVE_INFINITY;
@@ -132,12 +144,23 @@ export class SendScheduler {
     const isScarce = 3 * this.window < this.#unread;
     this.starved = isScarce && this.#wasScarce && !this.#credited;
     this.#wasScarce = isScarce;
-    const isHeldBack = this.#waiting.some((stream) => this.#heldBack(stream));
-    const gaveNothing = isHeldBack && this.#wasHeldBack && !this.#credited;
-    this.#wasHeldBack = isHeldBack;
+    const heldBack = this.#waiting.find((stream) => this.#heldBack(stream));
+    const gaveNothing = this.#wasHeldBack && !this.#credited;
+    this.#wasHeldBack = heldBack !== undefined;
     this.#credited = false;
-    if (!gaveNothing || this.#returns !== 'unknown') return;
-    this.#returns = 'later';
+    if (heldBack !== undefined && gaveNothing) this.#letMoreBeUsed(heldBack);
+  }
+
+  /**
+   * Nothing has come back while a stream was held back: its reader has stalled, or the peer returns credit later than supposed.
+   * A stream that has used up its own window and got nothing has stalled for certain: then that explains it, and the reserve
+   * stays. Otherwise one stream may use the reserve, as there are peers that return credit only when all is used.
+   */
+  #letMoreBeUsed(heldBack: Http2Stream): void {
+    if (this.#returns === 'unknown') this.#returns = 'later';
+    else if (this.#returns === 'later' && !this.#waiting.some(hasUsedItsWindow)) this.#unreserved = heldBack;
+    else return;
+    this.#wasHeldBack = false;
     this.wake();
   }
 
@@ -148,8 +171,13 @@ export class SendScheduler {
 
   /** WINDOW_UPDATE of the connection. */
   windowOpened(increment: number): void {
+    // More than was sent is a window that grows, which says nothing of what is returned when.
+    if (increment <= this.#unread && !this.#usedMostly) this.#returns = 'by half';
+    else if (this.#unreserved !== null && this.window === 0) this.#returns = 'at the end';
+    this.#unreserved = null;
     this.window += increment;
     this.#unread = Math.max(0, this.#unread - increment);
+    if (this.#unread === 0) this.#usedMostly = false;
     this.#credited = true;
     this.starved = false;
     if (this.window > MAX_WINDOW_SIZE)
@@ -159,12 +187,10 @@ export class SendScheduler {
 
   /** WINDOW_UPDATE of a stream, whose window is larger by that already. */
   streamOpened(stream: Http2Stream, increment: number): void {
-    // More than that is a window that grows, which says nothing of what is returned when.
-    const isReturn = increment <= stream.unread;
+    if (increment <= stream.unread && !stream.usedMostly) this.#returns = 'by half';
     stream.unread = Math.max(0, stream.unread - increment);
+    if (stream.unread === 0) stream.usedMostly = false;
     this.#credited = true;
-    if (this.#returns === 'unknown' && isReturn && 2 * increment <= stream.sendWindow + stream.unread + 1)
-      this.#returns = 'by half';
     if (!stream.waiting || this.sendable(stream) === 0) return;
     this.stopWaiting(stream);
     stream.handler.streamWritable();
@@ -204,4 +230,8 @@ export class SendScheduler {
 /** How much to send until half of a window is used, rounded up: peers that want more than half of 65535 mean 32768. */
 function halfway(window: number, used: number): number {
   return Math.ceil((window - used) / 2);
+}
+
+function hasUsedItsWindow(stream: Http2Stream): boolean {
+  return stream.sendWindow <= 0 && stream.unread > 0;
 }

@@ -36,6 +36,8 @@ export class Http2Stream {
   sendWindow: number;
   /** Sent and not returned as credit by the peer: its reader may not have taken it. */
   unread = 0;
+  /** More than half of `sendWindow` has been in use since all of it was returned. */
+  usedMostly = false;
   /** What we have let the peer send on this stream. */
   receiveWindow: number;
   /** The size that the receive window is refilled to. */
