@@ -37,7 +37,7 @@ export interface MeshResources {
   /** Whether there is such a policy that holds for workloads without being listed by them. */
   holdsUnlisted(policy: string): boolean;
   counts(): { readonly addresses: number; readonly policies: number };
-  /** By uid, `network/ip` or `namespace/hostname`; several workloads may share an address. Empty when nothing is found. */
+  /** By uid, `network/ip` or `namespace/hostname`; several workloads or services may share an address. Empty when nothing is found. */
   find(key: string): readonly AddressMatch[];
   /** Other names that find the address, for clients on demand: `network/ip` of each address, `network/ip/length` of a CIDR. */
   aliases(name: string): readonly string[];

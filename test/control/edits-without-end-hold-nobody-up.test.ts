@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { meshUnderTest } from './support/mesh-under-test.ts';
 import { authorizationPolicy, pod, serviceEntry, uidOf } from './support/objects.ts';
 
@@ -22,7 +23,7 @@ function editWithoutEnd(put: (edit: number) => void): () => number {
   const edit = () => {
     if (isOver) return;
     put(++edits);
-    setImmediate(edit);
+    setTimeout(edit, 0);
   };
   edit();
   return () => {
@@ -47,6 +48,32 @@ test('an object that is altered without end keeps nobody from being told of the 
   assert.notEqual(address(uidOf('late')), null);
   assert.ok(stop() > 1);
   await mesh.settled();
+});
+
+test('a policy that goes while others are worked out stays until nobody lists it any more', async (t) => {
+  const { mesh, put, remove, address, policy } = meshUnderTest();
+  const selective = authorizationPolicy('p', {
+    selector: { matchLabels: { app: 'web' } },
+    action: 'DENY',
+    rules: [{}],
+  });
+  await put(pod('web'), selective);
+  let told = 0;
+  mesh.resources.onChange(() => {
+    told++;
+    for (const name of address(uidOf('web'))!.authorizationPolicies as string[])
+      assert.notEqual(policy(name), null, name);
+  });
+  // Each look at the clock takes longer than a slice: other things happen after each step.
+  let now = 0;
+  t.mock.method(performance, 'now', () => (now += 1000));
+  const done = put(large(0), pod('late'));
+  for (let slice = 0; slice < 100; slice++) await setImmediate();
+  const gone = remove('AuthorizationPolicy', 'demo/p');
+  await done;
+  assert.deepEqual([told, policy('demo/p') !== null], [1, true]);
+  await gone;
+  assert.equal(policy('demo/p'), null);
 });
 
 test('a policy that is deleted and made again and again meanwhile is there for those who list it', async () => {

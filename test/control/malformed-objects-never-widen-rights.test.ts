@@ -131,6 +131,25 @@ for (const [name, spec, reason] of malformed) {
   });
 }
 
+for (const metadata of [
+  { labels: { version: 1 } },
+  { labels: 'x' },
+  { creationTimestamp: 5 },
+  { generation: 'x' },
+  { annotations: 'x' },
+]) {
+  test(`a policy with metadata ${JSON.stringify(metadata)} lets nobody in either`, async () => {
+    for (const [policy, caller] of [
+      [authorizationPolicy('p', { action: 'DENY', rules: [{}] }, metadata), friend],
+      [peerAuthentication('q', { mtls: { mode: 'STRICT' } }, metadata), { sourceIdentity: null }],
+    ] as const) {
+      const { mesh, put } = meshUnderTest();
+      await put(pod('web'), policy);
+      assert.equal(letsIn(agentView(mesh.resources), uidOf('web'), caller), false, policy.kind);
+    }
+  });
+}
+
 test('whom a malformed policy selects is not guessed', async () => {
   for (const selector of [{ matchExpressions: [] }, { matchLabels: { app: 1 } }, 'web', { matchLabels: ['web'] }]) {
     const { mesh, put, rejected } = meshUnderTest();

@@ -73,6 +73,13 @@ for (const [objects, key, groups] of [
     null,
   ],
   [[peerAuthentication('x', { selector: {}, ...mtls('STRICT') })], STATIC, null],
+  // In the root namespace such a one does not open the mesh.
+  ...(['PERMISSIVE', 'DISABLE', 'UNSET'] as const).map((mode) => [
+    [ofMesh('STRICT'), peerAuthentication('a', { selector: {}, mtls: { mode } }, { namespace: 'istio-system' })],
+    STATIC,
+    null,
+  ]),
+  [[peerAuthentication('a', { selector: {}, ...mtls('STRICT') }, { namespace: 'istio-system' })], STATIC, null],
   [[ofMesh('STRICT'), peerAuthentication('x', { selector: {}, ...mtls('PERMISSIVE') })], null, null],
 ] as [Manifest[], string | null, Json[][][] | null][]) {
   test(`mTLS by ${objects.map(({ metadata, spec }) => `${metadata.name} ${JSON.stringify(spec)}`).join(' under ') || 'nothing'}`, async () => {

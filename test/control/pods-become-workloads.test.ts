@@ -305,6 +305,12 @@ test('workloads are found by address, service and node', async () => {
   ]);
   for (const key of [keyOfService('web'), '/10.1.0.1'])
     assert.deepEqual(names(key), [[keyOfService('web'), [uidOf('web')]]]);
+  // A ServiceEntry with the address of a Service does not hide it.
+  await put(service('web'), serviceEntry('a', { metadata: { namespace: 'aaa' }, spec: { addresses: ['10.1.0.1'] } }));
+  assert.deepEqual(names('/10.1.0.1'), [
+    ['aaa/a.example.com', []],
+    [keyOfService('web'), [uidOf('web')]],
+  ]);
   assert.deepEqual(names('/10.0.0.77'), []);
   assert.deepEqual(mesh.resources.aliases(uidOf('web')), ['/10.0.0.1']);
   assert.equal([...mesh.resources.workloadsOn('node1')].length, 3);

@@ -10,8 +10,10 @@ const CONVERTED = 'converted_peer_authentication_';
 export class PeerAuthentications {
   readonly #rootNamespace: string;
   readonly #all = new Map<string, PeerAuthentication>();
-  /** Without a selector, by namespace. */
+  /** For all of their namespace, or of the mesh, by namespace. */
   readonly #broad = new Map<string, Map<string, PeerAuthentication>>();
+  /** Of those the one that counts. */
+  readonly #oldest = new Map<string, PeerAuthentication>();
   readonly #selectors = new SelectorIndex();
 
   constructor(rootNamespace: string) {
@@ -23,9 +25,11 @@ export class PeerAuthentications {
     this.#all.set(key, policy);
     const { namespace } = policy;
     if (isBroad(policy)) {
+      if (namespace === this.#rootNamespace && !isOfMesh(policy)) return;
       const known = this.#broad.get(namespace);
       if (known === undefined) this.#broad.set(namespace, new Map([[key, policy]]));
       else known.set(key, policy);
+      this.#oldest.set(namespace, older(policy, this.#oldest.get(namespace) ?? null));
     } else if (namespace !== this.#rootNamespace) this.#selectors.set(key, namespace, policy.selector!);
   }
 
@@ -34,14 +38,19 @@ export class PeerAuthentications {
     if (before === undefined) return;
     this.#all.delete(key);
     this.#selectors.delete(key);
-    const broad = this.#broad.get(before.namespace);
-    if (broad?.delete(key) && broad.size === 0) this.#broad.delete(before.namespace);
+    const { namespace } = before;
+    const broad = this.#broad.get(namespace);
+    if (broad?.delete(key) && broad.size === 0) this.#broad.delete(namespace);
+    if (this.#oldest.get(namespace) !== before) return;
+    const next = oldest(broad?.values() ?? []);
+    if (next === null) this.#oldest.delete(namespace);
+    else this.#oldest.set(namespace, next);
   }
 
   /** What a workload of the namespace has to have without a policy of its own. */
   isStrict(namespace: string): boolean {
     for (const level of [namespace, this.#rootNamespace]) {
-      const mode = oldest(this.#broad.get(level)?.values() ?? [])?.mode ?? 'UNSET';
+      const mode = this.#oldest.get(level)?.mode ?? 'UNSET';
       if (mode !== 'UNSET') return mode === 'STRICT';
     }
     return false;
@@ -96,6 +105,14 @@ export function isBroad({ selector }: PeerAuthentication): boolean {
   return selector === null || Object.keys(selector).length === 0;
 }
 
+/**
+ * Whether one of the root namespace that selects all says something about the mesh: with `selector: {}`, which istiod does
+ * not heed there, only what is strict. What was written with a selector does not open the mesh.
+ */
+function isOfMesh({ selector, mode }: PeerAuthentication): boolean {
+  return selector === null || mode === 'STRICT';
+}
+
 type Rules =
   | { readonly kind: 'permissive' | 'strict' }
   | { readonly kind: 'by port'; readonly groups: readonly Group[] };
@@ -128,7 +145,13 @@ const NONE: readonly string[] = [];
 const WITHOUT_IDENTITY: Match = { notPrincipals: ['*'] };
 
 function oldest(policies: Iterable<PeerAuthentication>): PeerAuthentication | null {
-  return [...policies].sort(byAge)[0] ?? null;
+  let found: PeerAuthentication | null = null;
+  for (const policy of policies) found = older(policy, found);
+  return found;
+}
+
+function older(policy: PeerAuthentication, other: PeerAuthentication | null): PeerAuthentication {
+  return other === null || byAge(policy, other) < 0 ? policy : other;
 }
 
 function denying(namespace: string, name: string, groups: readonly Group[]): AuthorizationMessage {

@@ -104,9 +104,8 @@ export function createResourceTable(): ResourceTable {
       if (named !== undefined) return [matchOf(named)];
       const workloads = [...byIp.get(key)];
       if (workloads.length > 0) return workloads.map(matchOf);
-      // Of services that share an address every replica is to answer with the same one.
-      const [service] = [...byVip.get(key)].sort((a, b) => compareText(a.name, b.name));
-      return service === undefined ? [] : [matchOf(service)];
+      // All that share the address: whose it is for a caller, the agent decides, as it does when it is told of everything.
+      return [...byVip.get(key)].sort((a, b) => compareText(a.name, b.name)).map(matchOf);
     },
     aliases: (name) => addresses.get(name)?.addresses ?? [],
     workloadsOf: (service) => (addresses.get(service)?.services === null ? workloadsByService.get(service) : null),

@@ -2,7 +2,7 @@ import { parseCidr, parsePort } from '../../netns/address.ts';
 import type { Kind } from '../kinds.ts';
 import { Field } from './field.ts';
 import { isTrue } from './go-bool.ts';
-import { annotation, type Labels, type Metadata, readMetadata } from './metadata.ts';
+import { annotation, type Labels, type Metadata, readMetadata, readMetadataOfMalformed } from './metadata.ts';
 import { type ReportedConditions, readConditions } from './reported-conditions.ts';
 import { expectOnly, readSelector } from './selector.ts';
 
@@ -115,7 +115,7 @@ function denyInstead(object: unknown): AuthorizationPolicy | null {
   const action = known(() => readAction(spec), 'DENY');
   if (known(() => targetsOf(spec).length > 0, false) || action === 'AUDIT' || action === 'CUSTOM') return null;
   return {
-    ...readMetadata(policy),
+    ...readMetadataOfMalformed(policy),
     isDryRun: known(() => isTrue(annotation(policy, 'istio.io/dry-run')), false),
     targets: [],
     selector: known(() => readSelector(spec.at('selector')), null),

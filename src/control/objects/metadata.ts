@@ -16,6 +16,30 @@ export interface Metadata {
 /** @throws Error when the object has no name, or a label is no text */
 export function readMetadata(object: Field, namespaced = true): Metadata {
   const metadata = object.at('metadata');
+  return {
+    ...readNames(object, namespaced),
+    labels: sharedData(metadata.at('labels').labels()),
+    created: timeOf(metadata.at('creationTimestamp').text()),
+    generation: metadata.at('generation').integer(0, Number.MAX_SAFE_INTEGER) ?? 0,
+  };
+}
+
+/**
+ * Of what stands in for a malformed object: it has to stand in whatever the labels are. As the oldest of all, so that no
+ * other comes before it.
+ *
+ * @throws Error when the object has no name
+ */
+export function readMetadataOfMalformed(object: Field): Metadata {
+  try {
+    return readMetadata(object);
+  } catch {
+    return { ...readNames(object, true), labels: {}, created: 0, generation: 0 };
+  }
+}
+
+function readNames(object: Field, namespaced: boolean): Pick<Metadata, 'namespace' | 'name'> {
+  const metadata = object.at('metadata');
   const name = metadata.at('name');
   // Keys are made of names: in one with a slash the parts could not be told apart.
   if (!NAME.test(name.text())) throw name.wrong('the name of the object: lower-case letters, digits, "-" and "."');
@@ -24,9 +48,6 @@ export function readMetadata(object: Field, namespaced = true): Metadata {
   return {
     namespace: namespaced ? sharedText(namespace.text()) : '',
     name: name.text(),
-    labels: sharedData(metadata.at('labels').labels()),
-    created: timeOf(metadata.at('creationTimestamp').text()),
-    generation: metadata.at('generation').integer(0, Number.MAX_SAFE_INTEGER) ?? 0,
   };
 }
 

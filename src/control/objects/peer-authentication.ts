@@ -1,14 +1,17 @@
 import { parsePort } from '../../netns/address.ts';
 import type { Kind } from '../kinds.ts';
 import { Field } from './field.ts';
-import { type Labels, type Metadata, readMetadata } from './metadata.ts';
+import { type Labels, type Metadata, readMetadata, readMetadataOfMalformed } from './metadata.ts';
 import { expectOnly, readSelector } from './selector.ts';
 
 export type MtlsMode = (typeof MODES)[number];
 const MODES = ['UNSET', 'DISABLE', 'PERMISSIVE', 'STRICT'] as const;
 
 export interface PeerAuthentication extends Metadata {
-  /** Null, or without labels: all workloads of the namespace, of the mesh in the root namespace. */
+  /**
+   * Null: all workloads of the namespace, of the mesh in the root namespace. Without labels: all of the namespace; in the
+   * root namespace all of the mesh if it is strict, else none.
+   */
   readonly selector: Labels | null;
   readonly mode: MtlsMode;
   /** By port of the workload, ascending. */
@@ -42,7 +45,7 @@ function readPeerAuthentication(object: unknown): PeerAuthentication {
 /** Whatever it was to say, it does not let anybody in without an identity. */
 function strictInstead(object: unknown): PeerAuthentication {
   const policy = Field.of(object);
-  const metadata = readMetadata(policy);
+  const metadata = readMetadataOfMalformed(policy);
   let selector: Labels | null = null;
   try {
     selector = readSelector(policy.at('spec').at('selector'));
