@@ -33,8 +33,9 @@ await mesh.settled();
 const ads = createAds({
   resources: mesh.resources,
   authenticate: async () => ({ namespace: 'bench', serviceAccount: 'bench', pod: null, node: null }),
+  trustedAccounts: new Set(['bench/bench']),
   isSynced: () => true,
-  limits: { streamsPerSecond: 10_000 },
+  limits: { streamsPerSecond: 10_000, streamsPerAddress: 10_000 },
   registry: createRegistry(),
   log: createLogger({ format: 'plain', level: 'warn', write: (line) => void process.stderr.write(line) }),
 });

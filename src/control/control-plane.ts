@@ -130,6 +130,7 @@ async function start(config: ControlConfig, log: Logger, end: (() => Promise<voi
   let isSynced = false;
   const ads = createAds({
     ...{ resources: mesh.resources, authenticate: ca.authenticate, isSynced: () => isSynced, registry, log },
+    trustedAccounts: new Set(config.trustedAccounts),
     limits: {
       debounceMs: config.debounceAfter,
       debounceMaxMs: config.debounceMax,

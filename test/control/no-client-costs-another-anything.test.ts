@@ -71,6 +71,59 @@ async function rawStream(t: TestContext, { port, rootPem }: Pick<TestControlPlan
   return { session, stream, send };
 }
 
+test('only trusted accounts follow the mesh, and others take no place and no turn', async (t) => {
+  const control = await startControlPlane(t, { limits: { maxClients: 2, streamsPerSecond: 1, patienceMs: 0 } });
+  const tenants = await Promise.all(Array.from({ length: 40 }, () => openPeer(t, control, 'tenant/any').ended));
+  for (const { code, details } of tenants) {
+    assert.equal(code, status.PERMISSION_DENIED);
+    assert.match(details, /tenant\/any .*CA_TRUSTED_NODE_ACCOUNTS/);
+  }
+  const refused = control.lines.filter((line) => /a stream was refused.*tenant\/any/.test(line));
+  assert.ok(refused.length > 0 && refused.length < 40, `${refused.length} lines`);
+  const well = await wellPeer(t, control);
+  await isServed(control, well, 0);
+});
+
+test('one address has so many streams, and may have others when they are gone', async (t) => {
+  const control = await startControlPlane(t, { limits: { streamsPerAddress: 2 } });
+  const peers = [await wellPeer(t, control), await wellPeer(t, control)];
+  const { code, details } = await openPeer(t, control).ended;
+  assert.deepEqual([code, details], [status.RESOURCE_EXHAUSTED, 'too many streams from 127.0.0.1']);
+  peers[0]!.call.cancel();
+  await control.clients(1);
+  await isServed(control, await wellPeer(t, control), 0);
+});
+
+test('a message that never ends ends its stream, and one that takes its time does not', async (t) => {
+  const control = await startControlPlane(t, { limits: { messageMs: 500 } });
+  const { stream, send } = await rawStream(t, control);
+  send({ typeUrl: AUTHORIZATION });
+  await control.clients(1);
+  // Between messages there is no hurry.
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  assert.equal(control.ads.clients().length, 1);
+  const trailers = once(stream, 'trailers');
+  stream.resume();
+  stream.write(Buffer.concat([framePrefix(30_000_000), Buffer.alloc(10_000)]));
+  const [{ 'grpc-status': code }] = await trailers;
+  assert.equal(Number(code), status.DEADLINE_EXCEEDED);
+  await control.clients(0);
+});
+
+test('a client that rejects without end fills no log', async (t) => {
+  const control = await startControlPlane(t);
+  const peer = await wellPeer(t, control);
+  for (let count = 0; count < 2000; count++) {
+    peer.ask({ typeUrl: AUTHORIZATION, nonce: 'x', error: 'no' });
+    peer.ask({ typeUrl: 'type.googleapis.com/none' });
+  }
+  const reject = () => control.ads.clients()[0]!.types[0]!.rejections;
+  await eventually('all were heard', () => reject() === 2000);
+  const lines = control.lines.filter((line) => /rejected resources|not served/.test(line));
+  assert.ok(lines.length > 0 && lines.length < 1000, `${lines.length} lines`);
+  await isServed(control, peer, 0);
+});
+
 test('clients that read nothing hold next to no memory, and are cut off', async (t) => {
   const control = await startControlPlane(t, { mesh: largeMesh(), limits: { stalledMs: 4000 } });
   const well = await wellPeer(t, control);

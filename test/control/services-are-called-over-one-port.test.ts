@@ -30,6 +30,7 @@ const echo: GrpcService = {
     },
     Always: {
       kind: 'stream',
+      messageMs: 30_000,
       maxRequest: 1000,
       open(stream: ServerStream) {
         stream.resume();

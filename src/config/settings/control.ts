@@ -104,7 +104,7 @@ export const controlSettings = {
     default: null,
     otherwise: '`culvert-agent` in `POD_NAMESPACE`',
     meaning:
-      'Service accounts, `namespace/name` separated by commas, that may ask for certificates of the pods on their node.',
+      'Service accounts, `namespace/name` separated by commas, that may follow the mesh state and ask for certificates of the pods on their node.',
     why: 'Agents, and nobody else. Name ztunnel’s as well to serve ztunnels.',
   },
   tokenAudience: {

@@ -20,6 +20,8 @@ import { createStreamRate } from './stream-rate.ts';
 export interface AdsOptions {
   readonly resources: MeshResources;
   readonly authenticate: Authenticate;
+  /** Service accounts that may follow the mesh, `namespace/name` (CA_TRUSTED_NODE_ACCOUNTS). */
+  readonly trustedAccounts: ReadonlySet<string>;
   /** Whether the resources are complete; streams are refused before. */
   readonly isSynced: () => boolean;
   readonly limits?: Partial<AdsLimits>;
@@ -38,6 +40,10 @@ export interface AdsLimits {
   /** How long a new stream waits for its turn before it is refused. */
   readonly patienceMs: number;
   readonly maxClients: number;
+  /** Streams from one IP address; an agent has one, and another one while it is replaced. */
+  readonly streamsPerAddress: number;
+  /** How long a message of a client may take to arrive, from its first byte on. */
+  readonly messageMs: number;
   /** How long the addresses for a new client wait for it to ask for policies as well. */
   readonly policiesExpectedMs: number;
   /** A stream that has not taken what waits for it for so long is cut off. */
@@ -53,14 +59,15 @@ export interface Ads {
 }
 
 export function createAds(options: AdsOptions): Ads {
-  const { resources, authenticate, isSynced, registry, log } = options;
+  const { resources, authenticate, trustedAccounts, isSynced, registry, log } = options;
   const limits = { ...defaultLimits(), ...options.limits };
   const changes = createChangeLog();
   const composer = createComposer(resources, changes);
   const rate = createStreamRate(limits.streamsPerSecond, limits.patienceMs);
   const refusals = createLineQuota(LINES_PER_SECOND);
-  /** Everybody with a stream, in whatever state it is. */
+  /** Of those who may follow the mesh, in whatever state they are; and how many there are by IP address. */
   const streams = new Set<ServerStream>();
+  const streamsByIp = new Map<string, number>();
   const clients = new Set<AdsClient>();
   let released = 0;
 
@@ -99,6 +106,7 @@ export function createAds(options: AdsOptions): Ads {
     policiesExpectedMs: limits.policiesExpectedMs,
     metrics,
     log,
+    complaints: createLineQuota(LINES_PER_SECOND),
     joined(client) {
       clients.add(client);
       const { id, node } = client.node!;
@@ -155,10 +163,26 @@ export function createAds(options: AdsOptions): Ads {
     return { id, address };
   }
 
+  function takePlace(stream: ServerStream): void {
+    if (streams.size >= limits.maxClients) throw refusal('RESOURCE_EXHAUSTED', 'too many clients');
+    const ip = ipOf(stream);
+    const count = streamsByIp.get(ip) ?? 0;
+    if (count >= limits.streamsPerAddress) throw refusal('RESOURCE_EXHAUSTED', `too many streams from ${ip}`);
+    streams.add(stream);
+    streamsByIp.set(ip, count + 1);
+  }
+
+  function leavePlace(stream: ServerStream): void {
+    if (!streams.delete(stream)) return;
+    const ip = ipOf(stream);
+    const left = streamsByIp.get(ip)! - 1;
+    if (left === 0) streamsByIp.delete(ip);
+    else streamsByIp.set(ip, left);
+  }
+
   function open(stream: ServerStream): StreamHandlers {
     let client: AdsClient | null = null;
     let isClosed = false;
-    streams.add(stream);
     let silence: NodeJS.Timeout | undefined;
     const refuse = (error: unknown) => {
       const { code = 'INTERNAL', message, reason = '' } = error as { code?: string; message: string; reason?: string };
@@ -177,10 +201,14 @@ export function createAds(options: AdsOptions): Ads {
 
     async function admit(): Promise<void> {
       if (!isSynced()) throw refusal('UNAVAILABLE', 'server is not ready to serve discovery information');
-      if (streams.size > limits.maxClients) throw refusal('RESOURCE_EXHAUSTED', 'too many clients');
-      // Before it has a turn, so that strangers cannot take those of others.
+      // Before it has a place and a turn, so that strangers cannot take those of others.
       const caller = await authenticate(stream.metadata, stream.peer);
       if (isClosed) return;
+      const account = `${caller.namespace}/${caller.serviceAccount}`;
+      if (!trustedAccounts.has(account)) {
+        throw refusal('PERMISSION_DENIED', `${account} may not follow the mesh: it is not in CA_TRUSTED_NODE_ACCOUNTS`);
+      }
+      takePlace(stream);
       const wait = rate.admit();
       if (wait === null) throw refusal('RESOURCE_EXHAUSTED', 'request rate limit exceeded');
       if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
@@ -198,7 +226,7 @@ export function createAds(options: AdsOptions): Ads {
       closed() {
         isClosed = true;
         clearTimeout(silence);
-        streams.delete(stream);
+        leavePlace(stream);
         if (client === null) return;
         client.close();
         if (!clients.delete(client)) return;
@@ -210,7 +238,9 @@ export function createAds(options: AdsOptions): Ads {
   return {
     service: {
       name: 'envoy.service.discovery.v3.AggregatedDiscoveryService',
-      methods: { DeltaAggregatedResources: { kind: 'stream', maxRequest: MAX_REQUEST, open } },
+      methods: {
+        DeltaAggregatedResources: { kind: 'stream', maxRequest: MAX_REQUEST, messageMs: limits.messageMs, open },
+      },
     },
     clients: () => [...clients].map((client) => client.status()),
     close() {
@@ -222,6 +252,10 @@ export function createAds(options: AdsOptions): Ads {
   };
 }
 
+function ipOf({ peer: { address } }: ServerStream): string {
+  return address.slice(0, address.lastIndexOf(':'));
+}
+
 function defaultLimits(): AdsLimits {
   return {
     debounceMs: 100,
@@ -229,6 +263,8 @@ function defaultLimits(): AdsLimits {
     streamsPerSecond: Math.min(100, 15 + 5 * availableParallelism()),
     patienceMs: 30_000,
     maxClients: 10_000,
+    streamsPerAddress: 16,
+    messageMs: 30_000,
     policiesExpectedMs: 250,
     stalledMs: 30_000,
     unansweredMs: 300_000,
@@ -238,7 +274,7 @@ function defaultLimits(): AdsLimits {
 /** Names that the log may hold whatever the size of the mesh, and for how many times all of them. */
 const MIN_LOG = 100_000;
 const LOG_SHARE = 4;
-/** Of refused streams in the log. */
+/** Of refused streams in the log, and of what clients have to say. */
 const LINES_PER_SECOND = 10;
 /** How long a client may take to say who it is. */
 const SILENCE_MS = 30_000;

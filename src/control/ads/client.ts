@@ -7,6 +7,7 @@ import type { Logger } from '../../log/logger.ts';
 import { inSlices } from '../../slices.ts';
 import type { Caller } from '../authentication.ts';
 import type { ServerStream } from '../grpc/service.ts';
+import type { LineQuota } from '../line-quota.ts';
 import type { MeshResources } from '../resources.ts';
 import type { ChangeLog } from './change-log.ts';
 import type { Composer, Prepared } from './composer.ts';
@@ -26,6 +27,8 @@ export interface ClientContext {
   readonly policiesExpectedMs: number;
   readonly metrics: AdsMetrics;
   readonly log: Logger;
+  /** Of lines about what clients say. */
+  readonly complaints: LineQuota;
   /** The client has said who it is. */
   joined(client: AdsClient): void;
   /** The stream is to be ended for this. */
@@ -164,17 +167,14 @@ export class AdsClient {
   }
 
   #take(request: ClientRequest): void {
-    const { log, metrics, changes } = this.#context;
+    const { metrics, changes } = this.#context;
     if (this.#node === null) {
       this.#node = identifyNode(request.node, this.#caller);
       this.#context.joined(this);
     }
     const type = servedType(request.typeUrl);
     if (type === null) {
-      log.warn('control::ads', 'a type that is not served was asked for', {
-        node: this.#node.id,
-        type: request.typeUrl.slice(0, MAX_LOGGED),
-      });
+      this.#complain('a type that is not served was asked for', { type: request.typeUrl.slice(0, MAX_LOGGED) });
       return;
     }
     const watch = this.#watches.get(type.url);
@@ -187,14 +187,18 @@ export class AdsClient {
         metrics.convergence.observe((performance.now() - reaction.delivery.changedAt) / 1000);
       } else if (reaction.kind === 'rejected') {
         metrics.rejects.add(1, type.metric);
-        log.warn('control::ads', 'a node proxy rejected resources', {
-          node: this.#node.id,
-          type: type.url,
-          reason: reaction.reason,
-        });
+        this.#complain('a node proxy rejected resources', { type: type.url, reason: reaction.reason });
       } else if (reaction.kind === 'stale') metrics.expiredNonces.add(1, type.metric);
     }
     this.advance();
+  }
+
+  #complain(text: string, about: Readonly<Record<string, string>>): void {
+    const { log, complaints } = this.#context;
+    const omitted = complaints.take();
+    if (omitted === null) return;
+    const node = this.#node?.id ?? '';
+    log.warn('control::ads', text, { node, ...about, ...(omitted === 0 ? {} : { omitted }) });
   }
 
   /** A node proxy asks for both kinds in one moment, and the order of its requests must not be that of the responses. */

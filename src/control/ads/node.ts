@@ -41,11 +41,12 @@ export function identifyNode(sent: SentNode | null, caller: Caller): ClientNode 
     id,
     namespace,
     pod: dot < 0 ? name : name.slice(0, dot),
-    node: metadata.get('NODE_NAME') ?? '',
+    node: (metadata.get('NODE_NAME') ?? '').slice(0, MAX_NAME),
     version: (metadata.get('ISTIO_VERSION') ?? '').slice(0, MAX_VERSION),
   };
 }
 
 /** Names of pods and namespaces have up to 253 and 63 characters. */
 const MAX_ID = 1000;
+const MAX_NAME = 253;
 const MAX_VERSION = 64;

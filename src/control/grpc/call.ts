@@ -64,7 +64,7 @@ function serveUnary(stream: ServerHttp2Stream, method: UnaryMethod, call: Call, 
   const reader = new MessageReader(method.maxRequest);
   let request: Buffer | null = null;
   const fail = (error: unknown) => endWithError(stream, error, log);
-  const patience = setTimeout(fail, REQUEST_PATIENCE_MS, new CulvertError('DEADLINE_EXCEEDED', 'the request is late'));
+  const patience = setTimeout(fail, REQUEST_PATIENCE_MS, late());
   stream.on('close', () => clearTimeout(patience));
   stream.on('data', (bytes: Buffer) => {
     try {
@@ -100,6 +100,8 @@ function serveStream(stream: ServerHttp2Stream, method: StreamMethod, call: Call
   let isReading = false;
   let isOver = false;
   let patience: NodeJS.Timeout | undefined;
+  /** Runs while a message has arrived in part. */
+  let lateness: NodeJS.Timeout | null = null;
   const abort = () => stream.close(constants().NGHTTP2_CANCEL);
   const end: EndCall = (code, message) => {
     if (isOver) return;
@@ -115,8 +117,11 @@ function serveStream(stream: ServerHttp2Stream, method: StreamMethod, call: Call
   const face: ServerStream = {
     ...call,
     resume() {
-      if (isReading) stream.resume();
-      else stream.on('data', read);
+      if (isReading) {
+        // Until now the rest was not taken.
+        lateness?.refresh();
+        stream.resume();
+      } else stream.on('data', read);
       isReading = true;
     },
     pause: () => void stream.pause(),
@@ -132,12 +137,19 @@ function serveStream(stream: ServerHttp2Stream, method: StreamMethod, call: Call
     if (isOver) return;
     try {
       for (const message of reader.push(bytes)) {
+        notLate();
         handlers.message(message);
         if (isOver) return;
       }
+      if (!reader.isBetween) lateness ??= setTimeout(fail, method.messageMs, late());
     } catch (error) {
       fail(error);
     }
+  }
+
+  function notLate(): void {
+    if (lateness !== null) clearTimeout(lateness);
+    lateness = null;
   }
 
   try {
@@ -149,6 +161,7 @@ function serveStream(stream: ServerHttp2Stream, method: StreamMethod, call: Call
   stream.on('end', () => end('OK', ''));
   stream.on('close', () => {
     clearTimeout(patience);
+    notLate();
     handlers.closed();
   });
   return end;
@@ -219,6 +232,10 @@ class Sender {
     this.#outstanding--;
     this.#progressAt = performance.now();
   };
+}
+
+function late(): CulvertError {
+  return new CulvertError('DEADLINE_EXCEEDED', 'the request is late');
 }
 
 function begin(stream: ServerHttp2Stream): void {

@@ -29,6 +29,8 @@ export interface StreamMethod {
   readonly kind: 'stream';
   /** Of a message of the client, in bytes. */
   readonly maxRequest: number;
+  /** How long one may take to arrive, from its first byte on, ms. The stream ends with DEADLINE_EXCEEDED otherwise. */
+  readonly messageMs: number;
   /** @throws like `answer`; the stream is refused then */
   open(stream: ServerStream): StreamHandlers;
 }
