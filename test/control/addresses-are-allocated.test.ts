@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createAllocator } from '../../src/control/mesh/allocation.ts';
+import { type Allocator, createAllocator, isSameForAllocation } from '../../src/control/mesh/allocation.ts';
 import { DEFAULT_MESH_SETTINGS } from '../../src/control/mesh/settings.ts';
+import type { AddressUpdate } from '../../src/control/mesh/statuses.ts';
 import { SERVICE_ENTRIES, type ServiceEntry } from '../../src/control/objects/service-entry.ts';
 import { meshUnderTest } from './support/mesh-under-test.ts';
 import { serviceEntry } from './support/objects.ts';
@@ -23,7 +24,14 @@ const valuesOf = (updates: { key: string; addresses: readonly { host: string; va
   Object.fromEntries(
     updates.map(({ key, addresses }) => [key, addresses.map(({ host, value }) => `${host} ${value}`)]),
   );
-const decide = (...entries: ServiceEntry[]) => valuesOf(createAllocator(DEFAULT_MESH_SETTINGS).decide(entries));
+const decisionOf = (allocator: Allocator, entries: ServiceEntry[]): AddressUpdate[] => {
+  const decision = allocator.decide(entries);
+  for (;;) {
+    const step = decision.next();
+    if (step.done) return step.value;
+  }
+};
+const decide = (...entries: ServiceEntry[]) => valuesOf(decisionOf(createAllocator(DEFAULT_MESH_SETTINGS), entries));
 
 for (const [name, entries, wanted] of [
   [
@@ -90,8 +98,8 @@ for (const [name, entries, wanted] of [
 
 test('an address that has become free is not given away at once', () => {
   const allocator = createAllocator(DEFAULT_MESH_SETTINGS);
-  allocator.decide([entry('a', 1, status('a.example.com', '240.240.0.1', '2001:2::1'))]);
-  assert.deepEqual(valuesOf(allocator.decide([entry('b', 2)])), {
+  decisionOf(allocator, [entry('a', 1, status('a.example.com', '240.240.0.1', '2001:2::1'))]);
+  assert.deepEqual(valuesOf(decisionOf(allocator, [entry('b', 2)])), {
     'demo/b': ['b.example.com 240.240.0.2', 'b.example.com 2001:2::2'],
   });
 });
@@ -99,7 +107,7 @@ test('an address that has become free is not given away at once', () => {
 test('a block that is used up gives free addresses again, and then none', () => {
   const allocator = createAllocator({ allocateAddresses: true, ipv4Pool: '10.9.0.0/30', ipv6Pool: 'fd09::/126' });
   const held = entry('a', 1, status('a.example.com', '10.9.0.3', 'fd09::3'));
-  assert.deepEqual(valuesOf(allocator.decide([held, entry('b', 2), entry('c', 3), entry('d', 4)])), {
+  assert.deepEqual(valuesOf(decisionOf(allocator, [held, entry('b', 2), entry('c', 3), entry('d', 4)])), {
     'demo/b': ['b.example.com 10.9.0.1', 'b.example.com fd09::1'],
     'demo/c': ['c.example.com 10.9.0.2', 'c.example.com fd09::2'],
   });
@@ -119,9 +127,7 @@ test('whatever was written to a status, once it is written as decided nothing is
         entry(`e${index}`, index, { spec, status: { addresses: allocated } }),
       );
       const updates = new Map(
-        createAllocator(DEFAULT_MESH_SETTINGS)
-          .decide(entries)
-          .map(({ key, addresses }) => [key, addresses]),
+        decisionOf(createAllocator(DEFAULT_MESH_SETTINGS), entries).map(({ key, addresses }) => [key, addresses]),
       );
       const written = entries.map((each) => ({
         ...each,
@@ -152,4 +158,28 @@ test('the mesh decides once for all changes of a turn, and is content when it se
     { network: '', address: '240.240.0.2' },
     { network: '', address: '2001:2::2' },
   ]);
+});
+
+test('addresses are decided anew for what counts for them, and for nothing else', () => {
+  const before = entry('a', 1, status('a.example.com', '240.240.0.1', '2001:2::1'));
+  const like = (more: object) => isSameForAllocation(before, { ...before, ...more });
+  const optOut = { 'networking.istio.io/enable-autoallocate-ip': 'false' };
+  for (const more of [
+    { hosts: ['b.org'] },
+    { addresses: ['10.0.0.1'] },
+    { resolution: 'NONE' },
+    { labels: optOut },
+    { allocated: [] },
+    { created: 0 },
+  ])
+    assert.equal(like(more), false, JSON.stringify(more));
+  for (const more of [
+    { ports: [] },
+    { endpoints: [] },
+    { labels: { a: 'b' } },
+    { resolution: 'DNS' },
+    { generation: 9 },
+  ])
+    assert.equal(like(more), true, JSON.stringify(more));
+  assert.deepEqual([isSameForAllocation(null, before), isSameForAllocation(before, null)], [false, false]);
 });

@@ -27,9 +27,9 @@ const allocatedByHost = new WeakMap<ServiceEntry, Map<string, HostAddress[]>>();
 export interface Allocator {
   /**
    * What is to be written to the status of entries that do not have what they should. Of two that hold the same address
-   * the older keeps it; an address that a user gave to an entry is not given to another.
+   * the older keeps it; an address that a user gave to an entry is not given to another. One decision at a time.
    */
-  decide(entries: Iterable<ServiceEntry>): AddressUpdate[];
+  decide(entries: Iterable<ServiceEntry>): Generator<void, AddressUpdate[]>;
 }
 
 /**
@@ -56,14 +56,21 @@ export function createAllocator(settings: AllocationSettings): Allocator {
   }
 
   return {
-    decide(entries) {
+    *decide(entries) {
       if (!settings.allocateAddresses) return [];
       const sorted = [...entries].sort(byAge);
       for (const pool of pools) pool.clear();
-      for (const { addresses } of sorted)
+      for (const { addresses } of sorted) {
         for (const address of addresses) for (const pool of pools) pool.reserve(address);
-      const kept = new Map(sorted.map((entry) => [entry, keep(entry)]));
-      return sorted.flatMap((entry) => {
+        yield;
+      }
+      const kept = new Map<ServiceEntry, readonly HostAddress[]>();
+      for (const entry of sorted) {
+        kept.set(entry, keep(entry));
+        yield;
+      }
+      const updates: AddressUpdate[] = [];
+      for (const entry of sorted) {
         const held = Map.groupBy(kept.get(entry)!, ({ host }) => host);
         const addresses = hostsToServe(entry).flatMap((host) =>
           pools.flatMap((pool) => {
@@ -72,10 +79,24 @@ export function createAllocator(settings: AllocationSettings): Allocator {
             return value === null ? [] : [{ host, value }];
           }),
         );
-        return isSame(addresses, entry.allocated) ? [] : [{ key: keyOf(entry), addresses }];
-      });
+        if (!isSame(addresses, entry.allocated)) updates.push({ key: keyOf(entry), addresses });
+        yield;
+      }
+      return updates;
     },
   };
+}
+
+/** Whether the entry has the same part in the allocation as before. */
+export function isSameForAllocation(before: ServiceEntry | null, after: ServiceEntry | null): boolean {
+  if (before === null || after === null) return before === after;
+  return (
+    before.created === after.created &&
+    wantsAddresses(before) === wantsAddresses(after) &&
+    isEqual(before.addresses, after.addresses) &&
+    isEqual(hostsToServe(before), hostsToServe(after)) &&
+    isSame(before.allocated, after.allocated)
+  );
 }
 
 function wantsAddresses(entry: ServiceEntry): boolean {
@@ -89,6 +110,10 @@ function wantsAddresses(entry: ServiceEntry): boolean {
 function hostsToServe(entry: ServiceEntry): string[] {
   if (!wantsAddresses(entry)) return [];
   return [...new Set(entry.hosts)].filter((host) => !host.includes('*') || entry.resolution === 'DYNAMIC_DNS');
+}
+
+function isEqual(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((each, index) => each === b[index]);
 }
 
 function isSame(a: readonly HostAddress[], b: readonly HostAddress[]): boolean {

@@ -188,7 +188,7 @@ export function createDerivation(
       if (agenda.networkGateways) yield* setGateways();
       if (agenda.allocation) {
         agenda.allocation = false;
-        statuses.setAddresses(allocator.decide(objects.serviceEntries()));
+        statuses.setAddresses(yield* allocator.decide(objects.serviceEntries()));
       }
       yield* setPolicies();
       // From here to the next yield: what depends on the policies that were set so far is in this round.

@@ -12,6 +12,7 @@ import type { Service } from '../objects/service.ts';
 import type { ServiceEntry } from '../objects/service-entry.ts';
 import type { WorkloadEntry } from '../objects/workload-entry.ts';
 import { type Agenda, createAgenda } from './agenda.ts';
+import { isSameForAllocation } from './allocation.ts';
 import { GatewayRegistry, NETWORK_LABEL } from './gateway-registry.ts';
 import { MultiMap } from './multi-map.ts';
 import { PolicyRegistry } from './policy-registry.ts';
@@ -129,8 +130,9 @@ export class MeshObjects {
   }
 
   #setServiceEntry(key: string, entry: ServiceEntry | null): void {
+    const before = this.sources.get('ServiceEntry', key)?.object ?? null;
+    if (!isSameForAllocation(before as ServiceEntry | null, entry)) this.agenda.allocation = true;
     this.#setSource('ServiceEntry', key, entry);
-    this.agenda.allocation = true;
     this.agenda.targets = true;
     this.services.publish(`ServiceEntry ${key}`, entry === null ? [] : this.#publishedBy(entry));
   }
