@@ -143,6 +143,20 @@ test('what is reported for a client on demand is kept up to date', async (t) => 
   assert.deepEqual((await peer.take()).removed, [uid('a')]);
 });
 
+test('many names are answered in several responses', async (t) => {
+  const control = await startControlPlane(t, { changes });
+  const peer = openPeer(t, control);
+  const unknown = Array.from({ length: 25_000 }, (_, index) => uid(`pod-${index}`));
+  peer.ask({
+    typeUrl: ADDRESS,
+    subscribe: [...unknown, uid('a')],
+    versions: { [uid('b')]: 'stale', [uid('gone')]: '' },
+  });
+  const responses = [await peer.take(), await peer.take(), await peer.take()];
+  assert.deepEqual(new Set(responses.flatMap(({ names }) => names)), new Set([uid('a'), uid('b')]));
+  assert.deepEqual(new Set(responses.flatMap(({ removed }) => removed)), new Set([...unknown, uid('gone')]));
+});
+
 test('a request of thousands of names is answered', async (t) => {
   const control = await startControlPlane(t, { changes });
   const versions = Object.fromEntries(Array.from({ length: 50_000 }, (_, index) => [uid(`pod-${index}`), 'v']));

@@ -16,7 +16,7 @@ import { type ClientNode, identifyNode } from './node.ts';
 import { type ClientRequest, readRequest } from './request.ts';
 import { type ClientStatus, clientStatus } from './status.ts';
 import { servedType } from './types.ts';
-import { type Owed, Watch } from './watch.ts';
+import { type Owed, takeSome, Watch } from './watch.ts';
 
 export interface ClientContext {
   readonly resources: MeshResources;
@@ -257,7 +257,10 @@ export class AdsClient {
     if (owed !== null) {
       watch.owed = null;
       if (wanted.kind === 'named') {
-        this.#send(watch, composer.named(type, wanted, owed, this.#node?.node ?? ''), null);
+        const some = takeSome(owed);
+        // The rest follows when the client has taken these.
+        if (owed.names.size + owed.versions.size > 0) watch.owed = owed;
+        this.#send(watch, composer.named(type, wanted, some, this.#node?.node ?? ''), null);
       } else if (owed.versions.size > 0 && !owed.again) {
         watch.position = changes.head;
         this.#send(watch, composer.difference(type, owed.versions), null);

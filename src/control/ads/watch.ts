@@ -13,11 +13,20 @@ export type Wanted =
 /** What a request is to be answered with. */
 export interface Owed {
   /** Names that were asked for just now. */
-  readonly names: ReadonlySet<string>;
+  readonly names: Set<string>;
   /** What the client reported to hold. */
-  readonly versions: ReadonlyMap<string, string>;
+  readonly versions: Map<string, string>;
   /** Whether what it holds in its present version is sent all the same. */
   readonly again: boolean;
+}
+
+/** Takes out of what is owed to who asks by name as much as is looked up in one turn. */
+export function takeSome({ names, versions, again }: Owed): Owed {
+  const some: Owed = { names: new Set(names.values().take(NAMES_PER_RESPONSE)), versions: new Map(), again };
+  for (const entry of versions.entries().take(NAMES_PER_RESPONSE - some.names.size)) some.versions.set(...entry);
+  for (const name of some.names) names.delete(name);
+  for (const name of some.versions.keys()) versions.delete(name);
+  return some;
 }
 
 /** At most one response of a type is on its way to a client. */
@@ -77,7 +86,7 @@ export class Watch {
     this.wanted = isWildcard
       ? { kind: 'everything' }
       : { kind: 'named', asked: new Set([...names, ...initialVersions.keys()]), held: new Set() };
-    this.owed = { names, versions: initialVersions, again: false };
+    this.owed = { names, versions: new Map(initialVersions), again: false };
     this.#checkSize();
   }
 
@@ -118,7 +127,7 @@ export class Watch {
       for (const name of names) this.wanted.asked.add(name);
     }
     if (this.owed === null) {
-      this.owed = { names, versions: NONE, again: true };
+      this.owed = { names, versions: new Map(), again: true };
     } else {
       for (const name of this.owed.names) names.add(name);
       this.owed = { ...this.owed, names, again: true };
@@ -137,7 +146,7 @@ export class Watch {
   }
 }
 
-const NONE: ReadonlyMap<string, string> = new Map();
+const NAMES_PER_RESPONSE = 10_000;
 /** The name that stands for everything. */
 const ALL = '*';
 /** More are not asked for one by one; who knows most of a large mesh had better be told of all of it. */
