@@ -14,6 +14,7 @@ test('what is looked at from time to time is not begun again while it is underwa
   );
   t.after(() => caretaker.close());
   caretaker.tend();
+  await settled();
   assert.equal(attempts.length, 1);
   t.mock.timers.tick(1000);
   assert.equal(attempts.length, 1);
