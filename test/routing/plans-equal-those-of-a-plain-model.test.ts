@@ -119,14 +119,16 @@ test('the plan for a random mesh is that of the model', () => {
           : [...new EndpointSet(plan.groups)].map(
               ({ uid, protocol, address, authority, expectedIdentities, inner, tier, weight }) =>
                 line(
-                  uid,
-                  protocol,
-                  formatSocketAddress(address),
-                  authority,
-                  expectedIdentities,
-                  inner?.expectedIdentities ?? [],
-                  tier,
-                  weight,
+                  path(
+                    uid,
+                    protocol,
+                    formatSocketAddress(address),
+                    authority,
+                    expectedIdentities,
+                    inner?.expectedIdentities ?? [],
+                    tier,
+                    weight,
+                  ),
                 ),
             );
       const expected = model(world, target, peerIp);
@@ -138,7 +140,18 @@ test('the plan for a random mesh is that of the model', () => {
   );
 });
 
-function line(
+/** A way to an endpoint. */
+interface Path {
+  readonly what: string;
+  readonly tier: number;
+  readonly weight: number;
+}
+
+function line({ what, tier, weight }: Path): string {
+  return `${what} ${tier} ${weight.toFixed(6)}`;
+}
+
+function path(
   uid: string,
   protocol: string,
   to: string,
@@ -147,8 +160,8 @@ function line(
   inner: readonly string[],
   tier: number,
   weight: number,
-) {
-  return [uid, protocol, to, authority, ids.join(), inner.join(), tier, weight.toFixed(6)].join(' ');
+): Path {
+  return { what: [uid, protocol, to, authority, ids.join(), inner.join()].join(' '), tier, weight };
 }
 
 interface Hop {
@@ -159,14 +172,14 @@ interface Hop {
   readonly weight: number;
 }
 
-function weightOf(hops: readonly Hop[], tier: number): number {
-  return hops.filter((hop) => hop.tier === tier).reduce((sum, { weight }) => sum + weight, 0);
+function weightOf(all: readonly { readonly tier: number; readonly weight: number }[], tier: number): number {
+  return all.filter((each) => each.tier === tier).reduce((sum, { weight }) => sum + weight, 0);
 }
 
 /** A line for each endpoint, or the tags of refusals. */
 function model({ workloads, services }: World, target: SocketAddress, peerIp: string): string[] {
   const client = workloads.find(({ workload: { name } }) => name === 'client')!;
-  const isRefusal = (text: string) => !text.includes(' ');
+  const isPath = (outcome: Path | string): outcome is Path => typeof outcome !== 'string';
 
   const ownerOf = (ip: string) =>
     workloads.find(({ workload: { network, workloadIps } }) => network === NETWORK && workloadIps.includes(ip));
@@ -244,7 +257,7 @@ function model({ workloads, services }: World, target: SocketAddress, peerIp: st
     [...new Set([idOf(each.name), ...(of?.subjectAltNames ?? [])])].sort();
 
   /** §3.6 */
-  function beyond(hop: Hop, addressed: ServiceDefinition, share: number): string[] {
+  function beyond(hop: Hop, addressed: ServiceDefinition, share: number): (Path | string)[] {
     const { workload: far } = hop.update;
     if (far.networkGateway === null) return ['no-valid-destination'];
     const through = behind(far.networkGateway, false);
@@ -254,7 +267,7 @@ function model({ workloads, services }: World, target: SocketAddress, peerIp: st
     const usable = through.filter(({ update }) => update.workload.workloadIps.length > 0);
     if (usable.length === 0) return ['no-valid-destination'];
     return usable.map((each) =>
-      line(
+      path(
         far.uid,
         'hbone',
         `${each.update.workload.workloadIps[0]}:${each.port}`,
@@ -267,26 +280,30 @@ function model({ workloads, services }: World, target: SocketAddress, peerIp: st
     );
   }
 
-  function throughWaypoint(reference: GatewayAddress, share: number, addressed: ServiceDefinition | null): string[] {
+  function throughWaypoint(
+    reference: GatewayAddress,
+    share: number,
+    addressed: ServiceDefinition | null,
+  ): (Path | string)[] {
     const hops = behind(reference, true);
     if (hops.length === 0) return ['unknown-waypoint'];
-    const lines = (hop: Hop, weight: number): string[] => {
+    const pathsOf = (hop: Hop, weight: number): (Path | string)[] => {
       const { workload: each } = hop.update;
       if (each.network !== NETWORK)
         return addressed === null ? ['no-service-for-target'] : beyond(hop, addressed, weight);
       if (each.workloadIps.length === 0) return ['no-valid-destination'];
       const to = `${each.workloadIps[0]}:${hop.port}`;
-      return [line(each.uid, 'hbone', to, formatSocketAddress(target), identities(hop), [], hop.tier, weight)];
+      return [path(each.uid, 'hbone', to, formatSocketAddress(target), identities(hop), [], hop.tier, weight)];
     };
-    // What cannot be used leaves its share to the others.
-    const usable = hops.filter((hop) => lines(hop, 1).some((each) => !isRefusal(each)));
-    if (usable.length === 0) return lines(hops[0]!, 1);
-    return usable.flatMap((hop) => lines(hop, (share * hop.weight) / weightOf(usable, hop.tier)));
+    // What cannot be used leaves its share to the others of its tier, whether it is reached directly or through a gateway.
+    const usable = hops.flatMap((hop) => pathsOf(hop, hop.weight)).filter(isPath);
+    if (usable.length === 0) return pathsOf(hops[0]!, 1);
+    return usable.map((each) => ({ ...each, weight: (share * each.weight) / weightOf(usable, each.tier) }));
   }
 
   /** §3.2 */
   const addressed = ownerOf(target.ip) === undefined ? (serviceOf(target.ip) ?? null) : null;
-  let outcomes: string[] | null = null;
+  let outcomes: (Path | string)[] | null = null;
   if (addressed !== null) {
     const weighted = addressed.weightedWaypoints.filter(({ weight }) => weight > 0);
     const references =
@@ -305,11 +322,11 @@ function model({ workloads, services }: World, target: SocketAddress, peerIp: st
     let hops: Hop[] =
       of === undefined || of.loadBalancer?.mode === 'Passthrough' ? [] : balance(of, target.port, false);
     const isPassthrough = of?.loadBalancer?.mode === 'Passthrough' || (of === undefined && owner === undefined);
-    if (isPassthrough) return [line('', 'tcp', formatSocketAddress(target), '', [], [], 0, 1)];
+    if (isPassthrough) return [line(path('', 'tcp', formatSocketAddress(target), '', [], [], 0, 1))];
     if (hops.length === 0 && owner !== undefined)
       hops = [{ update: owner, port: target.port, service: null, tier: 0, weight: 1 }];
     if (hops.length === 0) return ['no-healthy-upstream'];
-    outcomes = hops.flatMap((hop): string[] => {
+    outcomes = hops.flatMap((hop): (Path | string)[] => {
       const { workload: each } = hop.update;
       if (each.network !== NETWORK)
         return addressed === null ? ['no-service-for-target'] : beyond(hop, addressed, hop.weight);
@@ -319,10 +336,10 @@ function model({ workloads, services }: World, target: SocketAddress, peerIp: st
       if (each.workloadIps.length === 0) return ['no-valid-destination'];
       const ip = each.workloadIps[0]!;
       return each.protocol === 'HBONE'
-        ? [line(each.uid, 'hbone', `${ip}:15008`, `${ip}:${hop.port}`, identities(hop), [], hop.tier, hop.weight)]
-        : [line(each.uid, 'tcp', `${ip}:${hop.port}`, '', [], [], hop.tier, hop.weight)];
+        ? [path(each.uid, 'hbone', `${ip}:15008`, `${ip}:${hop.port}`, identities(hop), [], hop.tier, hop.weight)]
+        : [path(each.uid, 'tcp', `${ip}:${hop.port}`, '', [], [], hop.tier, hop.weight)];
     });
   }
-  const usable = outcomes.filter((outcome) => !isRefusal(outcome));
-  return usable.length > 0 ? usable : outcomes;
+  const usable = outcomes.filter(isPath);
+  return usable.length > 0 ? usable.map(line) : outcomes.map(String);
 }
