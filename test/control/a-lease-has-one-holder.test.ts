@@ -53,7 +53,7 @@ test('a lease has one holder at a time', { skip: noApiServer }, async (t) => {
   await t.test('a holder that cannot reach the API server stops by its own clock', async () => {
     const [holder] = all.filter((lease) => lease.held());
     const lost = new Promise<boolean>((resolve) => holder!.onChange(resolve));
-    server.freeze();
+    await server.freeze();
     assert.equal(await lost, false);
     assert.equal(holders(), 0);
     server.thaw();

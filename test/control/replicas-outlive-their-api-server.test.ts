@@ -38,7 +38,7 @@ test('replicas serve while their API server is away, and one of them writes', { 
   const service = (name: string) => ({ metadata: { name }, spec: { ports: [{ port: 80 }] } });
   await server.create(services, service('web'));
 
-  server.freeze();
+  await server.freeze();
   const first = await startReplica(t, server, 'first');
 
   await t.test('one that starts without it is not ready, and says what it waits for', async () => {

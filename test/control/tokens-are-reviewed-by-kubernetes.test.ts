@@ -98,7 +98,7 @@ test('tokens are what the API server says they are', { skip: noApiServer }, asyn
   await t.test('while the API server does not answer, only who was reviewed a moment ago is known', async () => {
     const [known, unknown] = [await issue({ audiences: ['istio-ca'] }), await issue({ audiences: ['istio-ca'] })];
     await reviewer.review(known, IP);
-    server.freeze();
+    await server.freeze();
     try {
       assert.ok(!('refused' in (await reviewer.review(known, IP))));
       await assert.rejects(reviewer.review(unknown, IP), { code: 'KUBE_STALLED' });

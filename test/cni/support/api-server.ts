@@ -1,12 +1,13 @@
 /** A real Kubernetes API server with its etcd, for tests of what is read from it and written to it. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:https';
 import { createServer } from 'node:net';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from './eventually.ts';
 
 export interface ApiServer {
   readonly port: number;
@@ -18,8 +19,8 @@ export interface ApiServer {
   create(path: string, object: unknown): Promise<{ metadata: { uid: string } }>;
   /** Stops the server (SIGKILL) and starts it again on the same port. */
   restart(): Promise<void>;
-  /** Freezes it: connections stay open and nothing is answered. */
-  freeze(): void;
+  /** Freezes it: connections stay open, and nothing is answered from when this resolves. */
+  freeze(): Promise<void>;
   thaw(): void;
 }
 
@@ -81,7 +82,10 @@ export async function startApiServer(t: Pick<TestContext, 'after'>): Promise<Api
       server = startServer();
       await ready();
     },
-    freeze: () => server.kill('SIGSTOP'),
+    async freeze() {
+      server.kill('SIGSTOP');
+      await eventually('every thread has stopped', () => stopped(server.pid!));
+    },
     thaw: () => server.kill('SIGCONT'),
   };
   return api;
@@ -139,6 +143,13 @@ export async function startApiServer(t: Pick<TestContext, 'after'>): Promise<Api
         .end(text);
     });
   }
+}
+
+/** Whether every thread of the process has stopped: a signal reaches those of other processors a moment later. */
+function stopped(pid: number): boolean {
+  return readdirSync(`/proc/${pid}/task`).every((task) =>
+    /\) T /.test(readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8')),
+  );
 }
 
 async function freePort(): Promise<number> {

@@ -166,7 +166,7 @@ test('the root of a mesh is kept in a Secret, and published', { skip: noApiServe
   });
 
   await t.test('a replica that starts while the API server is away comes to the root when it is back', async (t) => {
-    server.freeze();
+    await server.freeze();
     const late = replica(t, server, alwaysHeld);
     await delay(500);
     assert.equal(late.root.material(), null);

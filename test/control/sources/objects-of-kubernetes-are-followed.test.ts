@@ -130,7 +130,7 @@ test('objects of the API server are followed', { skip: noApiServer }, async (t) 
 
   await t.test('an API server that hangs costs nothing but time', async () => {
     const before = told.length;
-    server.freeze();
+    await server.freeze();
     const patched = patch('b', '7');
     setTimeout(() => server.thaw(), 2000);
     await patched;
