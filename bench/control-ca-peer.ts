@@ -10,7 +10,7 @@ import { createRegistry } from '../src/metrics/registry.ts';
 const REVIEW_MS = 5;
 const [rootDir = ''] = process.argv.slice(2);
 let reviews = 0;
-const api = {
+const reviewApi = {
   async create() {
     reviews++;
     await delay(REVIEW_MS);
@@ -28,7 +28,14 @@ const api = {
     };
   },
 };
-const log = createLogger({ format: 'plain', level: 'info', write() {} });
+/** Nothing was published yet, and it takes whatever is. */
+const api = {
+  get: async () => ({ metadata: { resourceVersion: '1' }, items: [] }),
+  lines: () => new Promise<void>(() => {}),
+  create: async () => ({}),
+  mergePatch: async () => ({}),
+};
+const log = createLogger({ format: 'plain', level: 'warn', write: (line) => void process.stderr.write(line) });
 const mesh = await openMeshCa(
   {
     ...{ trustDomain: 'cluster.local', clusterId: 'Kubernetes', audience: 'istio-ca', tokensFile: null, rootDir },
@@ -38,8 +45,7 @@ const mesh = await openMeshCa(
   },
   {
     kubernetes: {
-      // A plugged-in CA needs nothing else of it.
-      ...{ api: api as unknown as KubeApi, reviewApi: api, lease: alwaysHeld },
+      ...{ api: api as unknown as KubeApi, reviewApi, lease: alwaysHeld },
       ...{ namespace: 'culvert-system', secret: '', bundleNamespaces: [] },
     },
     pods: { pod: () => ({ uid: 'uid', serviceAccount: 'culvert-agent', node: 'n' }), runsOn: () => true },

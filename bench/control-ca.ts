@@ -13,7 +13,8 @@ import { generateWorkloadKey } from '../src/identity/workload-key.ts';
 import type { Bench } from './harness/bench.ts';
 
 const AGENTS = 100;
-const CONNECTIONS = 8;
+/** Together no more tokens under review than one address may have. */
+const CONNECTIONS = 2;
 /** As many as an agent has underway. */
 const UNDERWAY = 8;
 const METHOD = '/istio.v1.auth.IstioCertificateService/CreateCertificate';
