@@ -2,6 +2,7 @@
 // nothing mutable is shared between threads.
 #include <napi.h>
 
+#include "crl-binding.h"
 #include "loop.h"
 #include "netlink.h"
 #include "netns.h"
@@ -14,6 +15,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitNetlink(env, exports);
   InitSeqpacket(env, exports);
   InitLoop(env, exports);
+  InitCrl(env, exports);
   return exports;
 }
 

@@ -3,19 +3,18 @@ import { revokedAmong } from '../native/crl.ts';
 import { checkCapabilities, denyDumps, raiseNofileLimit } from '../native/netns.ts';
 import { configDumpRoute, loggingRoute, quitRoute, xdsRoute } from './admin/admin-routes.ts';
 import { serveAdmin } from './admin/admin-server.ts';
-import { buildConfigDump, describeVersion, type PodState } from './admin/config-dump.ts';
+import { buildConfigDump, describeVersion } from './admin/config-dump.ts';
 import { explainRoute } from './admin/explain-route.ts';
 import { serveMetrics } from './admin/metrics-server.ts';
+import { podStates } from './admin/pod-states.ts';
 import { createReadiness, serveReadiness } from './admin/readiness.ts';
 import { type Config, type Environment, loadConfig } from './config/config.ts';
 import { dumpConfig } from './config/dump.ts';
 import { CulvertError, messageOf } from './errors.ts';
 import { collectAfterStart } from './garbage.ts';
-import type { CertificateAuthorityClient } from './identity/certificate.ts';
 import { dumpCertificates } from './identity/dump.ts';
-import { openEmbeddedCa } from './identity/embedded-ca.ts';
-import { openIstioCa } from './identity/istio-ca.ts';
 import { type CertificateManager, createCertificateManager } from './identity/manager.ts';
+import { openAuthority } from './identity/open-authority.ts';
 import { followRevocationLists } from './identity/revocation-lists.ts';
 import { createLineWriter } from './log/line-writer.ts';
 import { createLogger, type Logger } from './log/logger.ts';
@@ -43,7 +42,7 @@ import { Supervisor } from './worker/supervisor.ts';
 import type { XdsClient } from './xds/client.ts';
 import { startZdsClient, type ZdsClient } from './zds/client.ts';
 import { createZdsSession, type Readiness as ZdsReadiness } from './zds/session.ts';
-import { type PodInfo, realTimers } from './zds/types.ts';
+import { realTimers } from './zds/types.ts';
 
 /** When what the start alone needed is of no more use, in ms. */
 const SETTLED_AFTER = 8000;
@@ -324,42 +323,6 @@ async function startXds(
   return startXds({ config, address: config.xdsAddress, store, underlay, registry, log });
 }
 
-/** Who signs certificates: the embedded CA when its folder is given, else the control plane's. */
-async function openAuthority(config: Config, log: Logger, renewAll: () => void): Promise<CertificateAuthorityClient> {
-  const { caDir: dir, secretTtl: ttl } = config;
-  if (dir !== null) {
-    const changed = (error: Error | null) => {
-      if (error === null) {
-        log.info('identity::ca', 'the folder of the CA has changed, all certificates are renewed', { folder: dir });
-        renewAll();
-      } else {
-        log.warn('identity::ca', 'the folder of the CA cannot be used as it is now, the CA of before stays', {
-          error: error.message,
-        });
-      }
-    };
-    return openEmbeddedCa({ dir, ttl, now: Date.now, changed });
-  }
-  const authority = openIstioCa({
-    server: {
-      prefix: 'CA',
-      address: config.caAddress!,
-      roots: config.caRootCert,
-      altHostname: config.altCaHostname,
-      token: config.authToken,
-      clusterId: config.clusterId,
-      headers: config.caHeaders,
-    },
-    ttl: config.secretTtl,
-    account: { namespace: config.podNamespace, serviceAccount: config.serviceAccount },
-    log,
-  });
-  return authority.catch((cause: unknown) => {
-    const instead = 'without a control plane, set CULVERT_CA_DIR to a folder for the embedded CA';
-    throw new CulvertError('CONFIG_INVALID', `${messageOf(cause)}; ${instead}`, { cause });
-  });
-}
-
 /** What every pod will need is tried once, before the node agent is told that this agent is there (spec §1.8). */
 function requireCapabilities(mark: number): void {
   try {
@@ -398,38 +361,6 @@ function staticConfig(local: LocalLayer) {
   mesh.apply(local.content());
   const { workloads, policies, services } = dumpMesh(mesh);
   return { workloads, policies, services };
-}
-
-async function podStates(supervisor: Supervisor, pending: readonly PodInfo[]): Promise<PodState[]> {
-  const snapshots = await supervisor.snapshots();
-  const states: PodState[] = supervisor.pods().map((pod) => {
-    const views = [...snapshots].flatMap(([worker, pods]) =>
-      pods.filter(({ uid }) => uid === pod.uid).map((view) => ({ worker, view })),
-    );
-    const connections = views.flatMap(({ worker, view }) =>
-      view.connections.map(({ number, ...connection }) => ({ ...connection, id: `${worker}-${number}` })),
-    );
-    return {
-      uid: pod.uid,
-      info: pod,
-      serving: {
-        kind: 'up',
-        inbound: connections.flatMap(({ id, direction, src, originalDst, actualDst, protocol }) =>
-          direction === 'inbound' && protocol !== 'DOUBLEHBONE' ? [{ id, src, originalDst, actualDst, protocol }] : [],
-        ),
-        outbound: connections.flatMap(({ id, direction, src, originalDst, actualDst, protocol }) =>
-          direction === 'outbound' ? [{ id, src, originalDst: originalDst ?? '', actualDst, protocol }] : [],
-        ),
-        listeners: views.flatMap(({ worker, view }) =>
-          view.listeners.map(({ address, port, filters }) => ({ address, port, worker, filters })),
-        ),
-        unhealthyEndpoints: views.flatMap(({ worker, view }) =>
-          view.unhealthyEndpoints.map((endpoint) => ({ ...endpoint, worker })),
-        ),
-      },
-    };
-  });
-  return [...states, ...pending.map((pod): PodState => ({ uid: pod.uid, info: pod, serving: { kind: 'pending' } }))];
 }
 
 /** SIGTERM and SIGINT end the agent in order; a second SIGINT at once (spec §16.2). */
