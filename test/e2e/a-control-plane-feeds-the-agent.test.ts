@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createAuthority } from '../native/authority.ts';
+import { freePort, freePorts } from '../support/free-ports.ts';
 import { startIstiod } from '../support/istiod.ts';
 import { asResources } from '../support/istiod-mesh.ts';
-import { freePort, freePorts, type Mesh, meshNetwork, policy, service, startAgent, workload } from '../support/mesh.ts';
+import { type Mesh, meshNetwork, policy, service, startAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, fate, listen, listenEcho } from '../support/pod-sockets.ts';
 import { total } from '../support/samples.ts';
 

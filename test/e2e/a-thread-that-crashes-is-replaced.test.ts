@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { freePort, meshNetwork, startAgent, workload } from '../support/mesh.ts';
+import { freePort } from '../support/free-ports.ts';
+import { meshNetwork, startAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, listenEcho, patiently, type Talk } from '../support/pod-sockets.ts';
 import { total } from '../support/samples.ts';
 

@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { freePort } from '../support/free-ports.ts';
 import { makeTestCa, startTestCa, type TestCa } from '../support/istio-ca-server.ts';
-import { freePort, identityOf, meshNetwork, startAgent, workload } from '../support/mesh.ts';
+import { identityOf, meshNetwork, startAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, listenEcho } from '../support/pod-sockets.ts';
 
 test('an agent starts without its CA, says what is wrong, and serves pods as soon as the CA is right', async (t) => {

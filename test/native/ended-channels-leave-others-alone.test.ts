@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { type Accepted, type ChannelHandler, ChannelLoop, NO_HANDLER, NO_LIMIT } from '../../native/channel.ts';
 import { listenTcp, OWN_NETNS } from '../../native/netns.ts';
+import { freePort } from '../support/free-ports.ts';
 import { plainListener } from '../support/tcp.ts';
 
 const LOCALHOST = '127.0.0.1';
@@ -14,15 +15,6 @@ function loopOf(t: TestContext, onBug: (error: unknown) => void = (error) => ass
   const loop = new ChannelLoop(onBug);
   t.after(() => loop.stop());
   return loop;
-}
-
-async function freePort(): Promise<number> {
-  const server: Server = createServer().listen(0, LOCALHOST);
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 /** A listener of the loop, and a client that has connected to it. */

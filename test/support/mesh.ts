@@ -2,7 +2,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -15,6 +14,7 @@ import type { Logger } from '../../src/log/logger.ts';
 import { startZdsServer, type ZdsServer } from '../../src/zds/server.ts';
 import type { PodInfo } from '../../src/zds/types.ts';
 import { type AccessLine, readAccessLine } from './access-log.ts';
+import { freePorts } from './free-ports.ts';
 import { closeConnections } from './pod-sockets.ts';
 import type { Pod, PodNetwork } from './pods.ts';
 import './pods.ts';
@@ -339,25 +339,6 @@ export function meshText(mesh: Mesh): string {
   return JSON.stringify(mesh, null, 2);
 }
 
-/** A free TCP port of the own namespace. */
-export async function freePort(): Promise<number> {
-  return (await freePorts(1))[0]!;
-}
-
-/** Several, all different. */
-export async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(Array.from({ length: count }, takePort));
-  return Promise.all(
-    servers.map(
-      (server) =>
-        new Promise<number>((resolve) => {
-          const { port } = server.address() as { port: number };
-          server.close(() => resolve(port));
-        }),
-    ),
-  );
-}
-
 /** Whether there are no more descriptors of any kind than before. */
 export function noMoreThan(before: ReadonlyMap<string, number>): (now: ReadonlyMap<string, number>) => boolean {
   return (now) => [...now].every(([kind, count]) => count <= (before.get(kind) ?? 0));
@@ -380,14 +361,6 @@ function nodeAgentOf(agent: TestAgent | undefined): NodeAgent | undefined {
 
 function startNodeAgent(socket: string): NodeAgent {
   return { zds: startZdsServer({ path: socket, log: quiet }), socket };
-}
-
-function takePort(): Promise<ReturnType<typeof createServer>> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.on('error', reject);
-    server.listen(0, '127.0.0.1', () => resolve(server));
-  });
 }
 
 function descriptorsOf(pid: number): Map<string, number> {

@@ -7,10 +7,10 @@ import { createServer as createTls } from 'node:tls';
 import { privateKeyPem } from '../../src/identity/workload-key.ts';
 import { ATTEMPTS_RETRIED, HTTP2_BREACHES, TUNNEL_HANDSHAKES, TUNNEL_TIMEOUTS } from '../../src/metrics/families.ts';
 import type { EndpointGroup, OutboundPlan } from '../../src/routing/plan.ts';
+import { freePorts } from '../support/free-ports.ts';
 import {
   application,
   dial,
-  freePorts,
   IDENTITY,
   LOCALHOST,
   type PlaneUnderTest,

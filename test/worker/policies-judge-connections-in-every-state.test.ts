@@ -4,13 +4,13 @@ import { connect, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { closeFd, listenTcp, OWN_NETNS } from '../../native/netns.ts';
 import type { CompiledPolicies } from '../../src/policy/types.ts';
+import { freePorts } from '../support/free-ports.ts';
 import { plainListener } from '../support/tcp.ts';
 import {
   ALLOW_ALL,
   application,
   DENY_ALL,
   dial,
-  freePorts,
   IDENTITY,
   LOCALHOST,
   POD,

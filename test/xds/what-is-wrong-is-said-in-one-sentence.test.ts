@@ -6,7 +6,7 @@ import { createServer as createTlsServer } from 'node:tls';
 import { Server as GrpcServer, ServerCredentials, status } from '@grpc/grpc-js';
 import { Secret } from '../../src/config/secret.ts';
 import { createAuthority } from '../native/authority.ts';
-import { freePort } from '../support/mesh.ts';
+import { freePort } from '../support/free-ports.ts';
 import { folder, istiod, startClient, token } from './support/client-under-test.ts';
 
 const HOUR = 3_600_000;

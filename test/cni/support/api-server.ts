@@ -2,11 +2,11 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:https';
-import { createServer } from 'node:net';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { freePorts } from '../../support/free-ports.ts';
 import { eventually } from './eventually.ts';
 
 export interface ApiServer {
@@ -41,7 +41,7 @@ export async function startApiServer(t: Pick<TestContext, 'after'>): Promise<Api
     for (const child of processes) child.kill('SIGKILL');
     rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
   });
-  const [port, etcdPort, peerPort] = [await freePort(), await freePort(), await freePort()];
+  const [port, etcdPort, peerPort] = (await freePorts(3)) as [number, number, number];
   const account = join(folder, 'account');
   mkdirSync(account);
   const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: folder, stdio: 'pipe' });
@@ -150,15 +150,4 @@ function stopped(pid: number): boolean {
   return readdirSync(`/proc/${pid}/task`).every((task) =>
     /\) T /.test(readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8')),
   );
-}
-
-async function freePort(): Promise<number> {
-  return await new Promise((resolve, reject) => {
-    const server = createServer();
-    server.on('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
-  });
 }

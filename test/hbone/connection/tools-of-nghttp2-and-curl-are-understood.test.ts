@@ -15,10 +15,10 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { promisify } from 'node:util';
 import { createOwnedProcesses } from '../../../src/demo/processes.ts';
+import { freePorts } from '../../support/free-ports.ts';
 import {
   application,
   dial,
-  freePorts,
   IDENTITY,
   LOCALHOST,
   type PlaneUnderTest,

@@ -20,6 +20,7 @@ import type { PlanQuery } from '../../../src/worker/messages.ts';
 import type { PodMeshState } from '../../../src/worker/pod-mesh-state.ts';
 import type { PodInfo } from '../../../src/zds/types.ts';
 import { meshOf, policy, workload } from '../../state/mesh-builder.ts';
+import { freePorts } from '../../support/free-ports.ts';
 
 export const LOCALHOST = '127.0.0.1';
 export const POD: PodInfo = { uid: 'uid-1', name: 'pod', namespace: 'demo', serviceAccount: 'app' };
@@ -299,18 +300,3 @@ export const SETTINGS: PlaneSettings = {
   keyLogAddresses: null,
   policyInfoLogging: false,
 };
-
-export async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from(
-      { length: count },
-      () =>
-        new Promise<Server>((resolve) => {
-          const server = createServer().listen(0, LOCALHOST, () => resolve(server));
-        }),
-    ),
-  );
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
-}
