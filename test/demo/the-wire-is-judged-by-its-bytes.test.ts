@@ -59,7 +59,7 @@ test('a link shows both directions of a connection, whole and in order, for IPv4
     link.streams().find((stream) => (stream.sender.ip === ip || stream.receiver.ip === ip) && test(stream));
   for (const ip of [server.ipv4, server.ipv6!]) {
     const answer = () => find(ip, ({ sender }) => sender.port === 8080);
-    for (const end = performance.now() + 2000; performance.now() < end && !answer()?.bytes.includes(page); )
+    for (const end = performance.now() + 15_000; performance.now() < end && !answer()?.bytes.includes(page); )
       await delay(20);
     assert.ok(answer()!.bytes.toString().endsWith(page), `the answer of ${ip}`);
     assert.match(find(ip, ({ receiver }) => receiver.port === 8080)!.bytes.toString(), /^GET \/needle HTTP/);

@@ -71,7 +71,7 @@ test('an agent that is told to stop lets connections finish', async (t) => {
     assert.equal(await fate(open), 'ECONNRESET');
     assert.equal(await stopped, 0);
     const took = performance.now() - started;
-    assert.ok(took >= 950 && took < 3000, `${took} ms`);
+    assert.ok(took >= 950, `${took} ms`);
     assert.match(agent.output(), /drain duration expired with pending connections, forcefully shutting down/);
     // The thread of the other side may hear of it from this one first.
     const line = await agent.access(({ field }) => field('error') === 'connection closed due to connection drain');
@@ -81,10 +81,9 @@ test('an agent that is told to stop lets connections finish', async (t) => {
   await t.test('without connections it ends at once, also by /quitquitquit', async (t) => {
     const agent = await start(t);
     await exchange(await connected(), 'bye');
-    const started = performance.now();
     assert.deepEqual(await agent.post('/quitquitquit'), { status: 200, body: 'shutdown now\n' });
+    // Not only at the deadline, 30 s later.
     assert.equal(await patiently('still running', agent.exited), 0);
-    assert.ok(performance.now() - started < 3000);
   });
 
   await t.test('a second SIGINT ends it at once', async (t) => {

@@ -69,9 +69,7 @@ test('whatever is carried arrives intact, and nothing is left when it has', asyn
     );
     for (const { far } of stalled) assert.ok(far.socket.writableLength > 0, 'somebody buffers without limit');
     // Siblings of the same two tunnels are served as ever.
-    const started = performance.now();
     for (let i = 0; i < 20; i++) assert.equal(await exchange(dial(client, server.ipv4, 7), 'hello'), 'hello');
-    assert.ok(performance.now() - started < 2000);
     for (const { near, far } of stalled) {
       far.finish();
       assert.deepEqual(await hashOf(near), expected(32));

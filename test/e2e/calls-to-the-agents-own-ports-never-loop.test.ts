@@ -13,6 +13,12 @@ test('calls to the agent’s own ports in pods end at once and never loop', asyn
   const agent = await startAgent({
     network,
     mesh: { workloads: [workload(captured), workload(other), workload(outside, { protocol: 'TCP' })] },
+    // What does not end by itself would outlast the patience of `outcome`.
+    env: {
+      CULVERT_CONNECT_TIMEOUT: '60s',
+      CULVERT_CONNECT_ATTEMPT_TIMEOUT: '60s',
+      CULVERT_CONNECT_RESPONSE_TIMEOUT: '60s',
+    },
   });
   for (const pod of [captured, other]) await agent.enrol(pod);
   await listenEcho(other, 8080);
@@ -30,13 +36,11 @@ test('calls to the agent’s own ports in pods end at once and never loop', asyn
       for (const port of [15001, 15006, 15008]) {
         for (const ip of ips(from).filter((ip) => ip !== null)) {
           await t.test(`a ${from.name} pod calls ${name}, ${ip} port ${port}`, async () => {
-            const started = performance.now();
             const connection = dial(from, ip, port);
             connection.send('GET / HTTP/1.1\r\nhost: self\r\n\r\n');
             const outcome = await connection.outcome();
             connection.socket.destroy();
             assert.match(outcome, /^(ECONNREFUSED|ECONNRESET|fin)$/);
-            assert.ok(performance.now() - started < 1000, `${performance.now() - started} ms`);
             calls++;
           });
         }

@@ -55,11 +55,9 @@ for (const [name, run] of Object.entries(others)) {
     // Nobody promises that an unreferenced immediate wakes a thread.
     if (!name.includes('unreferenced')) await run();
     const busy = await busyPair(loop);
-    for (let i = 0; i < 20; i++) {
-      const reads = busy.server.reads.length;
-      await run();
-      if (name === 'a timer') assert.ok(busy.server.reads.length > reads, 'traffic goes on meanwhile');
-    }
+    const reads = busy.server.reads.length;
+    for (let i = 0; i < 20; i++) await run();
+    if (name === 'a timer') assert.ok(busy.server.reads.length > reads, 'traffic goes on meanwhile');
   });
 }
 
