@@ -1,0 +1,151 @@
+import assert from 'node:assert/strict';
+import type { ServerHttp2Stream } from 'node:http2';
+import { connect, type Socket } from 'node:net';
+import { test } from 'node:test';
+import { ATTEMPTS_RETRIED, TUNNEL_TIMEOUTS } from '../../src/metrics/families.ts';
+import type { EndpointGroup, OutboundPlan } from '../../src/routing/plan.ts';
+import { freePorts } from '../support/free-ports.ts';
+import {
+  application,
+  dial,
+  LOCALHOST,
+  type PlaneUnderTest,
+  planeUnderTest,
+  startPod,
+  until,
+} from './support/plane-under-test.ts';
+import { beyond, count, type ForwardPlan, hear, http2Peer, peer, twoEndpoints } from './support/tunnel-peers.ts';
+
+test('an endpoint that falls silent behind its tunnel costs no request while another one lives', async (t) => {
+  const rig = await planeUnderTest(t, { attemptTimeout: 200, responseTimeout: 60_000, maxStreamsPerTunnel: 1000 });
+  const answer = (name: string, stream: ServerHttp2Stream) => {
+    stream.respond({ ':status': 200 });
+    stream.end(name);
+  };
+  let isDead = false;
+  const doomed = await http2Peer(t, rig, (stream, raw) => {
+    if (isDead) raw.pause();
+    else answer('doomed', stream);
+  });
+  const alive = await http2Peer(t, rig, (stream) => answer('alive', stream));
+  rig.answer = () => twoEndpoints(rig, doomed, alive);
+  startPod(rig);
+  const crowd = () => Promise.all(Array.from({ length: 20 }, () => hear(t, rig)));
+  await until('one of them is never asked', async () => new Set((await crowd()).map(({ heard }) => heard)).size === 2);
+  isDead = true;
+  for (let round = 0; round < 3; round++)
+    assert.deepEqual(await crowd(), Array(20).fill({ end: 'end', heard: 'alive' }));
+  assert.ok(count(rig, ATTEMPTS_RETRIED, 'connect-failed') >= 1);
+  assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'connect-response'), 0);
+  const [health] = rig.plane.unhealthyEndpoints();
+  assert.equal(health?.failures, 1);
+  await until('the silent tunnel stays', () => [...rig.plane.pool.connections()].length === 1);
+});
+
+/** A plan with so many near endpoints, at a port of the loopback, and a far one. */
+function nearAndFar(rig: PlaneUnderTest, count: number, near: number, far: number): OutboundPlan {
+  const plan = twoEndpoints(rig, near, far) as ForwardPlan;
+  const [first, last] = plan.groups as [EndpointGroup, EndpointGroup];
+  const ips = Array.from({ length: count }, (_, index) => `127.0.1.${index + 1}`);
+  return {
+    ...plan,
+    groups: [
+      { ...first, ips, uids: ips },
+      { ...last, tier: 1 },
+    ],
+  };
+}
+
+const outages: readonly [what: string, near: number, serve: ((socket: Socket) => void) | null][] = [
+  ['refuses', 30, null],
+  ['says nothing', 12, () => {}],
+];
+for (const [what, near, serve] of outages) {
+  test(`a near zone of ${near} that ${what} costs no connection while a far endpoint lives`, async (t) => {
+    const rig = await planeUnderTest(t, { attemptTimeout: 400, connectTimeout: 2000 });
+    const far = await http2Peer(t, rig, (stream) => {
+      stream.respond({ ':status': 200 });
+      stream.end('far');
+    });
+    const dead = serve === null ? (await freePorts(1))[0]! : await peer(t, rig, serve, '0.0.0.0');
+    rig.answer = () => nearAndFar(rig, near, dead, far);
+    startPod(rig);
+    const crowd = () => Promise.all(Array.from({ length: 12 }, () => hear(t, rig)));
+    const retried = () =>
+      count(rig, ATTEMPTS_RETRIED, 'tunnel-failed') + count(rig, ATTEMPTS_RETRIED, 'connect-failed');
+    // Nothing is known of them yet.
+    assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'far' });
+    await until('the near ones are asked for ever', async () => {
+      const before = retried();
+      assert.deepEqual(await crowd(), Array(12).fill({ end: 'end', heard: 'far' }));
+      return retried() === before;
+    });
+  });
+}
+
+test('an endpoint that is slow to answer is waited for while its tunnel is heard of', async (t) => {
+  const rig = await planeUnderTest(t, { attemptTimeout: 300 });
+  let asked = 0;
+  const slow = await http2Peer(t, rig, (stream) => {
+    asked++;
+    const timer = setInterval(() => stream.session?.ping(() => {}), 20);
+    stream.on('close', () => clearInterval(timer));
+    setTimeout(() => {
+      stream.respond({ ':status': 200 });
+      stream.end();
+    }, 2000);
+  });
+  const [nobody] = await freePorts(1);
+  rig.answer = () => twoEndpoints(rig, slow, nobody!);
+  startPod(rig);
+  // Those that meet the other endpoint first have none left after this one: not all of them do.
+  const ends = Array.from({ length: 8 }, async () => {
+    const { socket, ended } = await dial(t, rig.ports.outbound);
+    socket.resume();
+    return ended;
+  });
+  assert.deepEqual(await Promise.all(ends), Array(8).fill('end'));
+  assert.equal(asked, 8);
+});
+
+const silences: readonly [string, (stream: ServerHttp2Stream, raw: Socket) => void][] = [
+  ['a network gateway that falls silent', (_, raw) => raw.pause()],
+  ['a far end that says nothing beyond its gateway', (stream) => stream.respond({ ':status': 200 })],
+];
+for (const [what, serve] of silences) {
+  test(`${what} costs no request while another one lives`, async (t) => {
+    const rig = await planeUnderTest(t, { attemptTimeout: 200, responseTimeout: 60_000, handshakeTimeout: 60_000 });
+    const app = await application(t);
+    app.server.on('connection', (socket) => socket.end('served'));
+    rig.app = app.port;
+    const deliver = rig.answer;
+    const requests: ServerHttp2Stream[] = [];
+    const silent = await http2Peer(t, rig, (stream, raw) => {
+      requests.push(stream);
+      serve(stream, raw);
+    });
+    const gateway = await http2Peer(t, rig, (stream) => {
+      stream.respond({ ':status': 200 });
+      const far = connect(rig.ports.hbone, LOCALHOST);
+      far.on('error', () => {});
+      stream.pipe(far).pipe(stream);
+    });
+    rig.answer = (query) =>
+      query.kind === 'outbound' ? beyond(twoEndpoints(rig, silent, gateway), app.port) : deliver(query);
+    startPod(rig);
+    await until('the silent one is never asked', async () => {
+      const crowd = await Promise.all(Array.from({ length: 8 }, () => hear(t, rig)));
+      assert.deepEqual(crowd, Array(8).fill({ end: 'end', heard: 'served' }));
+      return requests.length > 0;
+    });
+    assert.ok(count(rig, ATTEMPTS_RETRIED, 'connect-failed') >= 1);
+    assert.deepEqual(
+      [
+        count(rig, TUNNEL_TIMEOUTS, 'client', 'connect-response'),
+        count(rig, TUNNEL_TIMEOUTS, 'client', 'tls-handshake'),
+      ],
+      [0, 0],
+    );
+    await until('handshakes stay', () => rig.plane.snapshot()[0]!.connections.length === 0);
+  });
+}
