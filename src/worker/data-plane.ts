@@ -114,6 +114,7 @@ export class DataPlane implements Plane {
   readonly #hbone: TunnelListener;
   readonly #observe: (message: string, policy: string | null) => void;
   readonly #timer: NodeJS.Timeout;
+  #nextTick: NodeJS.Immediate | null = null;
   #lastTunnelTick = 0;
   #draining: { readonly until: number; readonly done: () => void } | null = null;
 
@@ -170,7 +171,10 @@ export class DataPlane implements Plane {
       serverTunnels: () => this.#hbone.all(),
       clientTunnels: () => this.pool.connections(),
     });
-    this.#timer = setInterval(() => this.#tick(), TICK);
+    this.#timer = setInterval(() => {
+      // What has arrived is read first: a peer is not late because this thread had to wait for a processor.
+      this.#nextTick = setImmediate(() => this.#tick());
+    }, TICK);
   }
 
   tunnelOpening(localPort: number): void {
@@ -310,6 +314,7 @@ export class DataPlane implements Plane {
 
   stop(): void {
     clearInterval(this.#timer);
+    clearImmediate(this.#nextTick ?? undefined);
     this.loop.stop();
   }
 

@@ -30,6 +30,20 @@ async function between(t: TestContext, rig: PlaneUnderTest, target: number) {
         far.unpipe(near);
       }
     },
+    /** Lets the answers of the far end through at once, when there are some and `isWhole`, and then stops this thread. */
+    async deliverAndSleep(isWhole: () => boolean, ms: number) {
+      const [[near, far]] = passing as [[Socket, Socket]];
+      const held: Buffer[] = [];
+      far
+        .unpipe(near)
+        .on('data', (bytes: Buffer) => held.push(bytes))
+        .resume();
+      await until('no answer', () => isWhole() && held.length > 0);
+      // Between two looks for what has arrived, so that the timers that are due by then come before the next.
+      await new Promise(setImmediate);
+      near.write(Buffer.concat(held));
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+    },
     release() {
       for (const [near, far] of passing) near.pipe(far).pipe(near);
     },
@@ -56,7 +70,7 @@ async function between(t: TestContext, rig: PlaneUnderTest, target: number) {
 }
 
 test('the only endpoint is reached by another tunnel when nothing is heard of the one that is open', async (t) => {
-  const rig = await planeUnderTest(t, { attemptTimeout: 400, responseTimeout: 60_000 });
+  const rig = await planeUnderTest(t, { attemptTimeout: 1000, responseTimeout: 60_000 });
   const target = await http2Peer(t, rig, (stream) => {
     stream.respond({ ':status': 200 });
     stream.end('served');
@@ -74,7 +88,7 @@ test('the only endpoint is reached by another tunnel when nothing is heard of th
 });
 
 test('of several tunnels that fell silent together a request waits for one only', async (t) => {
-  const rig = await planeUnderTest(t, { attemptTimeout: 400, responseTimeout: 60_000, maxStreamsPerTunnel: 1 });
+  const rig = await planeUnderTest(t, { attemptTimeout: 1000, responseTimeout: 60_000, maxStreamsPerTunnel: 1 });
   const held: ServerHttp2Stream[] = [];
   let holds = true;
   const target = await http2Peer(t, rig, (stream) => {
@@ -102,7 +116,7 @@ test('of several tunnels that fell silent together a request waits for one only'
 });
 
 test('the only endpoint is given up when nothing is heard of its tunnel and none can be opened', async (t) => {
-  const rig = await planeUnderTest(t, { attemptTimeout: 400, responseTimeout: 60_000 });
+  const rig = await planeUnderTest(t, { attemptTimeout: 1000, responseTimeout: 60_000 });
   const target = await http2Peer(t, rig, (stream) => {
     stream.respond({ ':status': 200 });
     stream.end('served');
@@ -149,10 +163,10 @@ for (const [when, recover] of recoveries) {
 }
 
 test('a slow answer is waited for in the tunnel that was asked, as long as its peer answers a PING', async (t) => {
-  const rig = await planeUnderTest(t, { attemptTimeout: 300, responseTimeout: 60_000 });
+  const rig = await planeUnderTest(t, { attemptTimeout: 1000, responseTimeout: 60_000 });
   let asked = 0;
   await http2Peer(t, rig, (stream) => {
-    const wait = asked++ === 0 ? 0 : 2000;
+    const wait = asked++ === 0 ? 0 : 3000;
     setTimeout(() => {
       stream.respond({ ':status': 200 });
       stream.end('served');
@@ -163,4 +177,21 @@ test('a slow answer is waited for in the tunnel that was asked, as long as its p
   assert.equal(asked, 2);
   assert.equal([...rig.plane.pool.connections()].length, 1);
   assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'silent-tunnel'), 0);
+});
+
+test('an answer that arrived while this thread had to wait is not late', async (t) => {
+  const rig = await planeUnderTest(t, { responseTimeout: 2500 });
+  let answered = 0;
+  const target = await http2Peer(t, rig, (stream) => {
+    stream.on('close', () => answered++);
+    stream.respond({ ':status': 200 });
+    stream.end('served');
+  });
+  const way = await between(t, rig, target);
+  startPod(rig);
+  assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'served' });
+  const heard = hear(t, rig);
+  await way.deliverAndSleep(() => answered === 2, 3000);
+  assert.deepEqual(await heard, { end: 'end', heard: 'served' });
+  assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'connect-response'), 0);
 });
