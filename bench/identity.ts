@@ -57,8 +57,9 @@ async function roundTrips(folder: string): Promise<Figure> {
   mkdirSync(folder);
   makeTestCa(folder);
   const ca = await startTestCa({ folder });
-  const path = createServer((socket) => {
-    const onward = connect(ca.port, '127.0.0.1');
+  // A path does not wait for more before it passes bytes on, as TCP's own algorithm would.
+  const path = createServer({ noDelay: true }, (socket) => {
+    const onward = connect({ port: ca.port, host: '127.0.0.1', noDelay: true });
     const late = (bytes: Buffer | string, to: typeof socket) =>
       setTimeout(() => to.writable && to.write(bytes), PATH_MS);
     socket.on('data', (bytes) => late(bytes, onward)).on('error', () => {});
