@@ -1,4 +1,5 @@
 /** What explanations of requests that a control plane did not fulfil have in common. */
+import { MASK } from '../config/secret.ts';
 import type { ControlPlaneServer } from './grpc.ts';
 
 /** The server as an operator knows it: `host[:port]`. */
@@ -28,13 +29,24 @@ export function expiryOf(token: string | null): number | null {
   }
 }
 
-/** The text of the other side, made safe to print: without our own token, control characters and great length. */
-export function printable(text: string, token: string | null): string {
-  const safe = token === null ? text : text.replaceAll(token, '***');
+/** What a server is sent and must not come back in its words: the values of headers. */
+export function headerSecrets({ headers }: ControlPlaneServer): string[] {
+  return headers.map(({ value }) => value.reveal());
+}
+
+/** The text of the other side, made safe to print: without what was sent in confidence, tokens, control characters and great length. */
+export function printable(text: string, ...secrets: readonly (string | null)[]): string {
+  let safe = text;
+  for (const secret of secrets) if (secret !== null && secret.length >= SECRET) safe = safe.replaceAll(secret, MASK);
   return safe
+    .replace(TOKEN, MASK)
     .replace(/[^\x20-\x7e]+/g, ' ')
     .trim()
     .slice(0, MAX_LENGTH);
 }
 
 const MAX_LENGTH = 300;
+/** What is shorter is none, and would take words out of sentences. */
+const SECRET = 6;
+/** A token in JWT form, or the beginning of one: an object in base64. */
+const TOKEN = /eyJ[\w-]{8,}(?:\.[\w-]*){0,2}/g;

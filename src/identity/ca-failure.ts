@@ -1,4 +1,4 @@
-import { expiryOf, placeOf, printable, rootsOf, tokenOf } from '../control-plane/failure.ts';
+import { expiryOf, headerSecrets, placeOf, printable, rootsOf, tokenOf } from '../control-plane/failure.ts';
 import type { ControlPlaneServer } from '../control-plane/grpc.ts';
 import { STATUS } from '../control-plane/status.ts';
 import { CulvertError } from '../errors.ts';
@@ -30,7 +30,7 @@ export interface AgentAccount {
  * CA_SERVER_NOT_TRUSTED, CA_TOKEN_REFUSED, CA_IMPERSONATION_REFUSED, CA_REFUSED, CA_FAILED.
  */
 export function explainCaFailure(server: ControlPlaneServer, account: AgentAccount, failure: CaFailure): CulvertError {
-  const details = printable(failure.details.replace(LIBRARY_PHRASES, ''), failure.token);
+  const details = printable(failure.details.replace(LIBRARY_PHRASES, ''), failure.token, ...headerSecrets(server));
   const where = placeOf(server);
   const unreached =
     !failure.connected && (failure.code === STATUS.UNAVAILABLE || failure.code === STATUS.DEADLINE_EXCEEDED);

@@ -1,4 +1,4 @@
-import { expiryOf, placeOf, printable, rootsOf, tokenOf } from '../control-plane/failure.ts';
+import { expiryOf, headerSecrets, placeOf, printable, rootsOf, tokenOf } from '../control-plane/failure.ts';
 import type { ControlPlaneServer } from '../control-plane/grpc.ts';
 import { STATUS } from '../control-plane/status.ts';
 import { CulvertError, messageOf } from '../errors.ts';
@@ -41,7 +41,7 @@ export function kindOf(end: StreamEnd): string {
 export function explain(end: StreamEnd, server: ControlPlaneServer, token: string | null, now: number): string {
   const where = placeOf(server);
   if (end.kind === 'connection') return explainConnection(end.error, server, where, now);
-  const said = printable(end.message, token);
+  const said = printable(end.message, token, ...headerSecrets(server));
   return `${explainStatus(end.code, server, where, token, now)}${said === '' ? '' : ` (${said})`}`;
 }
 
@@ -50,7 +50,7 @@ function explainConnection(error: Error, server: ControlPlaneServer, where: stri
   if (error instanceof CulvertError && !CONNECTION_CODES.has(error.code)) return error.message;
   const code = codeOf(error);
   const clock = `this node's clock says ${new Date(now).toISOString()}`;
-  const detail = ` (${printable(reasonOf(error) || code, null)})`;
+  const detail = ` (${printable(reasonOf(error) || code)})`;
   switch (code) {
     case 'ENOTFOUND':
     case 'EAI_AGAIN':
