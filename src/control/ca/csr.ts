@@ -40,8 +40,12 @@ function decode(pem: string): Buffer {
 
 function read(bytes: Buffer): SigningRequest {
   const [request, ...trailing] = der.elements(bytes);
-  const [info, algorithm, signature] = request?.tag === der.TAG.sequence ? der.elements(request.content) : [];
-  if (info?.tag !== der.TAG.sequence || algorithm === undefined || signature === undefined || trailing.length > 0) {
+  const parts = request?.tag === der.TAG.sequence ? der.elements(request.content) : [];
+  const [info, algorithm, signature] = parts;
+  if (parts.length !== 3 || trailing.length > 0 || info?.tag !== der.TAG.sequence) {
+    throw invalid('it has not the form of PKCS#10');
+  }
+  if (algorithm?.tag !== der.TAG.sequence || signature?.tag !== der.TAG.bitString) {
     throw invalid('it has not the form of PKCS#10');
   }
   const [version, subject, keyInfo, attributes] = der.elements(info.content);
@@ -55,8 +59,7 @@ function read(bytes: Buffer): SigningRequest {
     throw invalid('its signature is of a kind that is not accepted: ECDSA or RSA (PKCS#1) with SHA-256, 384 or 512');
   }
   // The first octet of a BIT STRING counts the unused bits at its end.
-  const octets =
-    signature.tag === der.TAG.bitString && signature.content[0] === 0 ? signature.content.subarray(1) : null;
+  const octets = signature.content[0] === 0 ? signature.content.subarray(1) : null;
   if (octets === null || !verify(scheme.hash, info.whole, key, octets)) {
     throw invalid('its signature is not by the key in it');
   }

@@ -128,6 +128,10 @@ test('garbage is refused as such', async (t) => {
 test('whatever is changed in a request, it is read or refused in words', async () => {
   const { privateKey, publicKey } = await generateWorkloadKey();
   const bytes = await signCertificateRequest(privateKey, WEB, publicKey);
+  for (const at of bytes.keys()) {
+    const request = toPem('CERTIFICATE REQUEST', flipped(bytes, at));
+    assert.throws(() => readSigningRequest(request), { code: /^CSR_/ }, `octet ${at}`);
+  }
   fc.assert(
     fc.property(fc.nat(bytes.length - 1), fc.integer({ min: 1, max: 255 }), fc.nat(20), (at, change, cut) => {
       const changed = Buffer.from(bytes.subarray(0, bytes.length - cut));
