@@ -2,10 +2,11 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { freePorts } from '../support/free-ports.ts';
 import { type Behaviour, makeTestCa, startTestCa, tokenUntil } from '../support/istio-ca-server.ts';
 import { startIstiod } from '../support/istiod.ts';
 import { asResources } from '../support/istiod-mesh.ts';
-import { freePorts, meshNetwork, startAgent, workload } from '../support/mesh.ts';
+import { meshNetwork, startAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, listenEcho } from '../support/pod-sockets.ts';
 
 const HOUR = 3_600_000;

@@ -17,10 +17,12 @@ interface TestWorker extends ReportingThread {
   stop(): Promise<unknown>;
 }
 
-function startWorker(context: TestContext, name: string): TestWorker {
+/** A thread that has started: a report of one that has not may come later than a scrape waits for it. */
+async function startWorker(context: TestContext, name: string): Promise<TestWorker> {
   const worker = new Worker(new URL('reporting-worker.ts', import.meta.url));
   context.after(() => worker.terminate());
   const order = (message: Order) => worker.postMessage(message);
+  await once(worker, 'message');
   return {
     name,
     order,
@@ -52,7 +54,7 @@ async function sampleOf(hub: MetricsHub, name: string, holding = ''): Promise<nu
 }
 
 test('what several worker threads count is summed, however often it is scraped', async (context) => {
-  const workers = [startWorker(context, 'one'), startWorker(context, 'two')];
+  const workers = [await startWorker(context, 'one'), await startWorker(context, 'two')];
   const hub = start(context, workers);
   for (const [at, worker] of workers.entries()) {
     worker.order({ kind: 'open', to: 'server', bytes: 10 + at });
@@ -73,7 +75,7 @@ test('what several worker threads count is summed, however often it is scraped',
 
 test('a series is dropped when no connection uses it and nothing was counted for the idle time', async (context) => {
   let time = 0;
-  const worker = startWorker(context, 'one');
+  const worker = await startWorker(context, 'one');
   const hub = start(context, [worker], { now: () => time, idleMs: 1000 });
   const opened = () => sampleOf(hub, 'istio_tcp_connections_opened_total', 'destination_workload="server"');
   worker.order({ kind: 'open', to: 'server', bytes: 1 });
@@ -93,7 +95,7 @@ test('a series is dropped when no connection uses it and nothing was counted for
 
 test('the counters of a thread that ended stay, its gauges and connections go', async (context) => {
   let time = 0;
-  const threads = [startWorker(context, 'one#1'), startWorker(context, 'two#1')];
+  const threads = [await startWorker(context, 'one#1'), await startWorker(context, 'two#1')];
   const hub = createMetricsHub({ registry: createRegistry(), threads: () => threads, idleMs: 1000, now: () => time });
   for (const worker of threads) worker.order({ kind: 'open', to: 'server', bytes: 7 });
   assert.equal(await sampleOf(hub, 'istio_tcp_sockets_open'), 2);
@@ -110,7 +112,7 @@ test('the counters of a thread that ended stay, its gauges and connections go', 
 });
 
 test('a scrape does not wait for a thread that does not answer, and its report counts when it comes', async (context) => {
-  const [fast, slow] = [startWorker(context, 'fast'), startWorker(context, 'slow')];
+  const [fast, slow] = [await startWorker(context, 'fast'), await startWorker(context, 'slow')];
   const hub = start(context, [fast, slow]);
   await hub.refresh();
   fast.order({ kind: 'open', to: 'server', bytes: 1 });
@@ -125,7 +127,7 @@ test('a scrape does not wait for a thread that does not answer, and its report c
 
 test('a thread that fails to report is named, and the others are scraped', async (context) => {
   const failures: string[] = [];
-  const worker = startWorker(context, 'good');
+  const worker = await startWorker(context, 'good');
   const bad: TestWorker = { ...worker, name: 'bad', report: () => Promise.reject(new Error('gone')) };
   const hub = start(context, [bad, worker], { onError: (thread, error) => failures.push(`${thread}: ${error}`) });
   worker.order({ kind: 'open', to: 'server', bytes: 1 });
@@ -134,7 +136,7 @@ test('a thread that fails to report is named, and the others are scraped', async
 });
 
 test('a report that arrives after its thread was forgotten is ignored', async (context) => {
-  const worker = startWorker(context, 'one');
+  const worker = await startWorker(context, 'one');
   const hub = start(context, [worker]);
   worker.order({ kind: 'open', to: 'server', bytes: 1 });
   const scrape = hub.scrape();
@@ -143,7 +145,7 @@ test('a report that arrives after its thread was forgotten is ignored', async (c
 });
 
 test('a busy loop shows in the lag of its thread', async (context) => {
-  const worker = startWorker(context, 'one');
+  const worker = await startWorker(context, 'one');
   const hub = start(context, [worker]);
   await hub.refresh();
   worker.order({ kind: 'stall', ms: 400 });

@@ -1,4 +1,7 @@
-/** Not a test: a worker thread with metrics, for tests of the hub. Opens and closes connections as it is told. */
+/**
+ * Not a test: a worker thread with metrics, for tests of the hub. Says once that it has started, then opens and closes
+ * connections as it is told.
+ */
 import { parentPort, threadId } from 'node:worker_threads';
 import { SOCKETS_OPEN, TUNNEL_HANDSHAKES } from '../../src/metrics/families.ts';
 import { createThreadMetrics, transferListOf } from '../../src/metrics/thread-metrics.ts';
@@ -43,3 +46,4 @@ port.on('message', (order: Order) => {
     }
   }
 });
+port.postMessage('started');
