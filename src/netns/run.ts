@@ -17,8 +17,6 @@ export interface CommandOptions {
   readonly netns?: number | null;
 }
 
-export type CommandErrorCode = 'COMMAND_MISSING' | 'COMMAND_FAILED' | 'COMMAND_TIMEOUT';
-
 /**
  * Runs a command to its end, without a shell. Any exit status is a result.
  * @throws CulvertError 'COMMAND_MISSING' when there is no such program, 'COMMAND_TIMEOUT' when it had to be killed
