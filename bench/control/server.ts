@@ -35,7 +35,7 @@ const ads = createAds({
   authenticate: async () => ({ namespace: 'bench', serviceAccount: 'bench', pod: null, node: null }),
   trustedAccounts: new Set(['bench/bench']),
   isSynced: () => true,
-  limits: { streamsPerSecond: 10_000, streamsPerAddress: 10_000 },
+  limits: { streamsPerSecond: 10_000, streamsPerAgent: 10_000 },
   registry: createRegistry(),
   log: createLogger({ format: 'plain', level: 'warn', write: (line) => void process.stderr.write(line) }),
 });

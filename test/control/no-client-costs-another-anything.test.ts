@@ -85,13 +85,32 @@ test('only trusted accounts follow the mesh, and others take no place and no tur
 });
 
 test('one address has so many streams, and may have others when they are gone', async (t) => {
-  const control = await startControlPlane(t, { limits: { streamsPerAddress: 2 } });
+  const control = await startControlPlane(t, { limits: { streamsPerAgent: 2 } });
   const peers = [await wellPeer(t, control), await wellPeer(t, control)];
   const { code, details } = await openPeer(t, control).ended;
-  assert.deepEqual([code, details], [status.RESOURCE_EXHAUSTED, 'too many streams from 127.0.0.1']);
+  assert.deepEqual([code, details], [status.RESOURCE_EXHAUSTED, '127.0.0.1 has too many streams already: 2']);
   peers[0]!.call.cancel();
   await control.clients(1);
   await isServed(control, await wellPeer(t, control), 0);
+});
+
+test('agents behind one address have as many streams each, by the pods of their tokens', async (t) => {
+  const control = await startControlPlane(t, {
+    limits: { streamsPerAgent: 1 },
+    authenticate: async ({ authorization }) => {
+      const name = String(authorization).replace('Bearer ', '');
+      return { namespace: 'mesh', serviceAccount: 'agent', pod: { name, uid: `uid-${name}` }, node: null };
+    },
+  });
+  const peers = Array.from({ length: 40 }, (_, index) => openPeer(t, control, `agent-${index}`));
+  for (const peer of peers) {
+    peer.ask({ typeUrl: AUTHORIZATION });
+    await peer.take();
+  }
+  const { code, details } = await openPeer(t, control, 'agent-7').ended;
+  const expected = 'the pod mesh/agent-7 (uid-agent-7) has too many streams already: 1';
+  assert.deepEqual([code, details], [status.RESOURCE_EXHAUSTED, expected]);
+  assert.ok(control.lines.some((line) => line.includes('a stream was refused') && line.includes(expected)));
 });
 
 test('a message that never ends ends its stream, and one that takes its time does not', async (t) => {

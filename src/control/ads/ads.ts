@@ -5,7 +5,7 @@ import { availableParallelism } from 'node:os';
 import type { Logger } from '../../log/logger.ts';
 import type { Registry } from '../../metrics/registry.ts';
 import { runInSlices } from '../../slices.ts';
-import type { Authenticate } from '../authentication.ts';
+import type { Authenticate, Caller } from '../authentication.ts';
 import { type GrpcService, refusal, type ServerStream, type StreamHandlers } from '../grpc/service.ts';
 import { createLineQuota } from '../line-quota.ts';
 import type { MeshResources } from '../resources.ts';
@@ -40,8 +40,8 @@ export interface AdsLimits {
   /** How long a new stream waits for its turn before it is refused. */
   readonly patienceMs: number;
   readonly maxClients: number;
-  /** Streams from one IP address; an agent has one, and another one while it is replaced. */
-  readonly streamsPerAddress: number;
+  /** Streams of one agent; it has one, and another one while it comes again. */
+  readonly streamsPerAgent: number;
   /** How long a message of a client may take to arrive, from its first byte on. */
   readonly messageMs: number;
   /** How long the addresses for a new client wait for it to ask for policies as well. */
@@ -65,9 +65,9 @@ export function createAds(options: AdsOptions): Ads {
   const composer = createComposer(resources, changes);
   const rate = createStreamRate(limits.streamsPerSecond, limits.patienceMs);
   const refusals = createLineQuota(LINES_PER_SECOND);
-  /** Of those who may follow the mesh, in whatever state they are; and how many there are by IP address. */
-  const streams = new Set<ServerStream>();
-  const streamsByIp = new Map<string, number>();
+  /** Of those who may follow the mesh, in whatever state they are, with whose they are; and how many there are of each. */
+  const streams = new Map<ServerStream, string>();
+  const streamsByOwner = new Map<string, number>();
   const clients = new Set<AdsClient>();
   let released = 0;
 
@@ -163,21 +163,26 @@ export function createAds(options: AdsOptions): Ads {
     return { id, address };
   }
 
-  function takePlace(stream: ServerStream): void {
-    if (streams.size >= limits.maxClients) throw refusal('RESOURCE_EXHAUSTED', 'too many clients');
-    const ip = ipOf(stream);
-    const count = streamsByIp.get(ip) ?? 0;
-    if (count >= limits.streamsPerAddress) throw refusal('RESOURCE_EXHAUSTED', `too many streams from ${ip}`);
-    streams.add(stream);
-    streamsByIp.set(ip, count + 1);
+  function takePlace(stream: ServerStream, caller: Caller): void {
+    if (streams.size >= limits.maxClients) {
+      throw refusal('RESOURCE_EXHAUSTED', `there are ${limits.maxClients} streams already`);
+    }
+    const owner = ownerOf(stream, caller);
+    const count = streamsByOwner.get(owner) ?? 0;
+    if (count >= limits.streamsPerAgent) {
+      throw refusal('RESOURCE_EXHAUSTED', `${owner} has too many streams already: ${count}`);
+    }
+    streams.set(stream, owner);
+    streamsByOwner.set(owner, count + 1);
   }
 
   function leavePlace(stream: ServerStream): void {
-    if (!streams.delete(stream)) return;
-    const ip = ipOf(stream);
-    const left = streamsByIp.get(ip)! - 1;
-    if (left === 0) streamsByIp.delete(ip);
-    else streamsByIp.set(ip, left);
+    const owner = streams.get(stream);
+    if (owner === undefined) return;
+    streams.delete(stream);
+    const left = streamsByOwner.get(owner)! - 1;
+    if (left === 0) streamsByOwner.delete(owner);
+    else streamsByOwner.set(owner, left);
   }
 
   function open(stream: ServerStream): StreamHandlers {
@@ -188,7 +193,7 @@ export function createAds(options: AdsOptions): Ads {
       const { code = 'INTERNAL', message, reason = '' } = error as { code?: string; message: string; reason?: string };
       metrics.refused.add(1, code);
       // What says nothing of the client is no news.
-      const omitted = code === 'UNAVAILABLE' || code === 'RESOURCE_EXHAUSTED' ? null : refusals.take();
+      const omitted = code === 'UNAVAILABLE' ? null : refusals.take();
       if (omitted !== null) {
         log.warn('control::ads', 'a stream was refused', {
           ...{ address: stream.peer.address, code, message },
@@ -208,9 +213,11 @@ export function createAds(options: AdsOptions): Ads {
       if (!trustedAccounts.has(account)) {
         throw refusal('PERMISSION_DENIED', `${account} may not follow the mesh: it is not in CA_TRUSTED_NODE_ACCOUNTS`);
       }
-      takePlace(stream);
+      takePlace(stream, caller);
       const wait = rate.admit();
-      if (wait === null) throw refusal('RESOURCE_EXHAUSTED', 'request rate limit exceeded');
+      if (wait === null) {
+        throw refusal('RESOURCE_EXHAUSTED', 'request rate limit exceeded: PILOT_MAX_REQUESTS_PER_SECOND');
+      }
       if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
       if (isClosed) return;
       client = new AdsClient(stream, caller, { ...context, refused: refuse });
@@ -252,7 +259,10 @@ export function createAds(options: AdsOptions): Ads {
   };
 }
 
-function ipOf({ peer: { address } }: ServerStream): string {
+/** Not the address where there is a better name: many nodes may be behind one that translates theirs. */
+function ownerOf({ peer: { address } }: ServerStream, { namespace, pod, node }: Caller): string {
+  if (pod !== null) return `the pod ${namespace}/${pod.name} (${pod.uid})`;
+  if (node !== null) return `the agent of node ${node}`;
   return address.slice(0, address.lastIndexOf(':'));
 }
 
@@ -263,7 +273,7 @@ function defaultLimits(): AdsLimits {
     streamsPerSecond: Math.min(100, 15 + 5 * availableParallelism()),
     patienceMs: 30_000,
     maxClients: 10_000,
-    streamsPerAddress: 16,
+    streamsPerAgent: 16,
     messageMs: 30_000,
     policiesExpectedMs: 250,
     stalledMs: 30_000,

@@ -62,7 +62,7 @@ export async function startControlPlane(t: TestContext, options: ControlPlaneOpt
     authenticate,
     trustedAccounts: new Set(['mesh/agent', 'istio-system/agent']),
     isSynced: () => state.synced,
-    limits: { debounceMs: 10, streamsPerSecond: 1000, policiesExpectedMs: 30, streamsPerAddress: 1000, ...limits },
+    limits: { debounceMs: 10, streamsPerSecond: 1000, policiesExpectedMs: 30, streamsPerAgent: 1000, ...limits },
     registry,
     log: createLogger({ format: 'plain', level: 'debug', write: (line) => void lines.push(line) }),
   });
