@@ -12,7 +12,7 @@ import { serviceEntry } from './support/objects.ts';
 const UNWRITABLE = 6;
 const WRITABLE = 20;
 
-/** Writes the addresses of ServiceEntries, of which the first cannot be written: the API server answers with that status. */
+/** Writes the addresses of ServiceEntries, of which the first cannot be written: the API server answers with that status, or with 0 to nobody. */
 async function write(t: TestContext, status: number) {
   const { mesh, put } = meshUnderTest();
   for (let n = 0; n < UNWRITABLE; n++) await put(serviceEntry(`bad${n}`, { spec: { resolution: 'DNS' } }));
@@ -20,6 +20,7 @@ async function write(t: TestContext, status: number) {
   const written = new Set<string>();
   const attempts = new Map<string, number>();
   const warnings: { message: string; error: string }[] = [];
+  let isAway = status === 0;
   let underWay = 0;
   let underWayAtWarning = 0;
   const perform = async (path: string) => {
@@ -27,7 +28,9 @@ async function write(t: TestContext, status: number) {
     await new Promise((resolve) => setTimeout(resolve, path.includes('good') ? 5 : 1));
     underWay--;
     attempts.set(path, (attempts.get(path) ?? 0) + 1);
-    if (path.includes('bad')) throw new KubeError('KUBE_STATUS', `request ${status} is refused`, status);
+    if (isAway) throw new KubeError('KUBE_STALLED', 'no answer');
+    if (path.includes('bad') && status !== 0)
+      throw new KubeError('KUBE_STATUS', `request ${status} is refused`, status);
     written.add(path);
   };
   const writer = startStatusWriter({
@@ -42,7 +45,10 @@ async function write(t: TestContext, status: number) {
     },
   });
   t.after(() => writer.close());
-  return { written, attempts, warnings, underWayAtWarning: () => underWayAtWarning };
+  const answer = () => {
+    isAway = false;
+  };
+  return { answer, put, written, attempts, warnings, underWayAtWarning: () => underWayAtWarning };
 }
 
 test('objects that cannot be written keep no other from its status, and are tried again', async (t) => {
@@ -53,6 +59,27 @@ test('objects that cannot be written keep no other from its status, and are trie
   assert.match(warnings[0]!.error, /ServiceEntry demo\/bad\d addresses: request 500 is refused/);
   assert.equal(underWayAtWarning(), 0, 'the attempt ends when all of it has');
   for (const path of written) assert.equal(attempts.get(path), 1, path);
+});
+
+test('what has failed again and again does not hold up what comes after it', async (t) => {
+  const { put, written, attempts, warnings } = await write(t, 500);
+  const most = () => Math.max(0, ...attempts.values());
+  for (let round = 1; round <= 3; round++) {
+    await eventually(`attempt ${round}`, () => most() >= round);
+    const failures = warnings.length;
+    await put(serviceEntry(`late${round}`, { spec: { resolution: 'DNS' } }));
+    // Its turn comes at once, and not with the next attempt at the others.
+    await eventually('written', () => [...written].some((path) => path.includes(`late${round}`)));
+    assert.ok(warnings.length <= failures + 1, warnings.map(({ error }) => error).join());
+  }
+});
+
+test('objects are left alone while nobody answers, and all are written then', async (t) => {
+  const { written, attempts, warnings, answer } = await write(t, 0);
+  await eventually('a failure', () => warnings.length > 0);
+  assert.ok(attempts.size < UNWRITABLE + WRITABLE, 'not each of them waits for an answer');
+  answer();
+  await eventually('all', () => written.size === UNWRITABLE + WRITABLE, 30_000);
 });
 
 test('a status that is too large is not tried again at once', async (t) => {

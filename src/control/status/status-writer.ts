@@ -1,3 +1,4 @@
+import { type Backoff, createBackoff } from '../../backoff.ts';
 import { messageOf } from '../../errors.ts';
 import { type KubeApi, KubeError } from '../../kube/api.ts';
 import type { Logger } from '../../log/logger.ts';
@@ -32,6 +33,9 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
   const written = new Map<string, { readonly content: string; readonly at: number }>();
   /** Objects that are not rejected any more, or were when another process wrote. */
   const retractions = new Map<string, StatusWrite>();
+  /** What could not be written, and when it may be tried again: it must not keep the others from being written. */
+  const failed = new Map<string, { readonly backoff: Backoff; notBefore: number }>();
+  let retry: NodeJS.Timeout | undefined;
   let hasLookedForStale = false;
   const caretaker = createCaretaker(writeAll, {
     everyMs: checkMs,
@@ -53,7 +57,12 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
     caretaker.tend();
   });
   caretaker.tend();
-  return caretaker;
+  return {
+    close() {
+      clearTimeout(retry);
+      caretaker.close();
+    },
+  };
 
   async function writeAll(): Promise<void> {
     if (!lease.held()) return;
@@ -62,17 +71,23 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
       for (const write of await staleVerdicts(api, rejected, revision)) retractions.set(write.about, write);
       hasLookedForStale = true;
     }
-    const due = [...pending()].filter(isDue);
+    const all = [...pending()];
+    forgetFailuresOfOthers(all);
+    const due = all.filter(isDue);
+    const failures: { readonly write: StatusWrite; readonly error: unknown }[] = [];
     let next = 0;
+    let succeeded = 0;
+    let isAway = false;
     // A few at a time: a thousand policies at the start must neither storm the API server nor take for ever.
-    let failure: Error | null = null;
     const workers = Array.from({ length: PARALLEL }, async () => {
-      for (let write = due[next++]; write !== undefined && lease.held(); write = due[next++]) {
+      for (let write = due[next++]; write !== undefined && lease.held() && !isAway; write = due[next++]) {
         try {
           await perform(write);
+          succeeded++;
         } catch (error) {
-          // One object that cannot be written must not keep the others from it: each attempt comes upon it again.
-          failure ??= new Error(`${write.about}: ${messageOf(error)}`, { cause: error });
+          failures.push({ write, error });
+          // Nobody answers: the next one would wait for as long.
+          isAway ||= !(error instanceof KubeError) || error.status === 0;
         }
       }
     });
@@ -81,7 +96,40 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
     for (const [about, { at }] of written) {
       if (now() - at > REPEAT_MS && !rejected.has(about)) written.delete(about);
     }
-    if (failure !== null) throw failure;
+    if (failures.length > 0) postpone(failures, isAway && succeeded === 0);
+  }
+
+  /** @throws Error when nothing at all could be written, to be tried again as a whole */
+  function postpone(failures: readonly { write: StatusWrite; error: unknown }[], isAway: boolean): void {
+    for (const { write } of failures) {
+      const backoff = failed.get(write.about)?.backoff ?? createBackoff(RETRY);
+      failed.set(write.about, { backoff, notBefore: now() + backoff.next() });
+    }
+    const waitMs = untilRetry();
+    const [{ write, error }] = failures as [(typeof failures)[number]];
+    const cause = `${write.about}: ${messageOf(error)}`;
+    if (isAway) throw new Error(cause, { cause: error });
+    log.warn('control', 'the status of objects cannot be written', {
+      error: cause,
+      ...(failures.length === 1 ? {} : { objects: failures.length }),
+      wait_ms: waitMs,
+    });
+  }
+
+  /** Sees to it that what has failed is tried again; in how many ms the first of it. */
+  function untilRetry(): number {
+    const first = Math.min(...[...failed.values()].map(({ notBefore }) => notBefore));
+    const waitMs = Math.max(0, Math.ceil(first - now()));
+    clearTimeout(retry);
+    retry = setTimeout(() => caretaker.tend(), waitMs);
+    retry.unref();
+    return waitMs;
+  }
+
+  function forgetFailuresOfOthers(all: readonly StatusWrite[]): void {
+    if (failed.size === 0) return;
+    const abouts = new Set(all.map(({ about }) => about));
+    for (const about of failed.keys()) if (!abouts.has(about)) failed.delete(about);
   }
 
   function* pending(): Generator<StatusWrite> {
@@ -102,6 +150,7 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
   }
 
   function isDue({ about, content, isMissing }: StatusWrite): boolean {
+    if ((failed.get(about)?.notBefore ?? 0) > now()) return false;
     const last = written.get(about);
     return last === undefined || last.content !== content || (isMissing && now() - last.at >= REPEAT_MS);
   }
@@ -115,6 +164,7 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
       if (status !== 404)
         log.warn('control', 'a status was not accepted', { object: write.about, error: messageOf(error) });
     }
+    failed.delete(write.about);
     written.set(write.about, { content: write.content, at: now() });
     retractions.delete(write.about);
   }
@@ -122,5 +172,7 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
 
 const REPEAT_MS = 60_000;
 const PARALLEL = 4;
+/** Those that fail together are tried together, so that they cost one line. */
+const RETRY = { firstMs: 500, maxMs: REPEAT_MS, jitter: 0, random: Math.random };
 /** The object is gone, is another one by now, or does not take it: the same would come of another attempt. */
 const HOPELESS: ReadonlySet<number> = new Set([400, 404, 409, 413, 422]);
