@@ -101,3 +101,20 @@ test('a policy that is deleted and made again and again meanwhile is there for t
   await remove('AuthorizationPolicy', 'demo/p');
   assert.deepEqual([address(uidOf('web'))?.authorizationPolicies, policy('demo/p')], [[], null]);
 });
+
+test('a large entry comes and goes in slices', async (t) => {
+  const { mesh, put, remove } = meshUnderTest();
+  await put(pod('web'));
+  let now = 0;
+  t.mock.method(performance, 'now', () => (now += 1000));
+  const halfWay = async (what: string, work: Promise<void>) => {
+    for (let slice = 0; slice < 400; slice++) await setImmediate();
+    const { addresses } = mesh.resources.counts();
+    assert.ok(addresses > 300 && addresses < 1000, `${addresses} resources while it ${what}`);
+    await work;
+  };
+  await halfWay('comes', put(large(0)));
+  assert.equal(mesh.resources.counts().addresses, 1051);
+  await halfWay('goes', remove('ServiceEntry', 'demo/large'));
+  assert.equal(mesh.resources.counts().addresses, 1);
+});

@@ -131,7 +131,7 @@ export function createDerivation(
 
   function* setSource(source: Source): Generator<void, void> {
     const { around, asked } = surroundings();
-    const { workloads, conditions } = derivation.derive(source, around);
+    const { names, workloads, conditions } = derivation.derive(source, around);
     // Before anything else happens: what changes from now on is to be heard of.
     gateways.sourceAsksFor(source, asked());
     if (source.kind === 'WorkloadEntry' && source.object !== null)
@@ -139,15 +139,21 @@ export function createDerivation(
     if (source.kind === 'ServiceEntry' && source.object !== null)
       report(SERVICE_ENTRIES, 'istio-ambient-service', source.object, conditions);
     const before = source.names;
-    source.names = workloads.map(({ uid }) => uid);
-    yield* setWorkloads(workloads, before);
+    source.names = names;
+    yield* setWorkloads(names, workloads, before);
   }
 
-  /** Replaces the workloads of those names. A ServiceEntry may have tens of thousands. */
-  function* setWorkloads(workloads: readonly WorkloadMessage[], before: readonly string[]): Generator<void, void> {
-    if (before.length > 0) {
-      const now = new Set(workloads.map(({ uid }) => uid));
-      for (const name of before) if (!now.has(name)) table.removeAddress(name);
+  /** Puts the workloads of those names in the place of those that were there before. */
+  function* setWorkloads(
+    names: readonly string[],
+    workloads: Iterable<WorkloadMessage>,
+    before: readonly string[],
+  ): Generator<void, void> {
+    const now = before.length === 0 ? null : new Set(names);
+    for (const name of before) {
+      if (now?.has(name)) continue;
+      table.removeAddress(name);
+      yield;
     }
     for (const workload of workloads) {
       const { uid, network, addresses, services, node } = workload;
@@ -166,7 +172,7 @@ export function createDerivation(
     const messages = new Map(derivation.gateways().map((message) => [message.uid, message]));
     const before = gatewayNames;
     gatewayNames = [...messages.keys()];
-    yield* setWorkloads([...messages.values()], before);
+    yield* setWorkloads(gatewayNames, messages.values(), before);
   }
 
   /** Notes each waypoint that is looked up. */

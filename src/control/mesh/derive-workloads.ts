@@ -14,6 +14,7 @@ import type { Source } from './sources.ts';
 import { bindingOf, conditionsOf } from './waypoint-binding.ts';
 import { attachmentOf, type Surroundings } from './waypoints.ts';
 import {
+  endpointUid,
   messageOfNetworkGateway,
   messageOfPod,
   messageOfServiceEntryEndpoint,
@@ -23,7 +24,10 @@ import {
 } from './workload-messages.ts';
 
 export interface DerivedWorkloads {
-  readonly workloads: readonly WorkloadMessage[];
+  /** Of the workloads, in their order. */
+  readonly names: readonly string[];
+  /** Made one by one, of what there is at the time of the derivation: a ServiceEntry may have tens of thousands. */
+  readonly workloads: Iterable<WorkloadMessage>;
   /** Of the object: of a WorkloadEntry, or a ServiceEntry. */
   readonly conditions: readonly Condition[];
 }
@@ -65,7 +69,7 @@ export function createWorkloadDerivation(objects: MeshObjects, settings: MeshSet
       ...binding,
     });
     const message = messageOfPod(pod, objects.locality(pod.node), context);
-    return { workloads: message === null ? [] : [message], conditions: [] };
+    return derived(message === null ? [] : [message]);
   }
 
   function servicesOfPod(pod: Pod): PublishedService[] {
@@ -96,7 +100,7 @@ export function createWorkloadDerivation(objects: MeshObjects, settings: MeshSet
       .filter(({ kind }) => kind === 'ServiceEntry' || settings.servicesSelectWorkloadEntries);
     const policies = objects.policies.keysOf(namespace, labels);
     const context = contextOf(endpoint.network || objects.network, { services, policies, ...binding });
-    return { workloads: [messageOfWorkloadEntry(entry, context)], conditions };
+    return derived([messageOfWorkloadEntry(entry, context)], conditions);
   }
 
   function ofServiceEntry(entry: ServiceEntry, around: Surroundings): DerivedWorkloads {
@@ -107,21 +111,38 @@ export function createWorkloadDerivation(objects: MeshObjects, settings: MeshSet
     });
     if (services.length === 0) return NOTHING;
     const policies = objects.policies.keysOf(namespace, labels);
-    const workloads = new Map<string, WorkloadMessage>();
-    const add = (endpoint: EntryEndpoint, more: Partial<WorkloadContext>) => {
-      const context = contextOf(endpoint.network || objects.network, { services, policies, ...more });
+    const planned = new Map<string, PlannedEndpoint>();
+    const plan = (endpoint: EntryEndpoint, context: WorkloadContext) => {
       // Endpoints that share an address share a name: the first of them is the one.
-      const message = messageOfServiceEntryEndpoint(entry, endpoint, context);
-      if (!workloads.has(message.uid)) workloads.set(message.uid, message);
+      const uid = endpointUid(clusterId, entry, endpoint.address);
+      if (!planned.has(uid)) planned.set(uid, { endpoint, context });
     };
+    /** By labels and network: few, for many endpoints. */
+    const contexts = new Map<Labels, Map<string, WorkloadContext>>();
     for (const endpoint of entry.endpoints) {
-      const { waypoint } = bindingOfWorkload(namespace, endpoint.labels, around);
-      add(endpoint, { waypoint });
+      const { labels } = endpoint;
+      const network = endpoint.network || objects.network;
+      const byNetwork = contexts.get(labels) ?? new Map<string, WorkloadContext>();
+      contexts.set(labels, byNetwork);
+      let context = byNetwork.get(network);
+      if (context === undefined) {
+        const { waypoint } = bindingOfWorkload(namespace, labels, around);
+        context = contextOf(network, { services, policies, waypoint });
+        byNetwork.set(network, context);
+      }
+      plan(endpoint, context);
     }
     if (entry.endpoints.length === 0 && !entry.hasWorkloadSelector && RESOLVED.includes(entry.resolution)) {
-      for (const service of services) add({ ...IMPLICIT_ENDPOINT, address: service.hostname }, { services: [service] });
+      for (const service of services) {
+        const context = contextOf(objects.network, { services: [service], policies });
+        plan({ ...IMPLICIT_ENDPOINT, address: service.hostname }, context);
+      }
     }
-    return { workloads: [...workloads.values()], conditions: conditionsOfEntry(entry, services[0]!, around) };
+    return {
+      names: [...planned.keys()],
+      workloads: messagesOf(entry, planned.values()),
+      conditions: conditionsOfEntry(entry, services[0]!, around),
+    };
   }
 
   function conditionsOfEntry(entry: ServiceEntry, { visibility }: PublishedService, around: Surroundings): Condition[] {
@@ -138,10 +159,7 @@ export function createWorkloadDerivation(objects: MeshObjects, settings: MeshSet
   function ofSlice(slice: EndpointSlice): DerivedWorkloads {
     const service = serviceOfSlice(slice);
     if (service === null) return NOTHING;
-    return {
-      workloads: messagesOfEndpointSlice(slice, contextOf(objects.network, { services: [service] })),
-      conditions: [],
-    };
+    return derived(messagesOfEndpointSlice(slice, contextOf(objects.network, { services: [service] })));
   }
 
   /** A pod of a waypoint itself gets its traffic from nobody else, and in the way that it wants it. */
@@ -205,7 +223,20 @@ interface WorkloadBinding {
   readonly conditions: readonly Condition[];
 }
 
-const NOTHING: DerivedWorkloads = { workloads: [], conditions: [] };
+interface PlannedEndpoint {
+  readonly endpoint: EntryEndpoint;
+  readonly context: WorkloadContext;
+}
+
+function* messagesOf(entry: ServiceEntry, planned: Iterable<PlannedEndpoint>): Generator<WorkloadMessage> {
+  for (const { endpoint, context } of planned) yield messageOfServiceEntryEndpoint(entry, endpoint, context);
+}
+
+function derived(workloads: readonly WorkloadMessage[], conditions: readonly Condition[] = []): DerivedWorkloads {
+  return { names: workloads.map(({ uid }) => uid), workloads, conditions };
+}
+
+const NOTHING: DerivedWorkloads = { names: [], workloads: [], conditions: [] };
 /** Hosts of these are looked up in DNS when nothing else is said. */
 const RESOLVED: readonly ServiceEntry['resolution'][] = ['DNS', 'DNS_ROUND_ROBIN', 'DYNAMIC_DNS'];
 const IMPLICIT_ENDPOINT: EntryEndpoint = {

@@ -65,6 +65,10 @@ export function messageOfWorkloadEntry(entry: WorkloadEntry, context: WorkloadCo
   };
 }
 
+export function endpointUid(clusterId: string, entry: ServiceEntry, address: string): string {
+  return `${clusterId}/networking.istio.io/ServiceEntry/${keyOf(entry)}/${address}`;
+}
+
 /** An endpoint that a ServiceEntry lists, or the one that is meant when it lists none: the host itself. */
 export function messageOfServiceEntryEndpoint(
   entry: ServiceEntry,
@@ -75,7 +79,7 @@ export function messageOfServiceEntryEndpoint(
     ...common(context),
     ...canonicalNames(entry.labels, entry.name),
     ...endpointFields(endpoint),
-    uid: `${context.clusterId}/networking.istio.io/ServiceEntry/${keyOf(entry)}/${endpoint.address}`,
+    uid: endpointUid(context.clusterId, entry, endpoint.address),
     name: entry.name,
     namespace: entry.namespace,
     tunnel: tunnelOf(entry.labels, entry.isRedirected),

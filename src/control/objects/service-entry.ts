@@ -54,6 +54,8 @@ export interface EntryEndpoint {
  */
 const LARGEST = 16_000_000;
 
+const NOTHING: Readonly<Record<string, never>> = Object.freeze({});
+
 const RESOLUTIONS = ['NONE', 'STATIC', 'DNS', 'DNS_ROUND_ROBIN', 'DYNAMIC_DNS'] as const;
 
 export const SERVICE_ENTRIES: Kind<ServiceEntry> = {
@@ -125,10 +127,13 @@ function readHost(host: Field): string {
 
 export function readEntryEndpoint(endpoint: Field): EntryEndpoint {
   const ports = endpoint.at('ports');
+  const labels = endpoint.at('labels');
   return {
     address: endpoint.at('address').text(),
-    ports: Object.fromEntries(ports.names().map((name) => [name, ports.at(name).port() ?? 0])),
-    labels: sharedData(endpoint.at('labels').labels()),
+    ports: ports.isPresent
+      ? sharedData(Object.fromEntries(ports.names().map((name) => [name, ports.at(name).port() ?? 0])))
+      : NOTHING,
+    labels: labels.isPresent ? sharedData(labels.labels()) : NOTHING,
     network: endpoint.at('network').text(),
     locality: endpoint.at('locality').text(),
     weight: endpoint.at('weight').integer(0, 0xffff_ffff) ?? 0,
