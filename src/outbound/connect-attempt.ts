@@ -58,8 +58,10 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
   #connection: Http2Connection | null = null;
   #stream: Http2Stream | null = null;
   #deadline: Deadline | null = null;
-  /** Looks whether anything is heard of the tunnel. */
+  /** Looks whether anything is heard of the tunnel's peer. */
   #look: Deadline | null = null;
+  /** When the peer was last asked for a sign of itself; null when it has not been since the request was sent. */
+  #askedAt: number | null = null;
   /** Whether the tunnel that is under way is to replace one that is silent. */
   #isReplacing = false;
   #refusals = 0;
@@ -84,12 +86,13 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
     return this.#sentAt !== null;
   }
 
-  /** There is no tunnel yet, or the one that the request was sent in is silent since. */
+  /** There is no tunnel yet, or nothing is heard of the one that the request was sent in, though a sign was asked for. */
   get isSilent(): boolean {
     if (this.#sentAt === null) return this.#tunnel?.isSilent ?? true;
+    if (this.#connection === null || this.#askedAt === null) return false;
     const { attemptTimeout } = this.#plane.settings;
-    const silentFor = Math.min(this.#plane.now() - this.#sentAt, this.#connection?.silentFor ?? 0);
-    return silentFor >= attemptTimeout;
+    const askedFor = this.#plane.now() - this.#askedAt;
+    return askedFor >= attemptTimeout / 4 && this.#connection.silentFor >= Math.max(askedFor, attemptTimeout);
   }
 
   /** A tunnel that is silent gets no more requests. */
@@ -122,7 +125,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
     this.#sentAt = this.#plane.now();
     const { deadlines } = this.#plane;
     this.#deadline = deadlines.response.set(() => this.#unanswered(connection));
-    if (this.#isAsking) this.#look = deadlines.silence.set(() => this.#probe(connection));
+    this.#watch(connection, this.#isAsking);
   }
 
   noTunnel(error: CulvertError): void {
@@ -132,7 +135,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
     if (this.#isReplacing && connection !== null && fault === 'none') {
       // That says nothing about the peer, which may still answer in the tunnel that there is; or what is missing comes back.
       this.#isReplacing = false;
-      this.#look = this.#plane.deadlines.silence.set(() => this.#probe(connection));
+      this.#watch(connection, true);
       return;
     }
     if (this.#isReplacing && !this.#abandonSilent()) return;
@@ -185,23 +188,26 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
     this.#isAsking = false;
   }
 
-  /** Nothing has been heard for a while, perhaps because there is nothing to say yet. */
-  #probe(connection: Http2Connection): void {
-    if (!this.#isUnheard(connection)) return;
-    connection.probe();
+  /**
+   * Asks the peer for a sign of itself every now and then: what was heard of it may have been on its way when it vanished. A
+   * tunnel that was there before is replaced when it is silent; one that was opened for the request was answered just now.
+   */
+  #watch(connection: Http2Connection, wasThere: boolean): void {
     this.#look = this.#plane.deadlines.silence.set(() => {
-      if (!this.#isUnheard(connection)) return;
-      this.#isReplacing = true;
-      // The request in it is not taken back: the answer may still come first. Another old one that is silent would prove nothing.
-      this.#plane.pool.retireSilent(connection, this.#plane.now() - this.#sentAt!);
-      this.#askForTunnel();
+      if (this.isSilent && wasThere) {
+        this.#isReplacing = true;
+        // The request in it is not taken back: the answer may still come first. Another old one that is silent would prove nothing.
+        this.#plane.pool.retireSilent(connection, this.#plane.settings.attemptTimeout);
+        this.#askForTunnel();
+        return;
+      }
+      const now = this.#plane.now();
+      if (this.#askedAt === null || connection.silentFor < now - this.#askedAt) {
+        this.#askedAt = now;
+        connection.probe();
+      }
+      this.#watch(connection, wasThere);
     });
-  }
-
-  /** Nothing has come through the tunnel since the request was sent in it. */
-  #isUnheard(connection: Http2Connection): boolean {
-    if (this.isOver || this.#connection !== connection || this.#sentAt === null) return false;
-    return connection.silentFor >= this.#plane.now() - this.#sentAt;
   }
 
   /**
@@ -211,7 +217,10 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
   #abandonSilent(): boolean {
     this.#isReplacing = false;
     if (this.#connection === null) return true;
-    if (!this.#isUnheard(this.#connection)) return false;
+    if (!this.isSilent) {
+      this.#watch(this.#connection, true);
+      return false;
+    }
     const { metrics } = this.#plane;
     metrics.add(metrics.slot(TUNNEL_TIMEOUTS, 'client', 'silent-tunnel'), 1);
     const stream = this.#stream;
@@ -225,6 +234,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
     this.#stream = null;
     this.#deadline?.clear();
     this.#look?.clear();
+    this.#askedAt = null;
     this.#sentAt = null;
   }
 

@@ -79,9 +79,9 @@ test('a server that does not answer a request keeps its tunnel while it is heard
 test('a server of which nothing is heard any more gets no more requests in that tunnel', async (t) => {
   const rig = await planeUnderTest(t, { responseTimeout: 300 });
   let tunnels = 0;
-  await http2Peer(t, rig, (stream, raw) => {
+  await http2Peer(t, rig, (stream, wire) => {
     tunnels++;
-    raw.pause();
+    if (tunnels === 1) wire.vanish();
     if (tunnels === 1) return;
     stream.respond({ ':status': 200 }, { endStream: true });
   });

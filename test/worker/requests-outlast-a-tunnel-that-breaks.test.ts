@@ -8,10 +8,10 @@ test('a request whose tunnel breaks before the answer is sent once more, and not
   const rig = await planeUnderTest(t);
   let breaks = 1;
   const requests: ServerHttp2Stream[] = [];
-  await http2Peer(t, rig, (stream, raw) => {
+  await http2Peer(t, rig, (stream, wire) => {
     requests.push(stream);
     if (breaks-- > 0) {
-      raw.resetAndDestroy();
+      wire.reset();
       return;
     }
     stream.respond({ ':status': 200 });
@@ -37,10 +37,10 @@ test('a request whose tunnel breaks before the answer is sent once more, and not
 test('a tunnel that breaks after the answer resets the application: it is not known what was taken', async (t) => {
   const rig = await planeUnderTest(t);
   let requests = 0;
-  await http2Peer(t, rig, (stream, raw) => {
+  await http2Peer(t, rig, (stream, wire) => {
     requests++;
     stream.respond({ ':status': 200 });
-    stream.once('data', () => raw.resetAndDestroy());
+    stream.once('data', () => wire.reset());
   });
   startPod(rig);
   const client = await dial(t, rig.ports.outbound);

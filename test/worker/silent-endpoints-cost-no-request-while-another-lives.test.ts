@@ -13,9 +13,19 @@ import {
   POD,
   planeUnderTest,
   startPod,
+  tunnelTo,
   until,
 } from './support/plane-under-test.ts';
-import { beyond, count, type ForwardPlan, hear, http2Peer, peer, twoEndpoints } from './support/tunnel-peers.ts';
+import {
+  beyond,
+  count,
+  type ForwardPlan,
+  hear,
+  http2Peer,
+  peer,
+  twoEndpoints,
+  type Wire,
+} from './support/tunnel-peers.ts';
 
 test('an endpoint that falls silent behind its tunnel costs no request while another one lives', async (t) => {
   const rig = await planeUnderTest(t, { attemptTimeout: 1000, responseTimeout: 60_000, maxStreamsPerTunnel: 1000 });
@@ -24,8 +34,8 @@ test('an endpoint that falls silent behind its tunnel costs no request while ano
     stream.end(name);
   };
   let isDead = false;
-  const doomed = await http2Peer(t, rig, (stream, raw) => {
-    if (isDead) raw.pause();
+  const doomed = await http2Peer(t, rig, (stream, wire) => {
+    if (isDead) wire.vanish();
     else answer('doomed', stream);
   });
   const alive = await http2Peer(t, rig, (stream) => answer('alive', stream));
@@ -84,33 +94,59 @@ for (const [what, near, serve] of outages) {
   });
 }
 
-test('an endpoint that is slow to answer is waited for while its tunnel is heard of', async (t) => {
-  const rig = await planeUnderTest(t, { attemptTimeout: 1000 });
-  let asked = 0;
-  const slow = await http2Peer(t, rig, (stream) => {
-    asked++;
-    const timer = setInterval(() => stream.session?.ping(() => {}), 20);
-    stream.on('close', () => clearInterval(timer));
-    setTimeout(() => {
+for (const [why, says] of [
+  ['says something', true],
+  ['answers a PING', false],
+] as const) {
+  test(`an endpoint that is slow to answer is waited for while its peer ${why}`, async (t) => {
+    const rig = await planeUnderTest(t, { attemptTimeout: 1000 });
+    let asked = 0;
+    const slow = await http2Peer(t, rig, (stream) => {
+      asked++;
+      const timer = setInterval(() => says && stream.session?.ping(() => {}), 20);
+      stream.on('close', () => clearInterval(timer));
+      setTimeout(() => {
+        stream.respond({ ':status': 200 });
+        stream.end();
+      }, 2500);
+    });
+    const [nobody] = await freePorts(1);
+    rig.answer = () => twoEndpoints(rig, slow, nobody!);
+    startPod(rig);
+    // Those that meet the other endpoint first have none left after this one: not all of them do.
+    const ends = Array.from({ length: 8 }, async () => {
+      const { socket, ended } = await dial(t, rig.ports.outbound);
+      socket.resume();
+      return ended;
+    });
+    assert.deepEqual(await Promise.all(ends), Array(8).fill('end'));
+    assert.equal(asked, 8);
+  });
+}
+
+test('a short time for connecting is shared by near and far: one near endpoint that fails moves nobody away', async (t) => {
+  const rig = await planeUnderTest(t, { attemptTimeout: 4000, connectTimeout: 4000 });
+  const serving = (name: string) =>
+    http2Peer(t, rig, (stream) => {
       stream.respond({ ':status': 200 });
-      stream.end();
-    }, 2500);
-  });
+      stream.end(name);
+    });
+  const near = await serving('near');
+  const far = await serving('far');
   const [nobody] = await freePorts(1);
-  rig.answer = () => twoEndpoints(rig, slow, nobody!);
+  const plan = twoEndpoints(rig, nobody!, near) as ForwardPlan;
+  const [last] = (tunnelTo({ ...rig.ports, hbone: far }, 82) as ForwardPlan).groups;
+  rig.answer = () => ({ ...plan, groups: [...plan.groups, { ...last!, tier: 1 }] });
   startPod(rig);
-  // Those that meet the other endpoint first have none left after this one: not all of them do.
-  const ends = Array.from({ length: 8 }, async () => {
-    const { socket, ended } = await dial(t, rig.ports.outbound);
-    socket.resume();
-    return ended;
+  await until('the one that fails is never asked', async () => {
+    const crowd = await Promise.all(Array.from({ length: 10 }, () => hear(t, rig)));
+    assert.deepEqual(crowd, Array(10).fill({ end: 'end', heard: 'near' }));
+    return count(rig, ATTEMPTS_RETRIED, 'tunnel-failed') > 0;
   });
-  assert.deepEqual(await Promise.all(ends), Array(8).fill('end'));
-  assert.equal(asked, 8);
 });
 
-const silences: readonly [string, (stream: ServerHttp2Stream, raw: Socket) => void][] = [
-  ['a network gateway that falls silent', (_, raw) => raw.pause()],
+const silences: readonly [string, (stream: ServerHttp2Stream, wire: Wire) => void][] = [
+  ['a network gateway that falls silent', (_, wire) => wire.vanish()],
   ['a far end that says nothing beyond its gateway', (stream) => stream.respond({ ':status': 200 })],
 ];
 for (const [what, serve] of silences) {
@@ -121,9 +157,9 @@ for (const [what, serve] of silences) {
     rig.app = app.port;
     const deliver = rig.answer;
     const requests: ServerHttp2Stream[] = [];
-    const silent = await http2Peer(t, rig, (stream, raw) => {
+    const silent = await http2Peer(t, rig, (stream, wire) => {
       requests.push(stream);
-      serve(stream, raw);
+      serve(stream, wire);
     });
     const gateway = await http2Peer(t, rig, (stream) => {
       stream.respond({ ':status': 200 });

@@ -87,6 +87,27 @@ test('the only endpoint is reached by another tunnel when nothing is heard of th
   await until('the silent tunnel stays', () => [...rig.plane.pool.connections()].length === 1);
 });
 
+test('a peer that vanishes just after something of it has crossed a request is found silent all the same', async (t) => {
+  const rig = await planeUnderTest(t, { attemptTimeout: 400, responseTimeout: 60_000 });
+  let vanishes = false;
+  const target = await http2Peer(t, rig, (stream) => {
+    if (vanishes) {
+      vanishes = false;
+      stream.session!.ping(() => way.swallow());
+      return;
+    }
+    stream.respond({ ':status': 200 });
+    stream.end('served');
+  });
+  const way = await between(t, rig, target);
+  startPod(rig);
+  assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'served' });
+  vanishes = true;
+  assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'served' });
+  assert.equal(way.connections, 2);
+  assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'silent-tunnel'), 1);
+});
+
 test('of several tunnels that fell silent together a request waits for one only', async (t) => {
   const rig = await planeUnderTest(t, { attemptTimeout: 1000, responseTimeout: 60_000, maxStreamsPerTunnel: 1 });
   const held: ServerHttp2Stream[] = [];

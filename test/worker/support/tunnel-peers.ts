@@ -2,6 +2,7 @@
 
 import { createServer as createHttp2, type ServerHttp2Stream } from 'node:http2';
 import { createServer, type Socket } from 'node:net';
+import { duplexPair } from 'node:stream';
 import type { TestContext } from 'node:test';
 import { createServer as createTls } from 'node:tls';
 import { privateKeyPem } from '../../../src/identity/workload-key.ts';
@@ -33,19 +34,37 @@ export async function peer(t: TestContext, rig: PlaneUnderTest, serve: (socket: 
   return port;
 }
 
+/** What a peer does on its wire. */
+export interface Wire {
+  /** Swallows what comes and goes from now on, without a sign. */
+  vanish(): void;
+  reset(): void;
+}
+
 /** The same with TLS by Node's own. */
-export async function tlsPeer(t: TestContext, rig: PlaneUnderTest, serve: (socket: Socket, raw: Socket) => void) {
+export async function tlsPeer(t: TestContext, rig: PlaneUnderTest, serve: (socket: Socket, wire: Wire) => void) {
   const { privateKey, chainPem, rootsPem } = await rig.sign(IDENTITY);
   return peer(t, rig, (raw) => {
+    // TLS reads from a socket's handle, which a pause of the socket does not stop.
+    const [carried, carrier] = duplexPair();
+    raw.pipe(carrier).pipe(raw);
+    raw.on('close', () => carried.destroy());
+    const wire: Wire = {
+      vanish() {
+        raw.unpipe(carrier).resume();
+        carrier.unpipe(raw).resume();
+      },
+      reset: () => raw.resetAndDestroy(),
+    };
     const tls = createTls(
       { key: privateKeyPem(privateKey), cert: chainPem, ca: rootsPem, requestCert: true, ALPNProtocols: ['h2'] },
       (socket) => {
         socket.on('error', () => {});
-        serve(socket, raw);
+        serve(socket, wire);
       },
     );
     tls.on('tlsClientError', () => {});
-    tls.emit('connection', raw);
+    tls.emit('connection', carried);
   });
 }
 
@@ -53,14 +72,14 @@ export async function tlsPeer(t: TestContext, rig: PlaneUnderTest, serve: (socke
 export async function http2Peer(
   t: TestContext,
   rig: PlaneUnderTest,
-  serve: (stream: ServerHttp2Stream, raw: Socket) => void,
+  serve: (stream: ServerHttp2Stream, wire: Wire) => void,
 ) {
-  return tlsPeer(t, rig, (socket, raw) => {
+  return tlsPeer(t, rig, (socket, wire) => {
     const http2 = createHttp2();
     http2.on('session', (session) => session.on('error', () => {}));
     http2.on('stream', (stream) => {
       stream.on('error', () => {});
-      serve(stream as ServerHttp2Stream, raw);
+      serve(stream as ServerHttp2Stream, wire);
     });
     http2.emit('connection', socket);
   });
