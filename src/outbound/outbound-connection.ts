@@ -126,7 +126,9 @@ export class OutboundConnection extends CapturedConnection {
     const timeLeft = this.#connectBy - this.plane.now();
     if (attemptsLeft <= 0 || timeLeft <= 0) return null;
     // Where many fail at once all near ones may be gone: the last attempts are for farther ones.
-    const isLate = Math.min(attemptsLeft, timeLeft / this.plane.settings.attemptTimeout) <= FARTHER_ATTEMPTS;
+    const { attemptTimeout, connectTimeout } = this.plane.settings;
+    const fartherTime = Math.min(FARTHER_ATTEMPTS * attemptTimeout, connectTimeout / 2);
+    const isLate = attemptsLeft <= FARTHER_ATTEMPTS || timeLeft <= fartherTime;
     const from = isLate ? Math.min(endpoints.tierOf(failed) + 1, endpoints.tiers - 1) : 0;
     return this.pod.balancer.pick(endpoints, this.#tried, from);
   }
@@ -248,7 +250,10 @@ type ForwardPlan = Extract<OutboundPlan, { kind: 'forward' }>;
 /** Each fails a little time; a client is told of a failure rather than kept waiting for the last of a thousand. */
 const MAX_ATTEMPTS = 8;
 
-/** So many of the last of them go to the next tiers, as do those of the last so many times that an attempt may take. */
+/**
+ * So many of the last of them go to the next tiers, as do those of the last so many times that an attempt may take, though
+ * of half of the time at most: the others are for near ones, however short the time is.
+ */
 const FARTHER_ATTEMPTS = 2;
 
 /** What health and its limits are about: the service, or the one address. */
