@@ -14,8 +14,8 @@ export interface ResourceChange {
   readonly addresses: ReadonlySet<string>;
   readonly policies: ReadonlySet<string>;
   /**
-   * Those of the policies that held for a namespace or for all and hold now for the workloads that list them: they are sent
-   * after the addresses, for otherwise they would hold for nobody meanwhile.
+   * Those of the policies that held for a namespace or for all, until they were removed perhaps, and hold now for the
+   * workloads that list them: they are sent after the addresses, for otherwise they would hold for nobody meanwhile.
    */
   readonly narrowed: ReadonlySet<string>;
   /** Those of the policies that there were not before. */

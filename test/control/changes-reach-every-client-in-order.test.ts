@@ -99,6 +99,23 @@ test('a policy that is narrowed comes after the workloads that list it', async (
   assert.deepEqual([altered.typeUrl, altered.names], [AUTHORIZATION, ['demo/p']]);
 });
 
+test('a policy that is removed and made again for fewer in one push comes after the workloads that list it', async (t) => {
+  const changes = { addresses: { [uid('a')]: workload('a') }, policies: { 'demo/p': policy('p') } };
+  const control = await startControlPlane(t, { changes });
+  const peer = await synced(openPeer(t, control));
+  control.mesh.change({ policies: { 'demo/p': null } });
+  control.mesh.change({ policies: { 'demo/p': policy('p', { scope: 'WORKLOAD_SELECTOR' }) } });
+  control.mesh.change({ addresses: { [uid('a')]: lists('a', 'demo/p') } });
+  const pushes = [await peer.take(), await peer.take()];
+  assert.deepEqual(
+    pushes.map(({ typeUrl, names, removed }) => [typeUrl, names, removed]),
+    [
+      [ADDRESS, [uid('a')], []],
+      [AUTHORIZATION, ['demo/p'], []],
+    ],
+  );
+});
+
 test('workloads wait for policies that cannot be sent yet', async (t) => {
   const control = await startControlPlane(t, { changes: { addresses: { [uid('a')]: workload('a') } } });
   const peer = await synced(openPeer(t, control));

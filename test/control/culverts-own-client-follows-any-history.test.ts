@@ -15,7 +15,7 @@ import {
   uid,
   workload,
 } from '../xds/support/client-under-test.ts';
-import { type Changes, createTestMesh, type TestMesh } from './support/mesh-resources.ts';
+import { createTestMesh, type TestMesh } from './support/mesh-resources.ts';
 import { ADDRESS, AUTHORIZATION, openPeer, type Peer, startControlPlane } from './support/xds-peer.ts';
 
 const NAMES = ['a', 'b', 'c', 'd'];
@@ -32,6 +32,8 @@ const state = fc.record({
   services: fc.array(fc.option(fc.nat(3)), { minLength: 2, maxLength: 2 }),
   dryRun: fc.boolean(),
   isWide: fc.boolean(),
+  /** Whether the policy that always holds is removed and made again, all at once. */
+  isRemade: fc.boolean(),
 });
 type State = typeof state extends fc.Arbitrary<infer T> ? T : never;
 
@@ -49,7 +51,7 @@ const step = fc.oneof(
  * Takes the mesh to a state in one change. A policy that nobody lists is none; but one holds for one workload in every state,
  * be it that it holds for all, or that the workload lists it.
  */
-function goTo(mesh: TestMesh, { workloads, services, dryRun, isWide }: State): void {
+function goTo(mesh: TestMesh, { workloads, services, dryRun, isWide, isRemade }: State): void {
   const addresses: Record<string, Json | null> = {};
   const policies: Record<string, Json | null> = {};
   const listed = new Set(workloads.flatMap((each) => each ?? []));
@@ -65,24 +67,8 @@ function goTo(mesh: TestMesh, { workloads, services, dryRun, isWide }: State): v
   for (const name of POLICIES) policies[key(name)] = listed.has(name) ? policy(name, { ...SELECTING, dryRun }) : null;
   addresses[uid('ever')] = workload('ever', { authorizationPolicies: isWide ? [] : [key('ever')] });
   policies[key('ever')] = policy('ever', { ...(isWide ? {} : SELECTING), dryRun });
-  mesh.change(onlyChanges(mesh, { addresses, policies }));
-}
-
-/** As the mesh of the control plane tells of nothing that is as it was. */
-function onlyChanges(mesh: TestMesh, { addresses = {}, policies = {} }: Changes): Changes {
-  const after = createTestMesh({ addresses: dropNulls(addresses), policies: dropNulls(policies) });
-  const differs = (before: { body: Uint8Array } | null, now: { body: Uint8Array } | null) =>
-    before === null || now === null ? before !== now : Buffer.compare(before.body, now.body) !== 0;
-  const pick = (all: Readonly<Record<string, Json | null>>, isChanged: (name: string) => boolean) =>
-    Object.fromEntries(Object.entries(all).filter(([name]) => isChanged(name)));
-  return {
-    addresses: pick(addresses, (name) => differs(mesh.address(name), after.address(name))),
-    policies: pick(policies, (name) => differs(mesh.policy(name), after.policy(name))),
-  };
-}
-
-function dropNulls(all: Readonly<Record<string, Json | null>>): Record<string, Json> {
-  return Object.fromEntries(Object.entries(all).flatMap(([name, value]) => (value === null ? [] : [[name, value]])));
+  if (isRemade) mesh.change({ policies: { [key('ever')]: null } });
+  mesh.change({ addresses, policies });
 }
 
 function namesOf(mesh: TestMesh): { addresses: string[]; policies: string[] } {

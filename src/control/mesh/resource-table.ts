@@ -38,6 +38,8 @@ export function createResourceTable(): ResourceTable {
   const workloadsByNode = new MultiMap<string, Entry>();
   const listeners: ((change: ResourceChange) => void)[] = [];
   let changed = noChange();
+  /** Policies that held for workloads that did not list them, and are gone: the latest of them. */
+  const wideBefore = new Set<string>();
 
   function put(entry: Entry): void {
     addresses.set(entry.name, entry);
@@ -82,11 +84,19 @@ export function createResourceTable(): ResourceTable {
       policies.set(name, { name, version: '', body, isListed });
       if (before === undefined && !changed.policies.has(name)) changed.added.add(name);
       changed.policies.add(name);
-      if (before?.isListed === false && isListed) changed.narrowed.add(name);
+      const wasWide = wideBefore.delete(name) || before?.isListed === false;
+      if (wasWide && isListed) changed.narrowed.add(name);
     },
     holdsUnlisted: (name) => policies.get(name)?.isListed === false,
     removePolicy(name) {
-      if (policies.delete(name)) changed.policies.add(name);
+      const before = policies.get(name);
+      if (before === undefined) return;
+      policies.delete(name);
+      changed.policies.add(name);
+      if (before.isListed) return;
+      wideBefore.add(name);
+      if (wideBefore.size > MAX_WIDE_BEFORE)
+        for (const oldest of wideBefore.values().take(1)) wideBefore.delete(oldest);
     },
     announce() {
       const change = changed;
@@ -115,6 +125,9 @@ export function createResourceTable(): ResourceTable {
     },
   };
 }
+
+/** Whoever makes a policy anew does it soon after its end. */
+const MAX_WIDE_BEFORE = 10_000;
 
 function noChange() {
   return {
