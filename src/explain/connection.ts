@@ -54,6 +54,9 @@ export function* explainLive(
     bytesFromServer,
     expectedIdentities: endpoint?.expectedIdentities ?? [],
     policy: policyFacts === null || local === null ? null : yield* judge(mesh, local, policyFacts),
-    now: source === null || target === null ? null : yield* explainConnection(world, source, target, asked),
+    now:
+      source === null || target === null
+        ? null
+        : yield* explainConnection(world, source, { address: target, named: null }, asked),
   };
 }

@@ -7,6 +7,7 @@ import type { PlannedEndpoint, ServiceLabels } from '../routing/plan.ts';
 import { formatGatewayDestination, identityOf, type Workload } from '../state/types.ts';
 import type { PodInfo } from '../zds/types.ts';
 import { as, judgeArrival, notJudged } from './judgement.ts';
+import { notesOf } from './notes.ts';
 import type {
   BehindWaypoint,
   ExplainedEndpoint,
@@ -15,7 +16,7 @@ import type {
   Explanation,
   Judgement,
 } from './types.ts';
-import { findSource, findTarget, QuestionError, type World } from './world.ts';
+import { findSource, findTarget, QuestionError, type Target, type World } from './world.ts';
 
 export interface Question {
   readonly from: string;
@@ -46,21 +47,22 @@ export function* explain(world: World, { from, to, port }: Question): Generator<
 export function* explainConnection(
   world: World,
   source: Workload,
-  target: SocketAddress,
+  target: Target,
   asked: string,
 ): Generator<void, Explanation> {
-  const peerIp = sourceAddress(source, target);
+  const { address } = target;
+  const peerIp = sourceAddress(source, address);
   const route =
     source.protocol === 'HBONE'
-      ? yield* capturedRoute(world, source, target, peerIp)
-      : yield* plainRoute(world, source, target, peerIp);
+      ? yield* capturedRoute(world, source, address, peerIp)
+      : yield* plainRoute(world, source, address, peerIp);
   const explained = describeWorkload(world, source);
   return {
     ...conclude(route),
     from: explained,
-    to: { asked, address: formatSocketAddress(target) },
+    to: { asked, address: formatSocketAddress(address) },
     route,
-    notes: notesOf(world, explained, route),
+    notes: notesOf(world, explained, source, target, route),
   };
 }
 
@@ -318,28 +320,6 @@ function describeWorkload({ localNode, pods }: World, workload: Workload): Expla
     identity: identityOf(workload),
     enrolled: isLocal ? isServed : null,
   };
-}
-
-function notesOf({ localNode, pods, mesh }: World, from: ExplainedWorkload, route: ExplainedRoute): string[] {
-  const notes: string[] = [];
-  const source = mesh.workload(from.uid);
-  if (source?.protocol === 'HBONE' && from.enrolled === false) {
-    notes.push(
-      `${from.namespace}/${from.name} belongs to this node but is not enrolled: its connections are not carried by this agent`,
-    );
-  }
-  if (source?.protocol === 'TCP') {
-    notes.push(`${from.namespace}/${from.name} is not in the mesh: it connects in plain text and without identity`);
-  }
-  if (route.kind === 'refused') return notes;
-  for (const { uid, namespace, name } of route.endpoints.slice(0, JUDGED)) {
-    const workload = mesh.workload(uid);
-    if (workload === null || workload.protocol !== 'HBONE' || workload.nativeTunnel) continue;
-    if (localNode !== '' && workload.node !== localNode) continue;
-    if (pods.some((pod) => pod.name === name && pod.namespace === namespace)) continue;
-    notes.push(`${namespace}/${name} belongs to this node but is not enrolled: nobody serves tunnels or judges for it`);
-  }
-  return notes;
 }
 
 function healthOf({ status }: Workload): 'healthy' | 'unhealthy' {

@@ -102,9 +102,10 @@ function policyLines(policy: ExplainedPolicy): string[] {
   ];
 }
 
-function matchText({ field, values, has }: FailedMatch): string {
+function matchText({ field, values, furtherValues, has }: FailedMatch): string {
   if (field === null) return 'names no field, and so never matches';
-  return `${field} ${values.map(valueText).join(', ')}; the connection has ${has === null || has === '' ? 'none' : has}`;
+  const further = furtherValues === 0 ? '' : ` and ${furtherValues} more`;
+  return `${field} ${values.map(valueText).join(', ')}${further}; the connection has ${has === null || has === '' ? 'none' : has}`;
 }
 
 function valueText(value: unknown): string {

@@ -2,7 +2,7 @@ import { CulvertError } from '../errors.ts';
 import { canonicalIp, isIpv4, parsePort, parseSocketAddress, type SocketAddress } from '../netns/address.ts';
 import type { ResolvedNames } from '../routing/names.ts';
 import type { MeshState } from '../state/mesh-state.ts';
-import { identityOf, type Service, splitNetworkAddress, type Workload } from '../state/types.ts';
+import { identityOf, type Service, serviceKey, splitNetworkAddress, type Workload } from '../state/types.ts';
 import type { PodInfo } from '../zds/types.ts';
 
 /** What questions are answered from. */
@@ -31,6 +31,13 @@ export interface FailingEndpoint {
   readonly failures: number;
   /** How long it is left out from now on, in ms; 0 when it is in use. */
   readonly ejectedFor: number;
+}
+
+/** What a connection is made to. */
+export interface Target {
+  readonly address: SocketAddress;
+  /** Key of the service or uid of the workload that was asked for by name; null when the address was. */
+  readonly named: string | null;
 }
 
 /** What was asked makes no sense, or names what is not there; the message says how to ask. */
@@ -85,12 +92,14 @@ export function* findTarget(
   source: Workload,
   asked: string,
   askedPort: string | null,
-): Generator<void, SocketAddress> {
+): Generator<void, Target> {
   const { host, port } = splitPort(asked, askedPort);
   const ip = canonicalIp(host);
-  if (ip !== null) return { ip, port };
+  if (ip !== null) return { address: { ip, port }, named: null };
   const service = yield* findService(world, source, host);
-  if (service !== null) return { ip: addressOf(world, service, source), port };
+  if (service !== null) {
+    return { address: { ip: addressOf(world, service, source), port }, named: serviceKey(service) };
+  }
   const workload = host.includes('/')
     ? ((yield* findWorkload(world, (each) => `${each.namespace}/${each.name}` === host)) ?? world.mesh.workload(host))
     : null;
@@ -101,7 +110,7 @@ export function* findTarget(
   }
   const [first] = workload.workloadIps;
   if (first === undefined) throw new QuestionError(`the workload ${host} has no address: ask for an address instead`);
-  return { ip: first, port };
+  return { address: { ip: first, port }, named: workload.uid };
 }
 
 function splitPort(asked: string, askedPort: string | null): { host: string; port: number } {

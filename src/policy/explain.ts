@@ -44,8 +44,10 @@ export interface FailedMatch {
   readonly match: number;
   /** null: the match names no field, and so never matches */
   readonly field: keyof PolicyMatch | null;
-  /** The values of the field, the first ones if there are many. */
+  /** The values that were asked for, or those of the unwanted ones that fit; the first ones if there are many. */
   readonly values: readonly unknown[];
+  /** Values beyond those. */
+  readonly furtherValues: number;
   /** What the connection has there; null for none */
   readonly has: string | number | null;
 }
@@ -109,7 +111,7 @@ function* explainPolicy(key: PolicyKey, policy: Policy | null, facts: Facts): Ge
   yield;
   const nothing = { policy: key, rule: null, fault: null, failed: [], furtherFailed: 0 };
   if (policy === null) {
-    const fault = 'is listed for this workload, but not known: the control plane has not sent it';
+    const fault = 'is listed for this workload, but not known: neither the control plane nor the local file has it';
     return { ...nothing, action: null, scope: null, dryRun: false, outcome: 'unknown', fault };
   }
   const { action, scope, dryRun } = policy;
@@ -136,25 +138,33 @@ function clauseHolds(matches: PolicyClause, facts: Facts): boolean {
 }
 
 function explainMatch(match: PolicyMatch, index: number, facts: Facts): FailedMatch {
-  const field = failingField(match, facts);
-  if (field === null) return { match: index, field: null, values: [], has: null };
-  return { match: index, field, values: match[field].slice(0, LISTED), has: factOf(field, facts) };
+  const failing = failingField(match, facts);
+  if (failing === null) return { match: index, field: null, values: [], furtherValues: 0, has: null };
+  const { field, values } = failing;
+  const furtherValues = Math.max(0, values.length - LISTED);
+  return { match: index, field, values: values.slice(0, LISTED), furtherValues, has: factOf(field, facts) };
 }
 
 function namesAField(match: PolicyMatch): boolean {
   return FIELDS.some(({ wanted, unwanted }) => match[wanted].length + match[unwanted].length > 0);
 }
 
-/** The first field that does not fit the connection. */
-function failingField(match: PolicyMatch, facts: Facts): keyof PolicyMatch | null {
+interface FailingField {
+  readonly field: keyof PolicyMatch;
+  readonly values: readonly unknown[];
+}
+
+/** The first field that does not fit the connection, and the values that are to blame. */
+function failingField(match: PolicyMatch, facts: Facts): FailingField | null {
   for (const { wanted, unwanted, condition } of FIELDS) {
     const fits = (value: unknown) => {
       const found = condition(value as never);
       return found !== null && textThatHolds(found.kind, found.length, facts) === found.text;
     };
     const [wantedValues, unwantedValues] = [match[wanted] as readonly unknown[], match[unwanted] as readonly unknown[]];
-    if (wantedValues.length > 0 && !wantedValues.some(fits)) return wanted;
-    if (unwantedValues.some(fits)) return unwanted;
+    if (wantedValues.length > 0 && !wantedValues.some(fits)) return { field: wanted, values: wantedValues };
+    const unwelcome = unwantedValues.filter(fits);
+    if (unwelcome.length > 0) return { field: unwanted, values: unwelcome };
   }
   return null;
 }

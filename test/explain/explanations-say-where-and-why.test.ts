@@ -5,6 +5,7 @@ import { printExplanation } from '../../src/explain/print.ts';
 import type { Explanation } from '../../src/explain/types.ts';
 import { QuestionError, type World } from '../../src/explain/world.ts';
 import { inSlices } from '../../src/slices.ts';
+import type { MeshUpdate } from '../../src/state/mesh-state.ts';
 import { byAddress, match, meshOf, pod, policy, service, workload } from '../state/mesh-builder.ts';
 
 const HOST = 'echo.default.svc.cluster.local';
@@ -176,13 +177,19 @@ test('an endpoint is shown with its share, its expected identities, and the poli
     {
       rule: 0,
       clause: 0,
-      matches: [{ match: 0, field: 'namespaces', values: [{ Exact: 'admin' }], has: 'default' }],
+      matches: [{ match: 0, field: 'namespaces', values: [{ Exact: 'admin' }], furtherValues: 0, has: 'default' }],
     },
     {
       rule: 1,
       clause: 0,
       matches: [
-        { match: 0, field: 'principals', values: [{ Suffix: '/sa/admin' }], has: 'cluster.local/ns/default/sa/client' },
+        {
+          match: 0,
+          field: 'principals',
+          values: [{ Suffix: '/sa/admin' }],
+          furtherValues: 0,
+          has: 'cluster.local/ns/default/sa/client',
+        },
       ],
     },
   ]);
@@ -248,6 +255,89 @@ test('the text names the policy, the rule, the field that failed and what the co
   assert.match(text, /- default\/only-admins {2}ALLOW, WorkloadSelector: does not match/);
   assert.match(text, /rule 0, clause 0, match 0: namespaces admin; the connection has default/);
   assert.match(text, /rule 1, clause 0, match 0: principals \*\/sa\/admin; the connection has cluster\.local\/ns/);
+});
+
+const strictly = { mode: 'Strict', routingPreferences: ['Zone', 'Node'], healthPolicy: 'OnlyHealthy' } as const;
+const WEB = { 'default/web.default.svc.cluster.local': {} };
+const notes: readonly [what: string, mesh: MeshUpdate, to: string, note: string][] = [
+  [
+    'a port that the service lacks',
+    { services: [service('web', { vips: ['/10.96.1.1'], ports: { 80: 8080, 443: 8443 } })] },
+    'web:81',
+    'the service default/web.default.svc.cluster.local has no port 81; it has 80, 443',
+  ],
+  [
+    'a service without ports',
+    { services: [service('web', { vips: ['/10.96.1.1'], ports: {} })] },
+    '10.96.1.1:80',
+    'the service default/web.default.svc.cluster.local has no port 80; it has none',
+  ],
+  [
+    'a service of which all endpoints are unhealthy',
+    {
+      services: [service('web', { vips: ['/10.96.1.1'] })],
+      workloads: [workload('a', { workloadIps: ['10.1.0.1'], status: 'Unhealthy', services: WEB })],
+    },
+    'web:80',
+    'the service default/web.default.svc.cluster.local has no endpoint: no healthy workload says that it is one',
+  ],
+  [
+    'endpoints of which none is near enough',
+    {
+      services: [service('web', { vips: ['/10.96.1.1'], loadBalancer: strictly })],
+      workloads: [workload('a', { workloadIps: ['10.1.0.1'], node: 'node-b', services: WEB })],
+    },
+    'web:80',
+    'the service default/web.default.svc.cluster.local has endpoints (1), but none that has a weight, an address and the port and shares Zone, Node with the source',
+  ],
+  [
+    'an address that another service has too',
+    { services: [service('web', { vips: ['/10.96.1.1'] }), service('other', { vips: ['/10.96.1.1'] })] },
+    'other:80',
+    'for this source 10.96.1.1 leads to the service default/web.default.svc.cluster.local, not to default/other.default.svc.cluster.local',
+  ],
+  [
+    'an address that another workload has too',
+    { workloads: [workload('a', { workloadIps: ['10.1.0.1'] }), workload('b', { workloadIps: ['10.1.0.1'] })] },
+    'default/a:80',
+    'for this source 10.1.0.1 leads to the workload default/b, not to Kubernetes//Pod/default/a',
+  ],
+  [
+    'an address of another network',
+    { workloads: [workload('a', { workloadIps: ['10.1.0.1'], network: 'n2' })] },
+    'default/a:80',
+    'for this source 10.1.0.1 leads to nothing that the mesh knows on the network "", not to Kubernetes//Pod/default/a',
+  ],
+];
+for (const [what, mesh, to, note] of notes) {
+  test(`${what} is pointed out`, async () => {
+    const small = meshOf({ workloads: [workload('client', { workloadIps: ['10.0.0.1'] })] }, mesh);
+    const explanation = await inSlices(
+      explain({ ...world(), mesh: small }, { from: 'default/client', to, port: null }),
+    );
+    assert.ok(explanation.notes.includes(note), explanation.notes.join('\n'));
+    assert.ok(printExplanation(explanation).includes(`note: ${note}\n`));
+  });
+}
+
+test('of thousands of values the first are shown and the others counted, and of unwanted ones those that fit', async () => {
+  const named = (account: string) => ({ Exact: `cluster.local/ns/default/sa/${account}` });
+  const many = Array.from({ length: 5000 }, (_, index) => named(`s${index}`));
+  const small = meshOf({
+    workloads: [workload('client', { workloadIps: ['10.0.0.1'] }), workload('server', { workloadIps: ['10.1.0.1'] })],
+    policies: [
+      policy('allow', {
+        action: 'Allow',
+        rules: [...match({ principals: many }), ...match({ notPrincipals: [...many, named('client')] })],
+      }),
+    ],
+  });
+  const explanation = await inSlices(
+    explain({ ...world(), mesh: small }, { from: 'default/client', to: 'default/server:80', port: null }),
+  );
+  const text = printExplanation(explanation);
+  assert.match(text, /principals cluster\.local\/ns\/default\/sa\/s0, .*\/sa\/s19 and 4980 more; the connection has/);
+  assert.match(text, /notPrincipals cluster\.local\/ns\/default\/sa\/client; the connection has/);
 });
 
 const mistakes: readonly [from: string, to: string, port: string | null, sentence: RegExp][] = [

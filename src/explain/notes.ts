@@ -1,0 +1,86 @@
+/** What limits how far an explanation can be trusted, and what whoever asks may have overlooked. */
+import type { SocketAddress } from '../netns/address.ts';
+import { type Service, serviceKey, type Workload } from '../state/types.ts';
+import type { ExplainedRoute, ExplainedWorkload } from './types.ts';
+import type { Target, World } from './world.ts';
+
+/** Endpoints that are looked at. */
+const NOTED = 10;
+/** Ports of a service that are named. */
+const LISTED = 20;
+
+export function notesOf(
+  world: World,
+  from: ExplainedWorkload,
+  source: Workload,
+  target: Target,
+  route: ExplainedRoute,
+): string[] {
+  return [
+    ...notesOnSource(from, source),
+    ...notesOnTarget(world, source, target),
+    ...(route.kind === 'refused' ? notesOnRefusal(world, source, target, route) : notesOnEndpoints(world, route)),
+  ];
+}
+
+function notesOnSource({ enrolled }: ExplainedWorkload, { namespace, name, protocol }: Workload): string[] {
+  if (protocol === 'TCP') {
+    return [`${namespace}/${name} is not in the mesh: it connects in plain text and without identity`];
+  }
+  if (enrolled !== false) return [];
+  return [
+    `${namespace}/${name} belongs to this node but is not enrolled: its connections are not carried by this agent`,
+  ];
+}
+
+/** Several may have one address, and only one of them is reached by it. */
+function notesOnTarget({ mesh }: World, source: Workload, { address, named }: Target): string[] {
+  if (named === null) return [];
+  const service = mesh.serviceByVip(source.network, address.ip, source.namespace);
+  const workload = mesh.workloadByAddress(source.network, address.ip);
+  const found =
+    service !== null
+      ? { key: serviceKey(service), what: `the service ${serviceKey(service)}` }
+      : workload !== null
+        ? { key: workload.uid, what: `the workload ${workload.namespace}/${workload.name}` }
+        : { key: '', what: `nothing that the mesh knows on the network ${JSON.stringify(source.network)}` };
+  return found.key === named ? [] : [`for this source ${address.ip} leads to ${found.what}, not to ${named}`];
+}
+
+function notesOnRefusal(
+  { mesh }: World,
+  source: Workload,
+  { address }: Target,
+  { reason }: Extract<ExplainedRoute, { kind: 'refused' }>,
+): string[] {
+  const service = mesh.serviceByVip(source.network, address.ip, source.namespace);
+  if (reason.tag !== 'no-healthy-upstream' || service === null) return [];
+  return [`the service ${serviceKey(service)} ${whyNoUpstream(service, address)}`];
+}
+
+function whyNoUpstream({ ports, endpoints, loadBalancer }: Service, { port }: SocketAddress): string {
+  if (ports[port] === undefined) {
+    const known = Object.keys(ports);
+    const shown = known.slice(0, LISTED).join(', ');
+    return `has no port ${port}; it has ${known.length === 0 ? 'none' : shown}${known.length > LISTED ? ' …' : ''}`;
+  }
+  if (endpoints.size === 0) return 'has no endpoint: no healthy workload says that it is one';
+  const needs =
+    loadBalancer?.mode === 'Strict' ? ` and shares ${loadBalancer.routingPreferences.join(', ')} with the source` : '';
+  return `has endpoints (${endpoints.size}), but none that has a weight, an address and the port${needs}`;
+}
+
+function notesOnEndpoints(
+  { localNode, pods, mesh }: World,
+  { endpoints }: Exclude<ExplainedRoute, { kind: 'refused' }>,
+) {
+  const notes: string[] = [];
+  for (const { uid, namespace, name } of endpoints.slice(0, NOTED)) {
+    const workload = mesh.workload(uid);
+    if (workload === null || workload.protocol !== 'HBONE' || workload.nativeTunnel) continue;
+    if (localNode !== '' && workload.node !== localNode) continue;
+    if (pods.some((pod) => pod.name === name && pod.namespace === namespace)) continue;
+    notes.push(`${namespace}/${name} belongs to this node but is not enrolled: nobody serves tunnels or judges for it`);
+  }
+  return notes;
+}
