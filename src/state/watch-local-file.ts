@@ -28,14 +28,16 @@ export async function watchLocalFile(
   store: Pick<MeshStore, 'apply'>,
   observer: LocalFileObserver,
 ): Promise<LocalFileWatch> {
-  let current: LocalMesh = { workloads: [], services: [], policies: [] };
+  let current: LocalMesh = NOTHING;
   /** Why the first load failed; undefined once it has not. */
   let firstFailure: CulvertError | null | undefined = null;
 
   const followed = await followFile(path, {
     async use(content) {
+      const text = content.toString();
+      if (text.trim() === '' && sizeOf(difference(NOTHING, current)) > 0) throw truncated(path);
       // A difference is applied, so that what stays the same is left alone.
-      const next = await loadLocal(content.toString(), path);
+      const next = await loadLocal(text, path);
       const update = difference(current, next);
       current = next;
       store.apply(update);
@@ -53,6 +55,13 @@ export async function watchLocalFile(
   }
   firstFailure = undefined;
   return followed;
+}
+
+const NOTHING: LocalMesh = { workloads: [], services: [], policies: [] };
+
+/** A full disk, or a writer that has only begun. */
+function truncated(path: string): CulvertError {
+  return new CulvertError('LOCAL_CONFIG_INVALID', `${path}: the file is empty; to empty the mesh, write {}`);
 }
 
 function unreadable(path: string, cause: unknown): CulvertError {

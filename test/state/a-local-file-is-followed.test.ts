@@ -114,6 +114,21 @@ test('an invalid file is reported and the last good state kept, until it is mend
   assert.deepEqual(followed.uids(), ['a', 'b']);
 });
 
+test('a file that has become empty is taken for one that is being written', { timeout: 10_000 }, async (context) => {
+  const path = join(await folder(context), 'mesh.yaml');
+  await writeFile(path, file('a'));
+  const followed = await follow(context, path);
+  await followed.next();
+  await writeFile(path, '\n');
+  const rejection = (await followed.next()) as CulvertError;
+  assert.equal(rejection.code, 'LOCAL_CONFIG_INVALID');
+  assert.match(rejection.message, /mesh\.yaml: the file is empty; to empty the mesh, write \{\}/);
+  assert.deepEqual(followed.uids(), ['a']);
+  await writeFile(path, '{}');
+  assert.equal(await followed.next(), 1);
+  assert.deepEqual(followed.uids(), []);
+});
+
 test('a file that goes away leaves the last good state, and is followed again when it comes back', {
   timeout: 60_000,
 }, async (context) => {
