@@ -37,15 +37,16 @@ export class SendScheduler {
   window = DEFAULT_WINDOW_SIZE;
   /** The transport has more than it can send: no stream may add to it. */
   congested = false;
-  /** Streams hold nearly all of the connection's window, and nothing of it has come back for a second or more. */
+  /** Streams have held nearly all of the connection's window for a second or more. */
   starved = false;
+  /** The most that the window has been since the last `tick`. */
+  #peak = DEFAULT_WINDOW_SIZE;
   /** Sent and not returned as credit of the connection. */
   #unread = 0;
   /** More than half of the window has been in use since all of it was returned: credit may be part of what comes late. */
   #usedMostly = false;
   /** Credit of the connection or of a stream has come since the last `tick`. */
   #credited = false;
-  #wasScarce = false;
   #wasHeldBack = false;
   /** When the peer returns credit: once half of a window has been read, as nearly all do, or (a guess) later, or when all is used. */
   #returns: 'unknown' | 'by half' | 'later' | 'at the end' = 'unknown';
@@ -141,9 +142,8 @@ export class SendScheduler {
 
   /** Called every second or so. */
   tick(): void {
-    const isScarce = 3 * this.window < this.#unread;
-    this.starved = isScarce && this.#wasScarce && !this.#credited;
-    this.#wasScarce = isScarce;
+    this.starved = this.#isScarce(this.#peak);
+    this.#peak = this.window;
     const heldBack = this.#waiting.find((stream) => this.#heldBack(stream));
     const gaveNothing = this.#wasHeldBack && !this.#credited;
     this.#wasHeldBack = heldBack !== undefined;
@@ -164,6 +164,11 @@ export class SendScheduler {
     this.wake();
   }
 
+  /** That is less than a quarter of the connection's window. */
+  #isScarce(window: number): boolean {
+    return 4 * window < this.window + this.#unread;
+  }
+
   /** Waits only because of its share. */
   #heldBack(stream: Http2Stream): boolean {
     return stream.sendWindow > 0 && this.window > 0 && !this.congested && this.sendable(stream) === 0;
@@ -179,7 +184,8 @@ export class SendScheduler {
     this.#unread = Math.max(0, this.#unread - increment);
     if (this.#unread === 0) this.#usedMostly = false;
     this.#credited = true;
-    this.starved = false;
+    this.#peak = Math.max(this.#peak, this.window);
+    this.starved &&= this.#isScarce(this.window);
     if (this.window > MAX_WINDOW_SIZE)
       throw connectionError('FLOW_CONTROL_ERROR', 'the connection window exceeds 2^31-1');
     this.wake();
