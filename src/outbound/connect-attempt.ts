@@ -1,5 +1,5 @@
 import type { Deadline } from '../deadlines.ts';
-import type { CulvertError } from '../errors.ts';
+import { type CulvertError, messageOf } from '../errors.ts';
 import type { Plane } from '../filters/plane.ts';
 import { broken, close, type Refusal } from '../filters/verdict.ts';
 import type { Http2Connection } from '../hbone/connection.ts';
@@ -113,7 +113,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
     if (this.isOver) return;
     if (this.#isReplacing && !this.#abandonSilent()) return;
     this.#connection = connection;
-    const stream = connection.open(this.#fields, this);
+    const stream = this.#open(connection);
     // Sending can be what shows that the tunnel is broken.
     if (this.isOver || this.#connection !== connection) return;
     if (stream === null) {
@@ -126,6 +126,17 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
     const { deadlines } = this.#plane;
     this.#deadline = deadlines.response.set(() => this.#unanswered(connection));
     this.#watch(connection, this.#isAsking);
+  }
+
+  /** Sends the request; null when that could not be done. */
+  #open(connection: Http2Connection): Http2Stream | null {
+    try {
+      return connection.open(this.#fields, this);
+    } catch (error) {
+      // What the mesh state says of the workload or its service has no room in a request, in no tunnel. The others have.
+      this.refuse(close('tunnel-failed', messageOf(error), 503, 'CONNECT'), 'none');
+      return null;
+    }
   }
 
   noTunnel(error: CulvertError): void {

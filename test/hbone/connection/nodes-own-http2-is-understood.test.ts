@@ -15,6 +15,7 @@ import {
 } from 'node:http2';
 import { type TestContext, test } from 'node:test';
 import { privateKeyPem } from '../../../src/identity/workload-key.ts';
+import type { OutboundPlan } from '../../../src/routing/plan.ts';
 import {
   type Application,
   application,
@@ -274,6 +275,46 @@ test('a stream that node:http2 refused is sent again, but not for ever', async (
   const client = await dial(t, rig.ports.outbound);
   assert.equal(await client.ended, 'reset');
   assert.ok(streams < 20, `${streams} times`);
+});
+
+test('RFC 9113 §6.8: a request behind the last stream of a GOAWAY is sent again in another tunnel, those before it go on', async (t) => {
+  const rig = await planeUnderTest(t);
+  let leaves = false;
+  const { sessions } = await foreignServer(t, rig, (stream) => {
+    if (leaves) {
+      leaves = false;
+      stream.session!.goaway(NGHTTP2_NO_ERROR, stream.id! - 2);
+      return;
+    }
+    stream.respond({ ':status': 200 });
+    stream.pipe(stream);
+  });
+  startPod(rig);
+  const first = await dial(t, rig.ports.outbound);
+  first.socket.write('one');
+  await patiently('no echo', once(first.socket, 'data'));
+  leaves = true;
+  const bytes = randomBytes(1000);
+  assert.ok((await exchange(await dial(t, rig.ports.outbound), bytes)).equals(bytes));
+  assert.equal(sessions.length, 2);
+  first.socket.write('two');
+  const [echo] = await patiently('no echo', once(first.socket, 'data'));
+  assert.equal(echo.toString(), 'two');
+});
+
+test('requests too large to be sent are refused, each with the reason, and the tunnel goes on', async (t) => {
+  const rig = await planeUnderTest(t);
+  await foreignServer(t, rig, (stream) => stream.respond({ ':status': 200 }));
+  const plan = tunnelTo(rig.ports, 80) as Extract<OutboundPlan, { kind: 'forward' }>;
+  rig.answer = () => ({ ...plan, source: { ...plan.source, canonicalName: 'x'.repeat(100_000) } });
+  startPod(rig);
+  const clients = await Promise.all([1, 2, 3].map(() => dial(t, rig.ports.outbound)));
+  for (const client of clients) assert.equal(await client.ended, 'reset');
+  assert.equal(rig.log().match(/header list too large to send/g)?.length, 3);
+  assert.deepEqual(
+    [...rig.plane.pool.connections()].map(({ room }) => room > 0),
+    [true],
+  );
 });
 
 test('what node:http2 answers instead of 200 resets the application', async (t) => {
