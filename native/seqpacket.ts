@@ -7,7 +7,7 @@
 import { addon } from './load.ts';
 
 /** What the agent and istio's node agent both read with: longer packets are cut (spec §1.1). */
-export const DEFAULT_PACKET_SIZE = 1024;
+const DEFAULT_PACKET_SIZE = 1024;
 
 export type Packet =
   | { readonly kind: 'whole'; readonly payload: Buffer; readonly descriptors: readonly number[] }

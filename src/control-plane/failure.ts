@@ -45,7 +45,8 @@ export function printable(text: string, ...secrets: readonly (string | null)[]):
     .slice(0, MAX_LENGTH);
 }
 
-const MAX_LENGTH = 300;
+/** The API server's longest sentences, and what to do about them. */
+const MAX_LENGTH = 500;
 /** What is shorter is none, and would take words out of sentences. */
 const SECRET = 6;
 /** A token in JWT form, or the beginning of one: an object in base64. */

@@ -95,7 +95,7 @@ async function start(config: ControlConfig, log: Logger, end: (() => Promise<voi
       mesh.apply(changes);
     },
     rejected(object) {
-      rejections.rejected(object);
+      if (!rejections.rejected(object)) return;
       const { kind, key, reason } = object;
       log.warn('control', 'object rejected', { kind: kind.kind, object: key, reason });
     },
@@ -207,7 +207,7 @@ async function serve(
 interface Source {
   readonly synced: Promise<void>;
   readonly lease: Lease;
-  /** Of files; none where there are none. */
+  /** Why something is not read, of kinds or of files. */
   readonly problems: () => readonly string[];
   readonly kubernetes: Parameters<typeof openMeshCa>[1]['kubernetes'];
 }
@@ -255,7 +255,7 @@ function openKubernetes(config: ControlConfig, host: string, parts: SourceParts)
   }
   const reviewApi = connect(REVIEW_TIMEOUT_MS);
   const kubernetes = { api, reviewApi, lease, namespace, secret, bundleNamespaces: [namespace] };
-  return { synced: watched.synced, lease, problems: () => [], kubernetes };
+  return { synced: watched.synced, lease, problems: watched.problems, kubernetes };
 }
 
 function meshSettings(config: ControlConfig): Parameters<typeof createMesh>[0] {

@@ -71,7 +71,7 @@ export function startLease(options: LeaseOptions): Lease {
       complaint = '';
     } catch (error) {
       if (messageOf(error) !== complaint) {
-        log.warn('control', 'the lease cannot be looked at', {
+        log.warn('control', 'the lease cannot be taken or renewed: this replica writes nothing until it can', {
           lease: `${namespace}/${name}`,
           error: messageOf(error),
         });

@@ -2,7 +2,8 @@ import type { ObjectChange, RejectedObject } from './kinds.ts';
 
 /** Malformed objects as they are now: each is forgotten when it is corrected or deleted. */
 export interface Rejections {
-  rejected(object: RejectedObject): void;
+  /** Returns whether that is news: a write to its status is another version of an object that is as wrong as before. */
+  rejected(object: RejectedObject): boolean;
   apply(changes: readonly ObjectChange[]): void;
   list(): RejectedObject[];
   /** Called with an object that has been rejected, and with one that is not any more. */
@@ -16,8 +17,10 @@ export function createRejections(): Rejections {
 
   return {
     rejected(object) {
+      const before = open.get(nameOf(object));
       open.set(nameOf(object), object);
       for (const listener of listeners) listener(object, true);
+      return before?.reason !== object.reason || before.generation !== object.generation;
     },
     apply(changes) {
       if (open.size === 0) return;

@@ -40,7 +40,7 @@ export function createScreen(stream: NodeJS.WriteStream): Screen {
 }
 
 /** Rows as lines whose columns line up, two spaces between them. */
-export function alignedRows(rows: readonly (readonly string[])[]): string[] {
+function alignedRows(rows: readonly (readonly string[])[]): string[] {
   const widths: number[] = [];
   for (const row of rows) {
     for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, cell.length);

@@ -209,7 +209,7 @@ async function statusError(method: string, path: string, response: IncomingMessa
   } catch {
     // Not a Status object: the status line has to do.
   }
-  const hint = status === 401 || status === 403 ? ' (look at the ServiceAccount and its ClusterRole)' : '';
+  const hint = status === 401 || status === 403 ? ' (look at the roles of the ServiceAccount and their bindings)' : '';
   const seconds = Number(response.headers['retry-after'] ?? 0);
   const retryAfterMs = seconds > 0 ? Math.min(seconds * 1000, MAX_RETRY_AFTER_MS) : 0;
   return new KubeError('KUBE_STATUS', `${method} ${path}: ${status} ${reason}${hint}`, status, { retryAfterMs });

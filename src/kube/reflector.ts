@@ -17,6 +17,8 @@ export interface Reflector<T> {
   values(): Iterable<T>;
   /** Times that a list or a watch failed, since the start. */
   failures(): number;
+  /** Why the objects are not followed at the moment; null while they are. */
+  problem(): string | null;
   close(): void;
 }
 
@@ -44,7 +46,11 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   const synced = Promise.withResolvers<void>();
   const ended = new AbortController();
   const backoff = createBackoff({ firstMs: 200, maxMs: 30_000, jitter: 0.5, random });
+  /** Tells lists of one path apart. */
+  const what = [path, ...Object.entries(query).map(([name, value]) => `${name}=${value}`)].join(' ');
   let failures = 0;
+  /** What was last said in the log of a failure, and when; null while all is well. */
+  let complaint: { readonly problem: string; readonly at: number } | null = null;
   /** Where the next watch begins; null when everything has to be listed. */
   let version: string | null = null;
   /** Since when the API server has not known the kind, by performance.now(); null while it knows it. */
@@ -56,6 +62,7 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
     get: objects.get,
     values: objects.values,
     failures: () => failures,
+    problem: () => complaint?.problem ?? null,
     close: () => ended.abort(),
   };
 
@@ -81,10 +88,28 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
         failures++;
         if (error instanceof KubeError && error.status === GONE) version = null;
         const waitMs = Math.max(Math.round(backoff.next()), error instanceof KubeError ? error.retryAfterMs : 0);
-        log.warn('kube', 'lost sight of objects, trying again', { path, error: messageOf(error), wait_ms: waitMs });
+        complain(messageOf(error), waitMs);
         await pause(waitMs);
       }
     }
+  }
+
+  /** Once, and again every minute while it lasts. */
+  function complain(problem: string, waitMs: number): void {
+    const now = performance.now();
+    if (complaint?.problem === problem && now - complaint.at < SAY_AGAIN_MS) return;
+    complaint = { problem, at: now };
+    const known = version === null && objects.size() === 0 ? '' : ', those that are known stay as they are';
+    log.warn('kube', `objects cannot be followed${known}; trying again`, {
+      objects: what,
+      error: problem,
+      wait_ms: waitMs,
+    });
+  }
+
+  function isWell(): void {
+    if (complaint !== null) log.info('kube', 'objects are followed again', { objects: what });
+    complaint = null;
   }
 
   /**
@@ -94,7 +119,8 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   async function missing(): Promise<void> {
     version = null;
     const now = performance.now();
-    if (missingSince === null) log.info('kube', 'the cluster does not have this kind, looking again', { path });
+    if (missingSince === null)
+      log.info('kube', 'the cluster does not have this kind; it is looked for again', { objects: what });
     missingSince ??= now;
     if (now - missingSince >= FORGET_MISSING_AFTER * missingMs) forget(new Set());
     if (objects.size() === 0) synced.resolve();
@@ -111,7 +137,8 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
       next = text(more);
       if (next === '') {
         forget(seen);
-        log.info('kube', 'listed objects', { path, objects: objects.size() });
+        log.info('kube', 'listed objects', { objects: what, count: objects.size() });
+        isWell();
         return text(resourceVersion);
       }
     } while (!ended.signal.aborted);
@@ -143,6 +170,7 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
       throw new KubeError('KUBE_STATUS', `watch: ${text(message)}`, typeof code === 'number' ? code : 0);
     }
     backoff.reset();
+    isWell();
     if (type === 'DELETED') objects.drop(key(object));
     else if (type !== 'BOOKMARK') put(object);
     const at = versionOf(object);
@@ -185,6 +213,7 @@ function versionOf(object: unknown): string {
 /** The API server has forgotten the version that a watch was to begin at. */
 const GONE = 410;
 const SHORT_WATCH_MS = 1000;
+const SAY_AGAIN_MS = 60_000;
 /** A watch lasts this long to twice as long: at rest, there is next to no request. */
 const MIN_WATCH_S = 1200;
 /** How often in a row, about, an optional kind must be missing before its objects are taken for deleted. */

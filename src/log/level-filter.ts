@@ -17,7 +17,7 @@ interface Directive {
 
 type Threshold = 'off' | Level;
 
-export const OFF: LevelFilter = { directives: [] };
+const OFF: LevelFilter = { directives: [] };
 
 /**
  * Adds `level` and `target=level` directives (a comma list, spec §13.5) to a filter; a directive replaces an earlier one

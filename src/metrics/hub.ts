@@ -42,7 +42,7 @@ export interface MetricsHubOptions {
  * Long enough that a series outlives pauses between batch jobs and any scrape interval, short enough that pods of the
  * last rollout do not fill the registry (spec §18.2, defect 19).
  */
-export const DEFAULT_IDLE_MS = 3_600_000;
+const DEFAULT_IDLE_MS = 3_600_000;
 
 const REPORT_TIMEOUT_MS = 1000;
 

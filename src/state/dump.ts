@@ -34,7 +34,7 @@ export function dumpMesh(mesh: MeshState): MeshDump {
   };
 }
 
-export function dumpWorkload(workload: Workload): Json {
+function dumpWorkload(workload: Workload): Json {
   const { region, zone, subzone } = workload.locality;
   return {
     workloadIps: workload.workloadIps,
@@ -65,7 +65,7 @@ export function dumpWorkload(workload: Workload): Json {
   };
 }
 
-export function dumpService(service: Service): Json {
+function dumpService(service: Service): Json {
   return {
     name: service.name,
     namespace: service.namespace,
@@ -87,7 +87,7 @@ export function dumpService(service: Service): Json {
   };
 }
 
-export function dumpPolicy(policy: Policy): Json {
+function dumpPolicy(policy: Policy): Json {
   return {
     name: policy.name,
     namespace: policy.namespace,

@@ -13,7 +13,7 @@ export interface PodMeshState {
   readonly policies: CompiledPolicies | null;
 }
 
-export const UNKNOWN_POD_STATE: PodMeshState = { identity: null, policies: null };
+const UNKNOWN_POD_STATE: PodMeshState = { identity: null, policies: null };
 
 export function podMeshState(mesh: MeshState, policies: PolicyScopes, pod: PodInfo): PodMeshState {
   const workload = mesh.localWorkload(pod);

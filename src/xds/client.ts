@@ -221,7 +221,7 @@ export function startXdsClient(options: XdsClientOptions): XdsClient {
 }
 
 /** `Address` of `type.googleapis.com/istio.workload.Address`. */
-export function shortName(typeUrl: string): string {
+function shortName(typeUrl: string): string {
   return typeUrl.slice(typeUrl.lastIndexOf('.') + 1);
 }
 

@@ -197,7 +197,7 @@ function adopt(descriptor: number): NetnsHandle | CulvertError {
 }
 
 /** Cuts an error text so that its packet fits the node agent's buffer of 1024 bytes. */
-export function boundedText(text: string): string {
+function boundedText(text: string): string {
   const bytes = Buffer.from(text);
   if (bytes.length <= MAX_ERROR_BYTES) return text;
   // A character cut in half decodes to U+FFFD and goes.

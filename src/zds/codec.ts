@@ -12,7 +12,7 @@ import type { WorkloadInfo, WorkloadRequest } from './types.ts';
 export type ZdsCodecErrorCode = 'ZDS_MALFORMED' | 'ZDS_NO_PAYLOAD';
 
 /** The only version there is. */
-export const ZDS_VERSION = 1;
+const ZDS_VERSION = 1;
 
 export function encodeHello(): Uint8Array {
   return protobuf.Writer.create().uint32(tag(1, VARINT)).int32(ZDS_VERSION).finish();

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { createCaretaker } from '../../src/control/caretaker.ts';
 import { alwaysHeld } from '../../src/control/lease.ts';
+import { SERVICE_ENTRIES } from '../../src/control/objects/service-entry.ts';
 import { createRejections } from '../../src/control/rejections.ts';
 import { startStatusWriter } from '../../src/control/status/status-writer.ts';
 import { KubeError } from '../../src/kube/api.ts';
@@ -115,4 +116,19 @@ test('an attempt that fails and asks for another waits', async (t) => {
   t.mock.timers.tick(1);
   for (let n = 0; n < 10; n++) await turn();
   assert.equal(attempts, 2);
+});
+
+test('an object that is as wrong as before is no news', () => {
+  const rejections = createRejections();
+  const object = { kind: SERVICE_ENTRIES, key: 'demo/a', generation: 1, reason: 'no' };
+  const verdicts = [
+    rejections.rejected(object),
+    // Its status was written.
+    rejections.rejected({ ...object }),
+    rejections.rejected({ ...object, generation: 2 }),
+    rejections.rejected({ ...object, generation: 2, reason: 'not either' }),
+  ];
+  assert.deepEqual(verdicts, [true, false, true, true]);
+  rejections.apply([{ kind: SERVICE_ENTRIES, key: 'demo/a', before: null, after: {} }]);
+  assert.equal(rejections.rejected(object), true);
 });

@@ -187,8 +187,10 @@ test('an API server that refuses is asked again, and the remedy is named', async
     response.end(JSON.stringify({ kind: 'Status', message: 'namespaces is forbidden' }));
   };
   const reflector = follow();
-  await eventually('asked again', () => state.lists >= 2);
-  assert.match(warnings[0]!, /403 namespaces is forbidden \(look at the ServiceAccount/);
+  await eventually('asked again', () => state.lists >= 3);
+  assert.match(warnings[0]!, /403 namespaces is forbidden \(look at the roles of the ServiceAccount/);
+  assert.equal(warnings.length, 1, 'what goes on is not said with each attempt');
+  assert.match(reflector.problem()!, /403 namespaces is forbidden/);
   assert.doesNotMatch(warnings.join(), /secret/);
   state.broken = (response) => void response.end('<html>');
   await eventually('not JSON', () => warnings.some((line) => line.includes('not JSON')));
@@ -196,6 +198,7 @@ test('an API server that refuses is asked again, and the remedy is named', async
   put('a');
   await reflector.synced;
   assert.ok(reflector.failures() >= 2);
+  assert.equal(reflector.problem(), null);
 });
 
 test('an API server that has too much to do is left alone for as long as it asks', async (t) => {

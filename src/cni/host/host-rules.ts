@@ -164,12 +164,7 @@ async function writeNft(options: HostRulesOptions, owners: Owners, written: Owne
 }
 
 /** One rule per address instead of an ipset: only the first packet of a connection passes the nat table. */
-export function hostIptablesScript(
-  saved: string,
-  family: 'ipv4' | 'ipv6',
-  options: HostRulesOptions,
-  owners: Owners,
-): string {
+function hostIptablesScript(saved: string, family: 'ipv4' | 'ipv6', options: HostRulesOptions, owners: Owners): string {
   const mine = [...owners].filter(([ip]) => isIpv4(ip) === (family === 'ipv4'));
   const there = saved.split('\n').filter((line) => line.startsWith('-A ') && line.endsWith(` -j ${CHAIN}`));
   const chain = saved.includes(`:${CHAIN} `);

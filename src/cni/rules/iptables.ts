@@ -99,7 +99,7 @@ export async function reconcileIptables(
 }
 
 /** The input of `iptables-restore --noflush` that turns what iptables-save printed into what is wanted; '' for nothing to do. */
-export function reconcileScript(saved: string, wanted: readonly IptablesTable[]): string {
+function reconcileScript(saved: string, wanted: readonly IptablesTable[]): string {
   const found = ownParts(saved);
   const names = new Set([...wanted.map(({ name }) => name as string), ...found.keys()]);
   return [...names].sort().map(tableScript).join('');

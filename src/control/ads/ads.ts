@@ -192,8 +192,8 @@ export function createAds(options: AdsOptions): Ads {
     const refuse = (error: unknown) => {
       const { code = 'INTERNAL', message, reason = '' } = error as { code?: string; message: string; reason?: string };
       metrics.refused.add(1, code);
-      // What says nothing of the client is no news.
-      const omitted = code === 'UNAVAILABLE' ? null : refusals.take();
+      // That we are not ready is no news; that nobody can tell whose a token is is.
+      const omitted = code === 'UNAVAILABLE' && reason === '' ? null : refusals.take();
       if (omitted !== null) {
         log.warn('control::ads', 'a stream was refused', {
           ...{ address: stream.peer.address, code, message },

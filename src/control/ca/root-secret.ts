@@ -53,7 +53,7 @@ export function openRootSecret(options: RootSecretOptions): CaSource {
     everyMs: checkMs,
     failed(error, waitMs) {
       log.warn('control::ca', 'the Secret of the root cannot be written, trying again', {
-        secret: `${namespace}/${name}`,
+        object: where,
         error: messageOf(error),
         wait_ms: waitMs,
       });
@@ -71,7 +71,7 @@ export function openRootSecret(options: RootSecretOptions): CaSource {
         'control::ca',
         'the root in the Secret cannot be used; that of before, if there is one, goes on signing',
         {
-          secret: `${namespace}/${name}`,
+          object: where,
           error: messageOf(error),
         },
       );
@@ -128,7 +128,7 @@ export function openRootSecret(options: RootSecretOptions): CaSource {
     inForce = { state, material };
     if (!isNew) return;
     log.info('control::ca', 'the root in the Secret is in force', {
-      secret: `${namespace}/${name}`,
+      object: where,
       fingerprint: state.active.cert.fingerprint256,
       until: state.active.cert.validToDate.toISOString(),
     });
@@ -147,7 +147,7 @@ export function openRootSecret(options: RootSecretOptions): CaSource {
     const data = encode(formatRootState(due.state));
     const metadata = { resourceVersion: version, ...(isAnswered ? { annotations: { [ROTATE_ROOT]: null } } : {}) };
     if (await unlessOvertaken(api.mergePatch(`${collection}/${name}`, { metadata, data }))) {
-      log.info('control::ca', `rotation of the root: ${due.step}`, { secret: `${namespace}/${name}` });
+      log.info('control::ca', `rotation of the root: ${due.step}`, { object: where });
     }
   }
 
@@ -165,7 +165,7 @@ export function openRootSecret(options: RootSecretOptions): CaSource {
     };
     if (!(await unlessOvertaken(api.create(collection, secret)))) return;
     log.info('control::ca', isRestored ? 'the Secret of the root was gone and is there again' : 'a new root was made', {
-      secret: `${namespace}/${name}`,
+      object: where,
     });
   }
 }

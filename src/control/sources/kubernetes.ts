@@ -9,6 +9,8 @@ import { collectionPath, generationOf, keyOf, readerOf } from './of-kind.ts';
 export interface KubernetesSource extends ObjectSource {
   /** Times that a list or a watch of each kind failed, since the start. */
   failures(): readonly { readonly kind: Kind; readonly failures: number }[];
+  /** Kinds that are not followed at the moment, and why. */
+  problems(): readonly string[];
 }
 
 export interface KubernetesSourceOptions {
@@ -50,6 +52,11 @@ export function watchKubernetes(options: KubernetesSourceOptions): KubernetesSou
   return {
     synced: Promise.all(reflectors.map(({ reflector }) => reflector.synced)).then(() => batch.flush()),
     failures: () => reflectors.map(({ kind, reflector }) => ({ kind, failures: reflector.failures() })),
+    problems: () =>
+      reflectors.flatMap(({ kind, reflector }) => {
+        const problem = reflector.problem();
+        return problem === null ? [] : [`${kind.plural}: ${problem}`];
+      }),
     close() {
       for (const { reflector } of reflectors) reflector.close();
     },

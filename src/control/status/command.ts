@@ -54,10 +54,12 @@ export function print(report: ControlStatus, now: number): string {
       ? []
       : [
           '',
-          'rejected       the last good version, if there was one, is in force',
+          'rejected       the last good version stays in force; a policy that has none denies what it may select',
           ...rejected.map(({ kind, object, reason }) => `  ${kind} ${object}: ${reason}`),
         ]),
-    ...(problems.length === 0 ? [] : ['', 'files', ...problems.map((problem) => `  ${problem}`)]),
+    ...(problems.length === 0
+      ? []
+      : ['', 'problems       what was read before stays in force', ...problems.map((problem) => `  ${problem}`)]),
     '',
   ].join('\n');
 }

@@ -19,7 +19,7 @@ export interface ControlStatus {
   readonly resources: { readonly addresses: number; readonly policies: number };
   readonly clients: readonly ClientStatus[];
   readonly rejected: readonly RejectedStatus[];
-  /** Of files of a folder of objects. */
+  /** Kinds of objects, or files of a folder of them, that cannot be read, and why. */
   readonly problems: readonly string[];
   /** Trusted roots; the first one signs. */
   readonly roots: readonly RootStatus[];
