@@ -6,6 +6,7 @@ import { bindUdp, closeFd, listenTcp } from '../../native/netns.ts';
 import { chooseRulesBackend } from '../../src/cni/rules/backend.ts';
 import { defaultPodRules, type PodRules } from '../../src/cni/rules/pod-rules.ts';
 import { runChecked } from '../../src/netns/run.ts';
+import { PATIENCE_MS } from '../support/patience.ts';
 import { type Pod, type PodNetwork, podNetwork } from '../support/pods.ts';
 import { agentListener, openListeners, plainListener, whoAccepts } from '../support/tcp.ts';
 
@@ -216,7 +217,7 @@ test('a pod whose IPv6 is switched off is captured, and freed', async (t) => {
 
 async function datagram(fd: number): Promise<string> {
   const buffer = Buffer.alloc(512);
-  for (const end = performance.now() + 15_000; performance.now() < end; await delay(2)) {
+  for (const end = performance.now() + PATIENCE_MS; performance.now() < end; await delay(2)) {
     try {
       return buffer.toString('utf8', 0, readSync(fd, buffer));
     } catch {

@@ -5,11 +5,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { runCommand } from '../../src/netns/run.ts';
 // Also gives this file the rights that a look at the demo's namespaces takes.
 import '../support/pods.ts';
+import { PATIENCE_MS } from '../support/patience.ts';
 import { leftBy, startDemo } from './demo-process.ts';
 
 /** Fails when something of the run is still there after a moment. */
 async function assertNothingLeft(pid: number): Promise<void> {
-  for (const end = performance.now() + 30_000; performance.now() < end && leftBy(pid).length > 0; ) await delay(50);
+  for (const end = performance.now() + PATIENCE_MS; performance.now() < end && leftBy(pid).length > 0; )
+    await delay(50);
   assert.deepEqual(leftBy(pid), []);
 }
 

@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type CapturedStream, captureLink } from '../../src/demo/link-capture.ts';
 import { viewAsTls } from '../../src/demo/tls-stream.ts';
 import { assertNothingOpened, openDescriptors } from '../support/descriptors.ts';
+import { PATIENCE_MS } from '../support/patience.ts';
 import { podNetwork } from '../support/pods.ts';
 
 const record = (type: number, length: number, version = 0x0303) => {
@@ -59,7 +60,7 @@ test('a link shows both directions of a connection, whole and in order, for IPv4
     link.streams().find((stream) => (stream.sender.ip === ip || stream.receiver.ip === ip) && test(stream));
   for (const ip of [server.ipv4, server.ipv6!]) {
     const answer = () => find(ip, ({ sender }) => sender.port === 8080);
-    for (const end = performance.now() + 15_000; performance.now() < end && !answer()?.bytes.includes(page); )
+    for (const end = performance.now() + PATIENCE_MS; performance.now() < end && !answer()?.bytes.includes(page); )
       await delay(20);
     assert.ok(answer()!.bytes.toString().endsWith(page), `the answer of ${ip}`);
     assert.match(find(ip, ({ receiver }) => receiver.port === 8080)!.bytes.toString(), /^GET \/needle HTTP/);

@@ -5,6 +5,7 @@ import { freePort, freePorts } from '../support/free-ports.ts';
 import { startIstiod } from '../support/istiod.ts';
 import { asResources } from '../support/istiod-mesh.ts';
 import { type Mesh, meshNetwork, policy, service, startAgent, workload } from '../support/mesh.ts';
+import { PATIENCE_MS } from '../support/patience.ts';
 import { dial, exchange, fate, listen, listenEcho } from '../support/pod-sockets.ts';
 import { total } from '../support/samples.ts';
 
@@ -168,7 +169,7 @@ test('an agent takes its mesh state from a control plane that comes, changes, go
 });
 
 async function asked<T>(ask: () => Promise<T>, satisfies: (answer: T) => boolean): Promise<T> {
-  for (const end = performance.now() + 15_000; ; ) {
+  for (const end = performance.now() + PATIENCE_MS; ; ) {
     const answer = await ask();
     if (satisfies(answer) || performance.now() > end) return answer;
     await new Promise((resolve) => setTimeout(resolve, 20));

@@ -12,7 +12,7 @@ test('a connection that is denied while the agent stops does not last until the 
     workloads: [workload(client), workload(server)],
     policies,
   });
-  const agent = await startAgent({ network, mesh: mesh([]), env: { CONNECTION_TERMINATION_DEADLINE: '60s' } });
+  const agent = await startAgent({ network, mesh: mesh([]), env: { CONNECTION_TERMINATION_DEADLINE: '150s' } });
   for (const pod of [client, server]) await agent.enrol(pod);
   const connection = dial(client, server.ipv4, 8080);
   connection.send('hello');

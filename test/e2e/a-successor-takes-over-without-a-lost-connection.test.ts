@@ -16,7 +16,7 @@ test('a second agent takes over the pods of the first without a lost connection'
     ],
     services: [service('echo', '10.96.0.10', { 80: 8080 })],
   };
-  const first = await startAgent({ network, name: 'first', mesh, env: { CONNECTION_TERMINATION_DEADLINE: '30s' } });
+  const first = await startAgent({ network, name: 'first', mesh, env: { CONNECTION_TERMINATION_DEADLINE: '150s' } });
   for (const pod of [client, server]) await first.enrol(pod);
   await listenEcho(server, 8080);
 

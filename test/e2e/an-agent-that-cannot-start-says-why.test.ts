@@ -67,7 +67,8 @@ test('an agent that cannot start says why, in words for who has to change it, an
   ];
   for (const { name, env = good, argv = ['agent'], says } of failures) {
     await t.test(name, async (t) => {
-      const { exited, output } = runCulvert(argv, env);
+      const { child, exited, output } = runCulvert(argv, env);
+      t.after(() => child.kill('SIGKILL'));
       assert.equal(await patiently('still running', exited), 1, output());
       for (const expected of says) assert.match(output(), expected);
       // A message, not a trace of the program's inside.
@@ -95,17 +96,17 @@ test('an agent that cannot start says why, in words for who has to change it, an
     assert.equal((await agent.ready()).body, 'not ready, pending: workload proxy manager\n');
   });
 
-  await t.test('without a node agent it waits, not ready, and says what it cannot reach', async () => {
+  await t.test('without a node agent it waits, not ready, and says what it cannot reach', async (t) => {
     const { child, exited, output, watch } = runCulvert(['proxy', 'ztunnel'], good);
-    const tells = (text: string) =>
-      patiently(
-        `did not say ${text}`,
-        new Promise<void>((resolve) => {
-          const look = () => output().includes(text) && resolve();
-          watch(look);
-          look();
-        }),
-      );
+    t.after(() => child.kill('SIGKILL'));
+    const tells = async (text: string) => {
+      const told = new Promise<void>((resolve) => {
+        const look = () => output().includes(text) && resolve();
+        watch(look);
+        look();
+      });
+      await patiently(`did not say ${text}`, told).catch((cause) => assert.fail(`${cause.message}, but\n${output()}`));
+    };
     await tells('culvert agent started');
     await tells('zds.sock');
     const answer = await fetch(`http://127.0.0.1:${readiness}/healthz/ready`);

@@ -15,9 +15,9 @@ test('calls to the agent’s own ports in pods end at once and never loop', asyn
     mesh: { workloads: [workload(captured), workload(other), workload(outside, { protocol: 'TCP' })] },
     // What does not end by itself would outlast the patience of `outcome`.
     env: {
-      CULVERT_CONNECT_TIMEOUT: '60s',
-      CULVERT_CONNECT_ATTEMPT_TIMEOUT: '60s',
-      CULVERT_CONNECT_RESPONSE_TIMEOUT: '60s',
+      CULVERT_CONNECT_TIMEOUT: '150s',
+      CULVERT_CONNECT_ATTEMPT_TIMEOUT: '150s',
+      CULVERT_CONNECT_RESPONSE_TIMEOUT: '150s',
     },
   });
   for (const pod of [captured, other]) await agent.enrol(pod);

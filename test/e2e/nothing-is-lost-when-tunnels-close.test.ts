@@ -22,7 +22,7 @@ test('nothing is lost when tunnels close', async (t) => {
       network,
       name: `far-${++started}`,
       mesh,
-      env: { NODE_NAME: 'node-b', ZTUNNEL_WORKER_THREADS: '1', CONNECTION_TERMINATION_DEADLINE: '60s' },
+      env: { NODE_NAME: 'node-b', ZTUNNEL_WORKER_THREADS: '1', CONNECTION_TERMINATION_DEADLINE: '150s' },
     });
     await agent.enrol(server);
     return agent;

@@ -18,16 +18,15 @@ import {
   setSoLinger0,
 } from '../../native/netns.ts';
 import { assertNothingOpened, openDescriptors } from '../support/descriptors.ts';
+import { PATIENCE_MS } from '../support/patience.ts';
 import { type Pod, podNetwork } from '../support/pods.ts';
 import { plainListener, unmarked } from '../support/tcp.ts';
 
 const PORT = 15001;
-/** How long anything here may take before it counts as hung, in ms. */
-const PATIENCE = 15_000;
 const exclusive: ListenOptions = { ...plainListener, reusePort: false };
 
 async function accepted(listenFd: number): Promise<AcceptedSocket> {
-  for (const end = performance.now() + PATIENCE; performance.now() < end; await delay(1)) {
+  for (const end = performance.now() + PATIENCE_MS; performance.now() < end; await delay(1)) {
     const socket = acceptTcp(listenFd, true);
     if (socket !== null) return socket;
   }
@@ -190,7 +189,7 @@ test('a reset is a reset', async (t) => {
   setSoLinger0(socket.fd);
   closeFd(socket.fd);
   // An orderly close would leave CLOSE-WAIT here for ever.
-  for (const end = performance.now() + PATIENCE; (await sockets(client, '-a')) !== ''; ) {
+  for (const end = performance.now() + PATIENCE_MS; (await sockets(client, '-a')) !== ''; ) {
     assert.ok(performance.now() < end);
   }
   for (const open of [connecting.fd, fd]) closeFd(open);

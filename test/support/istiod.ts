@@ -13,6 +13,7 @@ import {
   status,
 } from '@grpc/grpc-js';
 import { createAuthority } from '../native/authority.ts';
+import { PATIENCE_MS } from './patience.ts';
 import { decode, encode, type Json } from './xds-schema.ts';
 
 export const ADDRESS = 'type.googleapis.com/istio.workload.Address';
@@ -300,8 +301,6 @@ export async function startIstiod(options: TestIstiodOptions = {}): Promise<Test
     },
   };
 }
-
-const PATIENCE_MS = 15_000;
 
 function finish(call: Stream, end: Partial<StatusObject>): void {
   if (end.code === status.OK) call.end(new Metadata());

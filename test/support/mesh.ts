@@ -18,6 +18,7 @@ import { freePorts } from './free-ports.ts';
 import { closeConnections } from './pod-sockets.ts';
 import type { Pod, PodNetwork } from './pods.ts';
 import './pods.ts';
+import { PATIENCE_MS } from './patience.ts';
 import { readSamples, type Sample } from './samples.ts';
 
 const cli = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
@@ -108,9 +109,6 @@ const quiet = { info() {}, warn() {} } as unknown as Logger;
 /** A user namespace does not map all ids to themselves. */
 const isRootOfMachine = /^\s*0\s+0\s+4294967295\s*$/.test(readFileSync('/proc/self/uid_map', 'utf8'));
 
-/** How long anything here may take before it counts as hung, in ms. */
-const PATIENCE = 15_000;
-
 export async function startAgent(options: TestAgentOptions): Promise<TestAgent> {
   const { network, name = 'agent', mesh, caDir = join(network.folder, 'ca'), env = {}, besides } = options;
   const { maxDescriptors = null, resolver } = options;
@@ -160,8 +158,8 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
       };
       const timer = setTimeout(() => {
         stopWatching();
-        reject(new Error(`no line with ${what} within ${PATIENCE / 1000} s; the agent said:\n${tail(output())}`));
-      }, PATIENCE);
+        reject(new Error(`no line with ${what} within ${PATIENCE_MS / 1000} s; the agent said:\n${tail(output())}`));
+      }, PATIENCE_MS);
       const stopWatching = watch(look);
       look();
     });
@@ -193,12 +191,12 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
     dump: async () => JSON.parse((await fetchText('GET', adminPort, '/config_dump')).body),
     metrics: async () => readSamples((await fetchText('GET', statsPort, '/metrics')).body),
     async until(what, ask, satisfies) {
-      for (const end = performance.now() + PATIENCE; ; ) {
+      for (const end = performance.now() + PATIENCE_MS; ; ) {
         const answer = await ask();
         if (satisfies(answer)) return answer;
         if (performance.now() > end) {
           throw new Error(
-            `not ${what} within ${PATIENCE / 1000} s, last: ${inspect(answer, { depth: 4 })}; the agent said:\n${tail(output())}`,
+            `not ${what} within ${PATIENCE_MS / 1000} s, last: ${inspect(answer, { depth: 4 })}; the agent said:\n${tail(output())}`,
           );
         }
         await new Promise((resolve) => setTimeout(resolve, 20));

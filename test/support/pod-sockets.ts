@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { createServer, Socket } from 'node:net';
 import { connectTcp, listenTcp } from '../../native/netns.ts';
 import { canonicalIp } from '../../src/netns/address.ts';
+import { PATIENCE_MS } from './patience.ts';
 import type { Pod } from './pods.ts';
 import { plainListener, unmarked } from './tcp.ts';
 
@@ -45,9 +46,6 @@ const open = new Set<{ end(): void }>();
 export function closeConnections(): void {
   for (const each of [...open]) each.end();
 }
-
-/** How long anything here may take before it counts as hung, in ms. */
-const PATIENCE = 15_000;
 
 /** Starts to connect. A failure shows when something is read, or in `outcome`. */
 export function dial(pod: Pod, ip: string, port: number): Talk {
@@ -113,9 +111,9 @@ export async function fate(connection: Talk): Promise<string> {
 }
 
 /** @throws Error with the text when it takes too long */
-export function patiently<T>(complaint: string, promise: Promise<T>, patienceMs = PATIENCE): Promise<T> {
+export function patiently<T>(complaint: string, promise: Promise<T>): Promise<T> {
   const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`${complaint} within ${patienceMs / 1000} s`)), patienceMs);
+  const timer = setTimeout(() => reject(new Error(`${complaint} within ${PATIENCE_MS / 1000} s`)), PATIENCE_MS);
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 

@@ -9,6 +9,7 @@ import {
   type ListenOptions,
   listenTcp,
 } from '../../native/netns.ts';
+import { PATIENCE_MS } from './patience.ts';
 
 export const plainListener: ListenOptions = {
   mark: 0,
@@ -46,7 +47,6 @@ export function openListeners<Name extends string>(
 export async function whoAccepts(
   listeners: Readonly<Record<string, number>>,
   from: { netns: number; ip: string; port: number; source?: string; mark?: boolean },
-  patienceMs = 2000,
 ): Promise<{ listener: string; accepted: AcceptedSocket | null }> {
   let fd: number;
   try {
@@ -56,7 +56,7 @@ export async function whoAccepts(
   }
   try {
     // Nothing here can wait for several descriptors, so it looks at each in turn.
-    for (const end = performance.now() + patienceMs; performance.now() < end; await delay(2)) {
+    for (const end = performance.now() + PATIENCE_MS; performance.now() < end; await delay(2)) {
       for (const [listener, listenFd] of Object.entries(listeners)) {
         const accepted = acceptTcp(listenFd, true);
         if (accepted === null) continue;

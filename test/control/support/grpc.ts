@@ -17,6 +17,7 @@ import {
 } from '../../../src/control/server.ts';
 import { createLogger } from '../../../src/log/logger.ts';
 import { type Authority, createAuthority } from '../../native/authority.ts';
+import { PATIENCE_MS } from '../../support/patience.ts';
 
 export interface TestServer {
   readonly server: ControlServer;
@@ -157,5 +158,3 @@ function endOf({ code, details }: StatusObject): Error {
 function identity(bytes: Buffer): Buffer {
   return bytes;
 }
-
-const PATIENCE_MS = 20_000;

@@ -10,11 +10,10 @@ import { PlainRelay } from '../../../src/relay/plain-relay.ts';
 import { TunnelRelay } from '../../../src/relay/tunnel-relay.ts';
 import { ConnectionUnderTest, responseFrame } from '../../hbone/connection/support/connection-under-test.ts';
 import { MemoryTransport } from '../../hbone/connection/support/memory-transport.ts';
+import { PATIENCE_MS } from '../../support/patience.ts';
 import { plainListener } from '../../support/tcp.ts';
 
 const LOCALHOST = '127.0.0.1';
-const PATIENCE = 10_000;
-
 export class Owner implements RelayOwner {
   receivedBytes = 0;
   sentBytes = 0;
@@ -137,7 +136,7 @@ export async function plainRelayUnderTest(t: TestContext) {
 
 /** Waits for what nothing tells; looks in every turn of the event loop. */
 export async function until(what: string, holds: () => boolean): Promise<void> {
-  const end = performance.now() + PATIENCE;
+  const end = performance.now() + PATIENCE_MS;
   while (!holds()) {
     if (performance.now() > end) throw new Error(`not so: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 1));

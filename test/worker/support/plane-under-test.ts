@@ -21,6 +21,7 @@ import type { PodMeshState } from '../../../src/worker/pod-mesh-state.ts';
 import type { PodInfo } from '../../../src/zds/types.ts';
 import { meshOf, policy, workload } from '../../state/mesh-builder.ts';
 import { freePorts } from '../../support/free-ports.ts';
+import { PATIENCE_MS } from '../../support/patience.ts';
 
 export const LOCALHOST = '127.0.0.1';
 export const POD: PodInfo = { uid: 'uid-1', name: 'pod', namespace: 'demo', serviceAccount: 'app' };
@@ -34,9 +35,6 @@ export function compiled(...policies: (readonly [string, Policy])[]): CompiledPo
   const mesh = meshOf({ policies, workloads: [workload('pod', { namespace: 'demo' })] });
   return compilePolicies(mesh, mesh.workload('Kubernetes//Pod/demo/pod')!);
 }
-
-/** How long anything here may take before it counts as hung, in ms. */
-const PATIENCE = 10_000;
 
 export interface PlaneUnderTest {
   readonly plane: DataPlane;
@@ -99,7 +97,7 @@ export async function planeUnderTest(
           clearTimeout(timer);
           resolve(line);
         };
-        const timer = setTimeout(() => reject(new Error(`no line with ${wanted} in:\n${text}`)), PATIENCE);
+        const timer = setTimeout(() => reject(new Error(`no line with ${wanted} in:\n${text}`)), PATIENCE_MS);
         watching.add(look);
         look();
       }),
@@ -211,7 +209,7 @@ export async function dial(t: TestContext, port: number): Promise<Client> {
 export function patiently<T>(what: string, promise: Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout;
   const expired = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(what)), PATIENCE);
+    timer = setTimeout(() => reject(new Error(what)), PATIENCE_MS);
   });
   promise.catch(() => {});
   return Promise.race([promise, expired]).finally(() => clearTimeout(timer));
@@ -219,7 +217,7 @@ export function patiently<T>(what: string, promise: Promise<T>): Promise<T> {
 
 /** Asks every few milliseconds, for what nothing tells. */
 export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const end = performance.now() + PATIENCE;
+  const end = performance.now() + PATIENCE_MS;
   while (!(await holds())) {
     if (performance.now() > end) throw new Error(what);
     await new Promise((resolve) => setTimeout(resolve, 5));
@@ -268,6 +266,7 @@ export function deliverTo(target: SocketAddress): InboundPlan {
   return { kind: 'deliver', target, source: LABELS, destination: LABELS, service: null, appTunnel: null };
 }
 
+/** Times that no test is to reach by being slow; those that are about one set it. */
 export const SETTINGS: PlaneSettings = {
   mark: 0,
   reusePort: true,
@@ -279,14 +278,14 @@ export const SETTINGS: PlaneSettings = {
   responseBaggage: true,
   maxConnectionsPerPod: 0,
   maxHandshakesPerPod: 0,
-  connectTimeout: 5000,
-  attemptTimeout: 1000,
+  connectTimeout: 30_000,
+  attemptTimeout: 5000,
   ejectionTime: 5000,
   ejectionMaxTime: 60_000,
   ejectionMaxPercent: 50,
-  handshakeTimeout: 5000,
-  settingsTimeout: 5000,
-  responseTimeout: 5000,
+  handshakeTimeout: 30_000,
+  settingsTimeout: 30_000,
+  responseTimeout: 30_000,
   maxStreamsPerTunnel: 100,
   tunnelIdleTimeout: 60_000,
   tunnelMaxAge: 0,

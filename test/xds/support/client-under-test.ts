@@ -12,6 +12,7 @@ import type { MeshStore } from '../../../src/state/mesh-state.ts';
 import { createMeshState } from '../../../src/state/store.ts';
 import { startXdsClient, type XdsClient, type XdsClientOptions } from '../../../src/xds/client.ts';
 import { startIstiod, type TestIstiod, type TestIstiodOptions } from '../../support/istiod.ts';
+import { PATIENCE_MS } from '../../support/patience.ts';
 
 export interface ClientUnderTest {
   readonly client: XdsClient;
@@ -169,5 +170,3 @@ export function namesIn(store: MeshStore): { addresses: string[]; policies: stri
 export function holds(store: MeshStore, addresses: readonly string[], policies: readonly string[]): boolean {
   return isDeepStrictEqual(namesIn(store), { addresses: [...addresses].sort(), policies: [...policies].sort() });
 }
-
-const PATIENCE_MS = 15_000;
