@@ -1,12 +1,19 @@
 import { type Environment, readTable, type ValueOf } from '../config/config.ts';
 import { Problems } from '../config/problems.ts';
 import { controlSettings } from '../config/settings/control.ts';
+import { messageOf } from '../errors.ts';
+import { readVisibility } from './mesh/read-visibility.ts';
+import type { ServiceEntryVisibility } from './mesh/settings.ts';
 
 type Table = typeof controlSettings;
 type Given = { readonly [Key in keyof Table]: ValueOf<Table[Key]> };
 
 /** The configuration of the control plane: every row of its table, and what follows from it. */
-export type ControlConfig = Omit<Given, 'objectsDir' | 'kubernetesHost' | 'rootNamespace' | 'trustedAccounts'> & {
+export type ControlConfig = Omit<
+  Given,
+  'objectsDir' | 'kubernetesHost' | 'rootNamespace' | 'trustedAccounts' | 'serviceEntryVisibility'
+> & {
+  readonly serviceEntryVisibility: ServiceEntryVisibility | null;
   readonly source:
     | { readonly kind: 'folder'; readonly folder: string }
     | { readonly kind: 'kubernetes'; readonly host: string };
@@ -15,7 +22,7 @@ export type ControlConfig = Omit<Given, 'objectsDir' | 'kubernetesHost' | 'rootN
 };
 
 /** @throws CulvertError CONFIG_INVALID naming every bad value */
-export function loadControlConfig(env: Environment): ControlConfig {
+export async function loadControlConfig(env: Environment): Promise<ControlConfig> {
   const problems = new Problems();
   const given = readTable(env, controlSettings, problems) as Given;
   const { objectsDir, kubernetesHost, tokensFile, podNamespace } = given;
@@ -35,9 +42,18 @@ export function loadControlConfig(env: Environment): ControlConfig {
   if (given.debounceAfter > given.debounceMax) {
     problems.add(controlSettings.debounceAfter.env, undefined, 'no more than PILOT_DEBOUNCE_MAX');
   }
+  let serviceEntryVisibility: ServiceEntryVisibility | null = null;
+  try {
+    if (given.serviceEntryVisibility !== null)
+      serviceEntryVisibility = await readVisibility(given.serviceEntryVisibility);
+  } catch (error) {
+    const what = 'what istiod accepts as serviceEntryVisibility';
+    problems.add(controlSettings.serviceEntryVisibility.env, undefined, `${what}: ${messageOf(error)}`);
+  }
   problems.throwIfAny();
   return {
     ...given,
+    serviceEntryVisibility,
     source:
       objectsDir === null ? { kind: 'kubernetes', host: kubernetesHost! } : { kind: 'folder', folder: objectsDir },
     rootNamespace: given.rootNamespace ?? podNamespace,

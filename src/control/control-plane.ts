@@ -38,7 +38,7 @@ import { startStatusWriter } from './status/status-writer.ts';
  * @throws CulvertError when it cannot start; the message says what to change
  */
 export async function runControl(env: Environment): Promise<number> {
-  const config = loadControlConfig(env);
+  const config = await loadControlConfig(env);
   const writer = createLineWriter();
   const log = createLogger({ format: config.logFormat, level: config.logFilter, write: writer.write });
   if (config.allowDumps) log.warn('app', 'core files and debuggers are permitted: they show the key of the root');
@@ -261,10 +261,12 @@ function openKubernetes(config: ControlConfig, host: string, parts: SourceParts)
 function meshSettings(config: ControlConfig): Parameters<typeof createMesh>[0] {
   const { clusterId, trustDomain, rootNamespace, revision, ipv4Pool, ipv6Pool } = config;
   const { serviceEntriesSelectPods, servicesSelectWorkloadEntries, allocateAddresses, allowDryRun } = config;
+  const { serviceEntryVisibility } = config;
   return {
     ...DEFAULT_MESH_SETTINGS,
     ...{ clusterId, trustDomain, rootNamespace, revision, ipv4Pool, ipv6Pool },
     ...{ serviceEntriesSelectPods, servicesSelectWorkloadEntries, allocateAddresses, allowDryRun },
+    serviceEntryVisibility,
     domainSuffix: config.clusterDomain,
     systemNamespace: config.podNamespace,
   };

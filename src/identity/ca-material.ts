@@ -70,7 +70,10 @@ export function readCaMaterial(files: CaFiles, where: string): CaMaterial {
 export function checkValidity({ validity }: CaMaterial, now: number, where: string): void {
   const clock = `this node's clock says ${iso(now)}`;
   if (now >= validity.notAfter) {
-    throw new CulvertError('CA_EXPIRED', `the CA in ${where} expired on ${iso(validity.notAfter)}; ${clock}`);
+    throw new CulvertError(
+      'CA_EXPIRED',
+      `the CA in ${where} expired on ${iso(validity.notAfter)}; ${clock}: renew it if that is right`,
+    );
   }
   if (now < validity.notBefore) {
     throw new CulvertError(

@@ -154,8 +154,8 @@ export function createKubeApi({ host, port, serviceAccountDir, timeoutMs = 15_00
         };
         https.request(`${server}${path}`, options, resolve).on('error', unreachable).end(body?.text);
       } catch (cause) {
-        // The token or the roots cannot be read.
-        unreachable(cause);
+        const what = `the service account of the pod cannot be read: ${messageOf(cause)}`;
+        unreachable(new Error(`${what} (is its token mounted?)`, { cause }));
       }
     });
   }

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { loadControlConfig } from '../../src/control/config.ts';
+import { readVisibility } from '../../src/control/mesh/read-visibility.ts';
 import { type Manifest, meshUnderTest } from './support/mesh-under-test.ts';
 import { keyOfService, namespace, pod, service, serviceEntry, uidOf } from './support/objects.ts';
 
@@ -285,15 +287,17 @@ test('over all namespaces one of a name is canonical: a Service, else the oldest
 });
 
 test('entries are as visible as the labels of their namespace say', async () => {
-  const is = (value: string) => [{ key: 'seen', operator: 'In' as const, values: [value] }];
   const { mesh, put, address } = meshUnderTest({
-    serviceEntryVisibility: {
-      rules: [
-        { namespaces: is('here'), visibility: 'Namespace' },
-        { namespaces: is('nowhere'), visibility: 'None' },
-      ],
-      otherwise: 'Public',
-    },
+    serviceEntryVisibility: await readVisibility(`
+      defaultVisibility: PUBLIC
+      policies:
+        - visibility: NAMESPACE
+          matchingRules: [{ namespaceSelector: { matchLabels: { seen: here } } }]
+        - visibility: NONE
+          matchingRules:
+            - namespaceSelector: { matchExpressions: [{ key: seen, operator: Exists }] }
+            - namespaceSelector: { matchExpressions: [{ key: seen, operator: In, values: [nowhere] }] }
+    `),
   });
   const conditions = () =>
     [...mesh.statuses.conditions()].flatMap(({ conditions }) => conditions.map(({ reason }) => reason));
@@ -306,4 +310,29 @@ test('entries are as visible as the labels of their namespace say', async () => 
   await put(namespace('demo'));
   assert.deepEqual([address('demo/shared.org')?.visibility, address('demo/shared.org')?.canonical], [0, true]);
   assert.equal(address('other/shared.org')?.canonical, false);
+});
+
+const misread: readonly [string, RegExp][] = [
+  ['- a', /the object must be a mapping/],
+  ['{', /it is not YAML/],
+  ['default: NONE', /default is not known; known are defaultVisibility, policies/],
+  ['defaultVisibility: none', /defaultVisibility must be one of PUBLIC, NAMESPACE, NONE, not "none"/],
+  ['policies: [{ visibility: NONE, rules: [] }]', /policies\[0\]\.rules is not known/],
+  ['policies: [{ matchingRules: [{ hostnameSuffix: org }] }]', /matchingRules\[0\]\.hostnameSuffix is not known/],
+  ['policies: [{ matchingRules: [{}] }]', /namespaceSelector must be a selector/],
+  ['policies: [{ matchingRules: [{ namespaceSelector: { labels: {} } }] }]', /namespaceSelector\.labels is not known/],
+];
+
+for (const [text, problem] of misread) {
+  test(`who sees entries cannot be ${text}`, () => assert.rejects(readVisibility(text), problem));
+}
+
+test('settings that cannot be read name what is wrong in them', async () => {
+  const env = { CULVERT_CONTROL_OBJECTS_DIR: '/objects', CULVERT_SERVICE_ENTRY_VISIBILITY: 'defaultVisibility: SOME' };
+  await assert.rejects(loadControlConfig(env), /CULVERT_SERVICE_ENTRY_VISIBILITY.*one of PUBLIC, NAMESPACE, NONE/s);
+  const { serviceEntryVisibility } = await loadControlConfig({
+    ...env,
+    CULVERT_SERVICE_ENTRY_VISIBILITY: '{"defaultVisibility":"NONE"}',
+  });
+  assert.deepEqual(serviceEntryVisibility, { rules: [], otherwise: 'None' });
 });

@@ -215,6 +215,15 @@ export const controlSettings = {
     meaning: 'Let the selector of a Service select WorkloadEntries, too.',
     why: 'As istiod has it.',
   },
+  serviceEntryVisibility: {
+    env: 'CULVERT_SERVICE_ENTRY_VISIBILITY',
+    type: text,
+    default: null,
+    otherwise: 'every ServiceEntry is seen in all namespaces',
+    meaning:
+      'Who sees the hosts of ServiceEntries, by the labels of their namespaces: what istiod has as `serviceEntryVisibility` in its mesh configuration, in YAML or JSON, such as `{defaultVisibility: NAMESPACE, policies: [{visibility: PUBLIC, matchingRules: [{namespaceSelector: {matchLabels: {shared: "true"}}}]}]}`.',
+    why: 'Without it, whoever may write a ServiceEntry in any namespace decides where a hostname leads for the whole mesh.',
+  },
   allowDryRun: {
     env: 'AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY',
     type: goBoolean,

@@ -112,8 +112,13 @@ async function textOf(dir: string, name: string): Promise<string | null> {
     return await readFile(join(dir, name), 'utf8');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
-    throw new CulvertError('CA_FOLDER_UNUSABLE', `the CA folder ${dir} cannot be used: ${messageOf(error)}`, {
-      cause: error,
-    });
+    const remedy = 'ROOT_CA_DIR names a folder whose files the control plane may read';
+    throw new CulvertError(
+      'CA_FOLDER_UNUSABLE',
+      `the CA folder ${dir} cannot be used: ${messageOf(error)}; ${remedy}`,
+      {
+        cause: error,
+      },
+    );
   }
 }

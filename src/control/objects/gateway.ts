@@ -1,7 +1,8 @@
-import { type LabelSelector, OPERATORS, type Requirement } from '../../kube/label-selector.ts';
+import type { LabelSelector } from '../../kube/label-selector.ts';
 import type { Kind } from '../kinds.ts';
 import { Field } from './field.ts';
 import { annotation, type Metadata, readMetadata } from './metadata.ts';
+import { readLabelSelector } from './selector.ts';
 
 export interface Gateway extends Metadata {
   readonly className: string;
@@ -101,19 +102,4 @@ function readAllowed(namespaces: Field): AllowedNamespaces {
     default:
       throw namespaces.at('from').wrong('All, Same, None or Selector');
   }
-}
-
-function readLabelSelector(selector: Field): LabelSelector {
-  if (!selector.isPresent) throw selector.wrong('a selector of namespaces');
-  const equal = Object.entries(selector.at('matchLabels').labels());
-  const expressions = selector.at('matchExpressions').list();
-  return [
-    ...equal.map(([key, value]): Requirement => ({ key, operator: 'In', values: [value] })),
-    ...expressions.map((expression) => {
-      const given = expression.at('operator');
-      const operator = OPERATORS.find((known) => known === given.text());
-      if (operator === undefined) throw given.wrong(`one of ${OPERATORS.join(', ')}`);
-      return { key: expression.at('key').text(), operator, values: expression.at('values').texts() };
-    }),
-  ];
 }
