@@ -80,12 +80,12 @@ export function parseIp(text: string): IpWords | null {
   return groups === null ? null : fromGroups(groups);
 }
 
-/** Reads 4 or 16 bytes in network order (the form used by xDS); null for any other length. */
-export function ipFromBytes(bytes: Uint8Array): string | null {
-  if (bytes.length === 4) return `${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}`;
-  if (bytes.length !== 16) return null;
+/** Reads 4 or 16 bytes in network order (the form used by xDS), from `start` to `end`; null for any other length. */
+export function ipFromBytes(bytes: Uint8Array, start = 0, end = bytes.length): string | null {
+  if (end - start === 4) return `${bytes[start]}.${bytes[start + 1]}.${bytes[start + 2]}.${bytes[start + 3]}`;
+  if (end - start !== 16) return null;
   const groups: number[] = [];
-  for (let at = 0; at < 16; at += 2) groups.push((bytes[at]! << 8) | bytes[at + 1]!);
+  for (let at = start; at < end; at += 2) groups.push((bytes[at]! << 8) | bytes[at + 1]!);
   return formatIp(fromGroups(groups));
 }
 

@@ -82,6 +82,14 @@ export interface MeshUpdate {
 export interface WorkloadUpdate {
   readonly workload: Omit<Workload, 'services'>;
   readonly services: Readonly<Record<ServiceKey, PortMap>>;
+  /** One object for workloads that differ in no more than what each has for itself. */
+  readonly profile?: FoundProfile;
+}
+
+/** Where the store notes the profile of workloads that are alike, so that the next one's need not be looked for. */
+export interface FoundProfile {
+  id: number;
+  found: WorkloadProfile | null;
 }
 
 /** A workload as one of the endpoints of a service. */

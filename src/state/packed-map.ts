@@ -3,7 +3,7 @@ import type { TextListBuilder } from './text-list.ts';
 
 /**
  * A map from text to text for hundreds of thousands of names, kept as bytes outside of the heap: it costs what the texts
- * are long and 24 bytes (a `Map` of strings takes twice that), and the collector neither looks at it nor moves it.
+ * are long and 28 bytes (a `Map` of strings takes twice that), and the collector neither looks at it nor moves it.
  *
  * Each entry has a number, which stays the same while the entry is there: columns of other data go by it. The entries
  * come in no particular order. No change takes longer than a small part of the map is large (SHARDS).
@@ -22,32 +22,29 @@ export class PackedMap {
   /** The number of the entry, 0 and up; -1 when there is none. */
   find(key: string): number {
     if (key === this.#lastKey) return this.#lastId;
-    const length = encode(key, 0);
-    const hash = hashOf(length);
-    const shard = hash >>> SHARD_SHIFT;
-    const local = this.#shards[shard]!.find(hash, length);
+    hold(key);
+    const shard = heldHash >>> SHARD_SHIFT;
+    const local = this.#shards[shard]!.find(heldHash, heldLength);
     return this.#remember(key, local < 0 ? -1 : local * SHARDS + shard);
   }
 
   /** @returns the number of the entry, a new one or that of before */
   set(key: string, value: string): number {
-    const length = encode(key, 0);
-    const valueLength = value === '' ? 0 : encode(value, length) - length;
-    const hash = hashOf(length);
-    const shard = hash >>> SHARD_SHIFT;
+    hold(key);
+    const valueLength = value === '' ? 0 : encode(value, heldLength) - heldLength;
+    const shard = heldHash >>> SHARD_SHIFT;
     const entries = this.#shards[shard]!;
     const before = entries.size;
-    const local = entries.set(hash, length, valueLength);
+    const local = entries.set(heldHash, heldLength, valueLength);
     this.#size += entries.size - before;
     return this.#remember(key, local * SHARDS + shard);
   }
 
   /** @returns the number that the entry had; -1 when there was none */
   delete(key: string): number {
-    const length = encode(key, 0);
-    const hash = hashOf(length);
-    const shard = hash >>> SHARD_SHIFT;
-    const local = this.#shards[shard]!.delete(hash, length);
+    hold(key);
+    const shard = heldHash >>> SHARD_SHIFT;
+    const local = this.#shards[shard]!.delete(heldHash, heldLength);
     this.#remember(key, -1);
     if (local < 0) return -1;
     this.#size--;
@@ -89,6 +86,18 @@ const SHARDS = 1 << SHARD_BITS;
 
 /** What is looked for: the key, and the value behind it. */
 let scratch = Buffer.allocUnsafeSlow(1024);
+
+/** The key that `scratch` begins with, its bytes there and their hash: what is looked for is often set next. */
+let heldKey: string | null = null;
+let heldLength = 0;
+let heldHash = 0;
+
+function hold(key: string): void {
+  if (key === heldKey) return;
+  heldLength = encode(key, 0);
+  heldHash = hashOf(heldLength);
+  heldKey = key;
+}
 
 /** Writes a text as UTF-8 into `scratch`; returns where it ends. */
 function encode(text: string, at: number): number {
@@ -137,8 +146,11 @@ function mix(hash: number, word: number): number {
 /** A part of the entries: an index with open addressing, and the texts one behind the other. */
 class Shard {
   size = 0;
-  /** Local number + 1; 0 for a free place. A power of two, at most 3/4 full. */
-  #slots = new Int32Array(8);
+  /**
+   * Local number + 1 and hash of each place, beside each other so that a search stays in one piece of memory; 0 for a free
+   * place. A power of two of places, at most 3/4 full.
+   */
+  #slots = new Int32Array(2 * 8);
   /** COLUMNS numbers for each local number, beside each other because they are read together. */
   #columns = new Int32Array(8 * COLUMNS);
   #next = 0;
@@ -165,13 +177,13 @@ class Shard {
       return found;
     }
     const local = this.#free.pop() ?? this.#next++;
-    if (local * COLUMNS === this.#columns.length) this.#growColumns();
+    if (local * COLUMNS >= this.#columns.length) this.#growColumns();
     this.#columns[local * COLUMNS + START] = UNUSED;
     this.#write(local, keyLength, valueLength);
-    this.#columns[local * COLUMNS + HASH] = hash;
     this.#slots[slot] = local + 1;
+    this.#slots[slot + 1] = hash;
     this.size++;
-    if (this.size * 4 > this.#slots.length * 3) this.#growSlots();
+    if (this.size * 8 > this.#slots.length * 3) this.#growSlots();
     return local;
   }
 
@@ -214,10 +226,10 @@ class Shard {
   #slotOf(hash: number, length: number): number {
     const slots = this.#slots;
     const mask = slots.length - 1;
-    let slot = hash & mask;
+    let slot = (hash << 1) & mask;
     for (let held = slots[slot]!; held !== 0; held = slots[slot]!) {
-      if (this.#columns[(held - 1) * COLUMNS + HASH] === hash && this.#hasKey(held - 1, length)) return slot;
-      slot = (slot + 1) & mask;
+      if (slots[slot + 1] === hash && this.#hasKey(held - 1, length)) return slot;
+      slot = (slot + 2) & mask;
     }
     return slot;
   }
@@ -243,10 +255,11 @@ class Shard {
     const slots = this.#slots;
     const mask = slots.length - 1;
     let gap = slot;
-    for (let next = (slot + 1) & mask; slots[next] !== 0; next = (next + 1) & mask) {
-      const home = this.#columns[(slots[next]! - 1) * COLUMNS + HASH]! & mask;
+    for (let next = (slot + 2) & mask; slots[next] !== 0; next = (next + 2) & mask) {
+      const home = (slots[next + 1]! << 1) & mask;
       if (((next - home) & mask) < ((next - gap) & mask)) continue;
       slots[gap] = slots[next]!;
+      slots[gap + 1] = slots[next + 1]!;
       gap = next;
     }
     slots[gap] = 0;
@@ -291,24 +304,25 @@ class Shard {
   }
 
   #growSlots(): void {
-    const slots = new Int32Array(this.#slots.length * 2);
+    const before = this.#slots;
+    const slots = new Int32Array(before.length * 2);
     const mask = slots.length - 1;
-    for (const held of this.#slots) {
-      if (held === 0) continue;
-      let slot = this.#columns[(held - 1) * COLUMNS + HASH]! & mask;
-      while (slots[slot] !== 0) slot = (slot + 1) & mask;
-      slots[slot] = held;
+    for (let from = 0; from < before.length; from += 2) {
+      if (before[from] === 0) continue;
+      let slot = (before[from + 1]! << 1) & mask;
+      while (slots[slot] !== 0) slot = (slot + 2) & mask;
+      slots[slot] = before[from]!;
+      slots[slot + 1] = before[from + 1]!;
     }
     this.#slots = slots;
   }
 }
 
-const COLUMNS = 4;
+const COLUMNS = 3;
 /** Of the key among the bytes; the value follows. */
 const START = 0;
 const KEY_LENGTH = 1;
 const VALUE_LENGTH = 2;
-const HASH = 3;
 /** The start of an entry that is not there. */
 const UNUSED = -1;
 /** Bytes that are not worth to be saved. */

@@ -26,8 +26,9 @@ export function createMeshState(options: { localNode: string }): MeshStore {
     const servicesBefore = workloads.servicesOf(uid);
     if (!workloads.insert(update)) return;
     change.workloads.add(uid);
-    for (const key of servicesBefore) change.services.add(key);
-    for (const key of workloads.servicesOf(uid)) change.services.add(key);
+    const services = workloads.servicesOf(uid);
+    for (const key of services) change.services.add(key);
+    if (services !== servicesBefore) for (const key of servicesBefore) change.services.add(key);
     touchWorkload(before, change);
     if (change.isRead) touchWorkload(workloads.keysOf(uid), change);
   }

@@ -40,11 +40,19 @@ export class ProfileIndex {
   }
 
   /** The profile of a workload; has to be released as often as it was acquired. */
-  acquire({ workload, services }: WorkloadUpdate): number {
+  acquire({ workload, services, profile }: WorkloadUpdate): number {
+    if (profile !== undefined && profile.found !== null && this.#profiles[profile.id] === profile.found) {
+      this.#uses[profile.id]!++;
+      return profile.id;
+    }
     const key = keyOf(workload);
     const alike = this.#byKey.get(key);
     const id = this.#find(alike, workload, services) ?? this.#findOrAdd(key, alike, workload, services);
     this.#uses[id]!++;
+    if (profile !== undefined) {
+      profile.id = id;
+      profile.found = this.at(id);
+    }
     return id;
   }
 

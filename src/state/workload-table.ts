@@ -286,7 +286,7 @@ export class WorkloadTable {
     this.#profiles.release(this.#at(row, PROFILE));
   }
 
-  #forEachKey(row: number, act: (index: RowIndex, key: string, row: number) => void): void {
+  #forEachKey(row: number, act: <K>(index: RowIndex<K>, key: K, row: number) => void): void {
     const { networkMode, network, hostname, namespace, serviceAccount } = this.profileAt(row);
     // A host-network workload shares the node's address with everything else there, so the address says nothing.
     if (networkMode === 'Standard') {
@@ -295,10 +295,9 @@ export class WorkloadTable {
         index = new AddressIndex();
         this.#byAddress.set(network, index);
       }
-      const ips = this.ipsAt(row);
-      if (ips.length === 1) act(index, ips[0]!, row);
-      else for (const ip of new Set(ips)) act(index, ip, row);
-      if (index.isEmpty) this.#byAddress.delete(network);
+      if (this.#hasOneIpv4(row)) act(index.ipv4, this.#at(row, IPV4), row);
+      else for (const ip of new Set(this.ipsAt(row))) act(index, ip, row);
+      if (act === removeFrom && index.isEmpty) this.#byAddress.delete(network);
     }
     if (hostname !== '') act(this.#byHostname, `${namespace}/${hostname}`, row);
     if (this.#localNode === '' || this.nodeAt(row) === this.#localNode) {

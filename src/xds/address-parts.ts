@@ -56,9 +56,9 @@ export function readNetworkAddress(reader: Reader, wireType: number) {
   return { network, bytes, length: length as number | null };
 }
 
-export function ipOf(bytes: Uint8Array): string {
-  const ip = ipFromBytes(bytes);
-  if (ip === null) throw new Error(`failed to parse address, had ${bytes.length} bytes`);
+export function ipOf(bytes: Uint8Array, start = 0, end = bytes.length): string {
+  const ip = ipFromBytes(bytes, start, end);
+  if (ip === null) throw new Error(`failed to parse address, had ${end - start} bytes`);
   return ip;
 }
 

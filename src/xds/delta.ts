@@ -109,27 +109,32 @@ export interface EncodedResource {
 
 /** Reads a Resource up to `end`, where the reader is then. */
 export function readResource(reader: Reader, end: number): EncodedResource {
-  let [name, version, typeUrl] = ['', '', ''];
-  const aliases: string[] = [];
-  let [valueStart, valueEnd] = [end, end];
-  readFields(reader, end, (field, wireType) => {
-    if (field === 1) version = readText(reader, wireType);
-    else if (field === 2) {
-      readMessage(reader, wireType, (inner, innerType) => {
-        if (inner === 1) typeUrl = readRepeatedText(reader, innerType);
-        else if (inner === 2) {
-          valueEnd = endOf(reader, innerType);
-          valueStart = reader.pos;
-          reader.pos = valueEnd;
-        } else return false;
-        return true;
-      });
-    } else if (field === 3) name = readText(reader, wireType);
-    else if (field === 4) aliases.push(readText(reader, wireType));
-    else return false;
-    return true;
-  });
-  return { name, version, aliases, typeUrl, start: valueStart, end: valueEnd };
+  current = { name: '', version: '', aliases: [], typeUrl: '', start: end, end };
+  readFields(reader, end, readResourceField);
+  return current;
+}
+
+/** What is being read: functions that hold it would be made anew for each of hundreds of thousands. */
+let current: { -readonly [Key in keyof EncodedResource]: EncodedResource[Key] };
+
+function readResourceField(field: number, wireType: number, reader: Reader): boolean {
+  if (field === 1) current.version = readText(reader, wireType);
+  else if (field === 2) readMessage(reader, wireType, readAnyField);
+  else if (field === 3) current.name = readText(reader, wireType);
+  else if (field === 4) (current.aliases as string[]).push(readText(reader, wireType));
+  else return false;
+  return true;
+}
+
+function readAnyField(field: number, wireType: number, reader: Reader): boolean {
+  if (field === 1) {
+    current.typeUrl = readRepeatedText(reader, wireType);
+  } else if (field === 2) {
+    current.end = endOf(reader, wireType);
+    current.start = reader.pos;
+    reader.pos = current.end;
+  } else return false;
+  return true;
 }
 
 /**

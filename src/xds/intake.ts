@@ -21,6 +21,7 @@ import {
 } from './delta.ts';
 import { KnownResources, type Push } from './known.ts';
 import type { Reader } from './wire.ts';
+import { forgetAlike } from './workload.ts';
 
 /** How a response is to be answered, once all of it is in the mesh state. */
 export interface TakenIn {
@@ -243,15 +244,19 @@ export class ResponseIntake {
     this.#named = collectNames ? new Set() : null;
   }
 
-  /** Takes in the next piece, one resource with each step. @throws Error when this is no DeltaDiscoveryResponse */
+  /** Takes in the next piece, a resource or some small ones with each step. @throws Error when this is no DeltaDiscoveryResponse */
   *push(piece: Buffer): Generator<void, undefined> {
     let reader: Reader | null = null;
+    let inStep = 0;
     for (const { field, bytes, start, end } of this.#fields.push(piece)) {
       if (field === RESPONSE.resource) {
         // Fields that lie across two pieces are in bytes of their own.
         if (reader === null || reader.buf !== bytes) reader = protobuf.Reader.create(bytes);
         reader.pos = start;
         this.#take(reader, end);
+        inStep += end - start;
+        if (inStep < STEP) continue;
+        inStep = 0;
         yield;
       } else if (field === RESPONSE.typeUrl) this.#typeUrl = bytes.toString('utf8', start, end);
       else if (field === RESPONSE.nonce) this.#nonce = bytes.toString('utf8', start, end);
@@ -262,6 +267,7 @@ export class ResponseIntake {
   /** After the last piece. All of it is in the mesh state when the generator is done. */
   *end(): Generator<void, TakenIn> {
     this.#fields.end();
+    forgetAlike();
     const known = this.#intake.known(this.#typeUrl);
     if (known === null) {
       this.#reject(this.#typeUrl, 'this type was not asked for');
@@ -356,6 +362,8 @@ function emptyBatch(): Batch {
  * twice the size while a large mesh is taken in (`npm run bench -- scale`).
  */
 const MAX_BATCH = 64;
+/** Bytes of resources that are worth a look at the clock. */
+const STEP = 4096;
 /** How many rejected resources of one response are named to the control plane. */
 const MAX_REJECTED = 100;
 /** A push of workloads and the push of their policies follow each other at once. */

@@ -44,6 +44,11 @@ export function readRepeatedText(reader: Reader, wireType: number): string {
   return TEXTS.take(reader, endOf(reader, wireType));
 }
 
+/** The same from where the reader is up to `end`. */
+export function repeatedTextUpTo(reader: Reader, end: number): string {
+  return TEXTS.take(reader, end);
+}
+
 interface Part<T> {
   readonly bytes: string;
   readonly value: T;

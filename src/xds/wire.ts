@@ -8,7 +8,7 @@ import type protobuf from 'protobufjs/minimal.js';
 export type Reader = protobuf.Reader;
 
 /** Reads one field of a message; false for a field it does not know, which is then skipped. */
-export type FieldReader = (field: number, wireType: number) => boolean;
+export type FieldReader = (field: number, wireType: number, reader: Reader) => boolean;
 
 /** Calls `read` for every field from where the reader is up to `end`. */
 export function readFields(reader: Reader, end: number, read: FieldReader): void {
@@ -16,7 +16,7 @@ export function readFields(reader: Reader, end: number, read: FieldReader): void
     const key = reader.uint32();
     const field = key >>> 3;
     if (field === 0) throw new Error('field number 0');
-    if (!read(field, key & 7)) reader.skipType(key & 7, 0, field);
+    if (!read(field, key & 7, reader)) reader.skipType(key & 7, 0, field);
     if (reader.pos > end) throw new Error(`field ${field} is longer than its message`);
   }
 }

@@ -1,12 +1,62 @@
 /** `istio.workload.Workload` (spec §9.7). */
+
+import { ipFromBytes } from '../netns/address.ts';
 import type { WorkloadUpdate } from '../state/mesh-state.ts';
 import type { ApplicationTunnel, Locality, PortMap, ServiceKey } from '../state/types.ts';
 import { portMaps } from '../state/workload-profile.ts';
 import { ipOf, named, portOf, readGateway, readPort } from './address-parts.ts';
-import { Repeated, readRepeatedText } from './repeated.ts';
-import { endOf, type Reader, readBytes, readFields, readFlag, readMessage, readNumber, readText } from './wire.ts';
+import { AlikeWorkloads, WorkloadParts } from './alike.ts';
+import { Repeated, readRepeatedText, repeatedTextUpTo } from './repeated.ts';
+import { endOf, type Reader, readFields, readFlag, readMessage, readNumber, readText, textUpTo } from './wire.ts';
 
+/** Reads a workload up to `end`, where the reader is then. @throws Error what of it cannot be used */
 export function readWorkload(reader: Reader, end: number): WorkloadUpdate {
+  const start = reader.pos;
+  if (!PARTS.split(reader.buf, start, end)) return readFully(reader, end);
+  const rest = PARTS.rest();
+  const known = ALIKE.find(rest);
+  const update = known === undefined ? null : readOwn(reader, end, known);
+  if (update !== null) return update;
+  reader.pos = start;
+  const first = { ...readFully(reader, end), profile: { id: -1, found: null } };
+  ALIKE.add(rest, first);
+  return first;
+}
+
+/** Lets go of what is held of workloads to read others like them sooner. */
+export function forgetAlike(): void {
+  ALIKE.clear();
+}
+
+/**
+ * A workload of which PARTS are the parts, where `known` differs from it in what is its own only; null when something of
+ * that cannot be used.
+ */
+function readOwn(reader: Reader, end: number, { workload, services, profile }: WorkloadUpdate): WorkloadUpdate | null {
+  const { addresses } = PARTS;
+  let ips: string[] | null = null;
+  for (let at = 0; at < 2 * PARTS.addressCount; at += 2) {
+    const ip = ipFromBytes(reader.buf, addresses[at]!, addresses[at + 1]!);
+    if (ip === null) return null;
+    ips = appended(ips, ip);
+  }
+  const status = HEALTH[Math.max(PARTS.status, 0)];
+  if (status === undefined || PARTS.uidStart === PARTS.uidEnd) return null;
+  reader.pos = PARTS.nameStart;
+  const name = textUpTo(reader, PARTS.nameEnd);
+  reader.pos = PARTS.uidStart;
+  const uid = textUpTo(reader, PARTS.uidEnd);
+  reader.pos = PARTS.nodeStart;
+  const node = repeatedTextUpTo(reader, PARTS.nodeEnd);
+  reader.pos = end;
+  return {
+    workload: { ...workload, uid, name, node, workloadIps: ips ?? NO_NAMES, status },
+    services,
+    profile: profile!,
+  };
+}
+
+function readFully(reader: Reader, end: number): WorkloadUpdate {
   const workload: Mutable<WorkloadUpdate['workload']> = {
     uid: '',
     name: '',
@@ -46,7 +96,11 @@ export function readWorkload(reader: Reader, end: number): WorkloadUpdate {
         workload.namespace = readRepeatedText(reader, wireType);
         break;
       case 3:
-        ips = appended(ips, ipOf(readBytes(reader, wireType)));
+        {
+          const until = endOf(reader, wireType);
+          ips = appended(ips, ipOf(reader.buf, reader.pos, until));
+          reader.pos = until;
+        }
         break;
       case 4:
         workload.network = readRepeatedText(reader, wireType);
@@ -212,6 +266,9 @@ type Mutable<T> = { -readonly [Key in keyof T]: T[Key] };
 
 const SERVICE_PORTS = new Repeated(readServicePorts);
 const LOCALITIES = new Repeated(readLocality);
+
+const PARTS = new WorkloadParts();
+const ALIKE = new AlikeWorkloads();
 
 const NO_NAMES: readonly string[] = [];
 const NO_SERVICES: Services = {};

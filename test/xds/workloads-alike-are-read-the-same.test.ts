@@ -1,0 +1,106 @@
+/** Workloads that differ in what is their own only are read by halves; that must not show. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import protobuf from 'protobufjs/minimal.js';
+import type { WorkloadUpdate } from '../../src/state/mesh-state.ts';
+import { createMeshState } from '../../src/state/store.ts';
+import { readAddress } from '../../src/xds/address.ts';
+import { forgetAlike } from '../../src/xds/workload.ts';
+import { encode, type Json } from '../support/xds-schema.ts';
+
+const field = (value: Json): Buffer => encode('Workload', value);
+
+/** What workloads have for themselves, also wrongly: twice, with values and wire types that nobody knows. */
+const own = fc.oneof(
+  fc.constantFrom('', 'a', 'b', 'ü').map((name) => field({ name })),
+  fc.constantFrom('', 'u/1', 'u/2', 'u/3').map((uid) => field({ uid })),
+  fc.constantFrom('', 'n1', 'n2').map((node) => field({ node })),
+  fc.constantFrom('UNHEALTHY', 'HEALTHY').map((status) => field({ status })),
+  fc
+    .array(fc.constantFrom('0a000001', '0a000002', `${'00'.repeat(15)}01`, '0a00'), { maxLength: 6 })
+    .map((addresses) => field({ addresses: addresses.map((hex) => Buffer.from(hex, 'hex')) })),
+  fc.constantFrom('8801058801', '880107', '88018001', '0805', 'a20101ff', '0a01ff', 'a201').map(bytesOf),
+);
+
+const shared = fc.oneof(
+  fc.constantFrom('ns1', 'ns2').map((namespace) => field({ namespace })),
+  fc.constantFrom('app', 'other').map((workloadName) => field({ workloadName })),
+  fc.constantFrom('x.example.com').map((hostname) => field({ hostname })),
+  fc
+    .constantFrom({ 'ns1/a': { ports: [{ servicePort: 80, targetPort: 8080 }] } }, { 'ns1/b': {} })
+    .map((services) => field({ services })),
+  fc.constantFrom('a', 'b').map((zone) => field({ locality: { zone } })),
+  fc.constantFrom('HBONE', 'NONE').map((tunnelProtocol) => field({ tunnelProtocol })),
+  fc
+    .constantFrom('fa0703616263', '00', '12', '1201', '28ffffffff0f', '28ffffffffffffffffff01', 'c00c07', '8a000178')
+    .map(bytesOf),
+);
+
+const workloads = fc.record({
+  // One behind the other they are one message; those of one list have many of them in common.
+  kinds: fc.array(fc.array(shared, { maxLength: 4 }), { minLength: 1, maxLength: 3 }),
+  each: fc.array(fc.record({ kind: fc.nat(2), before: fc.array(own, { maxLength: 3 }), after: fc.array(own) }), {
+    minLength: 2,
+    maxLength: 12,
+  }),
+});
+
+test('a workload is read as if it were the first of its kind', () => {
+  let together = 0;
+  fc.assert(
+    fc.property(workloads, ({ kinds, each }) => {
+      const messages = each.map(({ kind, before, after }) =>
+        addressOf(Buffer.concat([...before, ...kinds[kind % kinds.length]!, ...after])),
+      );
+      const alone = messages.map((message) => {
+        forgetAlike();
+        return read(message);
+      });
+      forgetAlike();
+      const all = messages.map(read);
+      assert.deepEqual(all.map(withoutProfile), alone.map(withoutProfile));
+      together += all.length - new Set(all.map((one) => (typeof one === 'string' ? one : one.profile))).size;
+      assert.deepEqual(stateOf(all), stateOf(alone.map(withoutProfile)));
+    }),
+    { numRuns: 500 },
+  );
+  assert.ok(together > 300, 'hardly any were alike');
+});
+
+function bytesOf(hex: string): Buffer {
+  return Buffer.from(hex, 'hex');
+}
+
+function addressOf(workload: Buffer): Buffer {
+  return Buffer.from(protobuf.Writer.create().uint32(0x0a).bytes(workload).finish());
+}
+
+/** The workload, or why it cannot be read. */
+function read(message: Buffer): WorkloadUpdate | string {
+  try {
+    const address = readAddress(protobuf.Reader.create(message), message.length);
+    assert.equal(address.kind, 'workload');
+    return address.kind === 'workload' ? address.update : '';
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+function withoutProfile(one: WorkloadUpdate | string): WorkloadUpdate | string {
+  return typeof one === 'string' ? one : { workload: one.workload, services: one.services };
+}
+
+/** What a store has that they came to one after the other. */
+function stateOf(list: readonly (WorkloadUpdate | string)[]) {
+  const store = createMeshState({ localNode: '' });
+  for (const one of list) {
+    if (typeof one === 'string') store.apply({ removedWorkloads: ['u/2'] });
+    else store.apply({ workloads: [one] });
+  }
+  const sorted = [...store.workloads()].sort((a, b) => (a.uid < b.uid ? -1 : 1));
+  return {
+    workloads: sorted,
+    endpoints: [...store.stagedEndpoints()].map(([key, by]) => [key, [...by.keys()].sort()]).sort(),
+  };
+}
