@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readFileSync, statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { identityOf, meshNetwork, startAgent, workload } from '../support/mesh.ts';
@@ -49,4 +50,26 @@ test('a debugger of the same user cannot attach unless that is permitted', async
     { encoding: 'utf8', env: { ...process.env, SECRET: 'x' } },
   );
   assert.equal(stdout.trim(), '[0,1]', stderr);
+});
+
+test('the kernel writes no core file of a process that denies dumps', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'culvert-core-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const netns = JSON.stringify(new URL('../../native/netns.ts', import.meta.url).href);
+  /** What the shell says of a process that aborts. */
+  const abort = (first: string) => {
+    const script = `import * as netns from ${netns}; ${first}; process.abort();`;
+    // The shell stays, to tell how the process has ended.
+    const command = 'ulimit -c "$(ulimit -H -c)"; "$0" --input-type=module -e "$1" 2>/dev/null; exit';
+    const { stderr } = spawnSync('bash', ['-c', command, process.execPath, script], { cwd: folder, encoding: 'utf8' });
+    assert.match(stderr, /Aborted/);
+    return stderr.includes('core dumped');
+  };
+  if (!abort('')) {
+    t.skip('this machine writes no core files');
+    return;
+  }
+  const written = readdirSync(folder);
+  assert.equal(abort('netns.denyDumps()'), false);
+  assert.deepEqual(readdirSync(folder), written);
 });
