@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import { connect, createServer, type Socket } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import { ADDRESS, type TestIstiod } from '../support/istiod.ts';
+import { istiod, startClient, uid, workload } from './support/client-under-test.ts';
+
+const PATIENCE_MS = 15_000;
+
+/** Turns of the loop instead of a timer, which is the test's own here. */
+async function until(what: string, holds: () => boolean): Promise<void> {
+  for (const end = performance.now() + PATIENCE_MS; !holds(); await new Promise(setImmediate)) {
+    assert.ok(performance.now() < end, `not ${what}`);
+  }
+}
+
+/** A path to the control plane that can die: nothing gets through any more, and nobody is told. */
+async function pathTo(t: TestContext, server: TestIstiod) {
+  const path = { dead: false, address: '' };
+  const sockets = new Set<Socket>();
+  const listener = createServer((socket) => {
+    const onward = connect(server.port, '127.0.0.1');
+    for (const [from, to] of [
+      [socket, onward],
+      [onward, socket],
+    ] as const) {
+      sockets.add(from.on('error', () => {}).on('data', (bytes) => path.dead || to.write(bytes)));
+    }
+    socket.on('close', () => onward.destroy());
+  });
+  await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    for (const socket of sockets) socket.destroy();
+    listener.close();
+  });
+  path.address = `https://localhost:${(listener.address() as { port: number }).port}`;
+  return path;
+}
+
+test('a connection whose path has died is given up within 40 s, and the next one goes on with versions', async (t) => {
+  const server = await istiod(t);
+  server.change({ addresses: { [uid('a')]: workload('a') } });
+  const path = await pathTo(t, server);
+  t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
+  const { client, terminations } = startClient(t, { address: path.address, rootPem: server.rootPem });
+  await client.synced;
+  await until('acknowledged', () => server.requests.length === 4);
+
+  /** Resolves when the server has read what was sent before, and its answers are here. */
+  const roundTrip = async (name: string) => {
+    for (const turn of [1, 2]) {
+      const [asked, held] = [server.requests.length, client.status().types.Address!.resources];
+      server.push({ addresses: { [uid(`${name}-${turn}`)]: workload(`${name}-${turn}`) } });
+      await until('pushed', () => client.status().types.Address!.resources > held);
+      await until('acknowledged', () => server.requests.length > asked);
+    }
+  };
+  // While it answers, nothing happens.
+  for (const ping of ['first', 'second', 'third']) {
+    t.mock.timers.tick(20_000);
+    await roundTrip(`before-${ping}`);
+    t.mock.timers.tick(10_000);
+    await roundTrip(`after-${ping}`);
+    assert.deepEqual(terminations, []);
+  }
+
+  path.dead = true;
+  t.mock.timers.tick(30_000); // a ping
+  await new Promise(setImmediate);
+  assert.ok(client.isConnected());
+  t.mock.timers.tick(10_000);
+  await until('given up', () => !client.isConnected());
+  assert.deepEqual(terminations, ['ConnectionError']);
+  assert.match(client.status().lastError!, /does not answer: .*\(no answer to a ping within 10 s\)/);
+
+  path.dead = false;
+  t.mock.timers.tick(1000);
+  await until('back', () => client.isConnected());
+  const { initialVersions } = await server.request(
+    'versions',
+    ({ stream, typeUrl }) => stream === 1 && typeUrl === ADDRESS,
+  );
+  assert.equal(Object.keys(initialVersions).length, 13);
+});
+
+test('a control plane that connects and sends nothing is said to be slow, every half minute, until it does', async (t) => {
+  const server = await istiod(t);
+  server.answers.addresses = false;
+  t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
+  const { client, lines } = startClient(t, server);
+  await until('connected', () => client.status().types.Authorization!.lastPush !== null);
+  const said = () => lines.filter((line) => line.includes('it may be overloaded'));
+  assert.deepEqual(said(), []);
+  for (let times = 1; times <= 2; times++) {
+    t.mock.timers.tick(30_000);
+    assert.equal(said().length, times);
+    assert.match(said().at(-1)!, /has not sent all of the mesh state yet.* missing="Address"/);
+    // Its connection is alive.
+    await new Promise(setImmediate);
+    await until('answered', () => client.isConnected());
+  }
+  server.answers.addresses = true;
+  server.endStreams();
+  await until('ended', () => !client.isConnected());
+  t.mock.timers.tick(1000);
+  await client.synced;
+  t.mock.timers.tick(30_000);
+  assert.equal(said().length, 2);
+});
