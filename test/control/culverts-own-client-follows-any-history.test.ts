@@ -4,6 +4,7 @@ import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
 import { eventually } from '../cni/support/eventually.ts';
 import { createAuthority } from '../native/authority.ts';
+import { freePort } from '../support/free-ports.ts';
 import { decode, type Json } from '../support/xds-schema.ts';
 import {
   hostname,
@@ -84,8 +85,9 @@ test("culvert's own client holds what the control plane holds, whatever happened
       const run = runOf(t);
       const mesh = createTestMesh();
       const authority = createAuthority();
-      let control = await startControlPlane(run.context, { mesh, authority, limits: { debounceMs: 2 } });
-      const { port } = control;
+      // Nobody else is given it while no control plane is there.
+      const port = await freePort();
+      let control = await startControlPlane(run.context, { mesh, authority, port, limits: { debounceMs: 2 } });
       const agent = { token: token('istio-system/agent') };
       const clients = [
         startClient(run.context, control, agent),

@@ -8,6 +8,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Secret } from '../../src/config/secret.ts';
 import { splitCertificates } from '../../src/identity/pem.ts';
 import { privateKeyPem } from '../../src/identity/workload-key.ts';
+import { eventually } from '../cni/support/eventually.ts';
+import { freePort } from '../support/free-ports.ts';
 import { makeTestCa } from '../support/istio-ca-server.ts';
 import { clientOf, IDENTITY, literal, serverOf, testCa } from './istio-ca-under-test.ts';
 import { openssl } from './openssl.ts';
@@ -136,14 +138,13 @@ test('after failures and a recovery there is one connection, and none once the c
   await sleep(3000);
   assert.equal(gate.open.size, 1);
   client.close();
-  await sleep(500);
-  assert.equal(gate.open.size, 0);
+  await eventually('no connection is left', () => gate.open.size === 0);
 });
 
 test('replaced roots of the server are used for the next request', async (t) => {
   const folder = scratchFolder(t);
   makeTestCa(folder);
-  const ca = await testCa(t, { folder });
+  const ca = await testCa(t, { folder, port: await freePort() });
   const roots = join(scratchFolder(t), 'root-cert.pem');
   writeFileSync(roots, readFileSync(ca.rootsFile));
   const { client, logged } = await clientOf(t, serverOf({ address: ca.address, rootsFile: roots }));

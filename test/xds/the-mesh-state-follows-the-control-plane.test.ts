@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { Secret } from '../../src/config/secret.ts';
 import { splitCertificates } from '../../src/identity/pem.ts';
 import { createAuthority } from '../native/authority.ts';
+import { freePort } from '../support/free-ports.ts';
 import { ADDRESS, AUTHORIZATION, type TestIstiod, versionOf } from '../support/istiod.ts';
 import { encode } from '../support/xds-schema.ts';
 import {
@@ -182,7 +183,7 @@ test('the token is read anew for every stream', async (t) => {
 });
 
 test('roots are read anew for every connection', async (t) => {
-  const first = await istiod(t);
+  const first = await istiod(t, { port: await freePort() });
   const file = folder(t);
   const path = file.write('root-cert.pem', first.rootPem);
   const { client, until, lines } = startClient(t, first, { roots: { kind: 'file', path } });
