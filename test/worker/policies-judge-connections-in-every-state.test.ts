@@ -41,6 +41,8 @@ async function busyPort(t: TestContext): Promise<number> {
     const socket = connect(port, LOCALHOST).on('error', () => {});
     waiting.push(socket);
     await Promise.race([once(socket, 'connect'), new Promise((resolve) => setTimeout(resolve, 200))]);
+    // The news may be there already, behind the timer of a thread that had to wait.
+    await new Promise(setImmediate);
     connecting = waiting.filter((candidate) => candidate.connecting).length;
   }
   return port;
