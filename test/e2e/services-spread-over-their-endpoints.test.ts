@@ -16,7 +16,7 @@ test('connections to a service spread over its endpoints and are counted under i
     network,
     mesh: {
       workloads: [
-        workload(client),
+        workload(client, { services: { 'demo/own.demo.svc.cluster.local': { 80: 8080 } } }),
         workload(endpoints[0]!, { services, locality: { region: 'r1', zone: 'z1' } }),
         workload(endpoints[1]!, { services: { 'demo/echo.demo.svc.cluster.local': { 80: 8081 } } }),
       ],
@@ -24,6 +24,7 @@ test('connections to a service spread over its endpoints and are counted under i
         { ...service('echo', '10.96.0.10', { 80: 8080 }), vips: ['/10.96.0.10', '/fd00:96::10'] },
         service('single', '10.96.0.11', { 80: 8080 }),
         service('nobody', '10.96.0.12', { 80: 8080 }),
+        service('own', '10.96.0.13', { 80: 8080 }),
       ],
     },
   });
@@ -64,6 +65,12 @@ test('connections to a service spread over its endpoints and are counted under i
       ({ field }) => field('direction') === 'inbound' && field('dst.service').startsWith('single'),
     );
     assert.equal(line.field('dst.hbone_addr'), `${endpoints[0]!.ipv4}:8080`);
+  });
+
+  await t.test('a pod that is an endpoint of the service it calls is reached from its own address', async () => {
+    await listen(client, 8080, { serve: ({ socket, peer }) => socket.end(`client, called by ${peer.ip}`) });
+    const answers = await Promise.all(Array.from({ length: 10 }, () => exchange(dial(client, '10.96.0.13', 80), '')));
+    assert.deepEqual(answers, Array(10).fill(`client, called by ${client.ipv4}`));
   });
 
   await t.test('an IPv6 address of the service leads to IPv6 addresses of its endpoints', async () => {

@@ -26,6 +26,12 @@ const direct: readonly Row[] = [
     plan: ['hbone 2001:db8::6 15008 for [2001:db8::6]:8080 @six to six'],
   },
   {
+    what: 'of a workload with several addresses the one asked for is dialled',
+    mesh: { workloads: [workload('many', { workloadIps: ['10.0.0.6', '10.0.0.7', '10.0.0.8'] })] },
+    target: '10.0.0.7:8080',
+    plan: ['hbone 10.0.0.7 15008 for 10.0.0.7:8080 @many to many'],
+  },
+  {
     what: 'a workload without HBONE gets plain TCP and no identity',
     mesh: { workloads: [plain] },
     target: '10.0.0.3:8080',
@@ -87,6 +93,15 @@ const services: readonly Row[] = [
     mesh: { services: [web()], workloads: [member('a', '10.0.0.2', { services: { [key('web')]: { 81: 81 } } })] },
     target: '10.96.0.1:81',
     plan: ['no-healthy-upstream: no healthy upstream: 10.96.0.1:81'],
+  },
+  {
+    what: 'a service without ports has no upstream, whatever its endpoints map',
+    mesh: {
+      services: [web({ ports: {} })],
+      workloads: [member('a', '10.0.0.2', { services: { [key('web')]: { 80: 80 } } })],
+    },
+    target: '10.96.0.1:80',
+    plan: ['no-healthy-upstream: no healthy upstream: 10.96.0.1:80'],
   },
   {
     what: 'a service without endpoints has no upstream',

@@ -50,6 +50,30 @@ const waypoints: readonly Row[] = [
     plan: ['hbone 10.0.0.2 15008 for 10.0.0.2:8080 @a to a of web'],
   },
   {
+    what: 'a waypoint that is itself behind a waypoint is gone to directly',
+    mesh: {
+      services: [web({ waypoint: wpByAddress })],
+      workloads: [
+        member('a', '10.0.0.2'),
+        workload('wp', { workloadIps: ['10.0.0.9'], waypoint: byAddress('10.0.0.8') }),
+        workload('canary', { workloadIps: ['10.0.0.8'], waypoint: wpByAddress }),
+      ],
+    },
+    target: '10.96.0.1:80',
+    plan: ['hbone 10.0.0.9 15008 for 10.96.0.1:80 @wp to wp of web'],
+  },
+  {
+    what: 'a service that is its own waypoint has none, as it does not take the port',
+    mesh: {
+      services: [web({ waypoint: byHostname('web.default.svc.cluster.local') })],
+      workloads: [member('a', '10.0.0.2')],
+    },
+    target: '10.96.0.1:80',
+    plan: [
+      'unknown-waypoint: unknown waypoint: waypoint web.default.svc.cluster.local not found: no endpoint of it takes port 15008',
+    ],
+  },
+  {
     what: "a service's waypoint by address carries the VIP and the service's own port",
     mesh: { services: [web({ waypoint: wpByAddress })], workloads: [member('a', '10.0.0.2'), waypoint] },
     target: '10.96.0.1:80',
@@ -236,6 +260,17 @@ const fromWaypoint: readonly Row[] = [
   {
     what: 'the waypoint of a workload reaches the workload itself',
     mesh: { workloads: [workload('server', { workloadIps: ['10.0.0.2'], waypoint: selfByAddress })] },
+    target: '10.0.0.2:8080',
+    plan: ['hbone 10.0.0.2 15008 for 10.0.0.2:8080 @server to server'],
+  },
+  {
+    what: 'one of two workloads that are the waypoint of each other reaches the other itself',
+    mesh: {
+      workloads: [
+        workload('client', { workloadIps: [CLIENT_IP], waypoint: byAddress('10.0.0.2') }),
+        workload('server', { workloadIps: ['10.0.0.2'], waypoint: selfByAddress }),
+      ],
+    },
     target: '10.0.0.2:8080',
     plan: ['hbone 10.0.0.2 15008 for 10.0.0.2:8080 @server to server'],
   },

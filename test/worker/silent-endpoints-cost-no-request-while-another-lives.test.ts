@@ -145,6 +145,18 @@ test('a short time for connecting is shared by near and far: one near endpoint t
   });
 });
 
+test('a connection whose endpoints are all silent is refused when the time for connecting is over', async (t) => {
+  const rig = await planeUnderTest(t, { attemptTimeout: 500, connectTimeout: 1500, handshakeTimeout: 60_000 });
+  let taken = 0;
+  const dead = await peer(t, rig, () => void taken++, '0.0.0.0');
+  rig.answer = () => nearAndFar(rig, 20, dead, dead);
+  startPod(rig);
+  assert.equal((await hear(t, rig)).end, 'reset');
+  // The first one, and another one whenever an attempt has taken its time.
+  assert.ok(taken >= 2 && taken <= 4, String(taken));
+  assert.match(rig.log(), /error="no connection to 127\.0\.\d+\.\d+:\d+ within 500 ms"/);
+});
+
 const silences: readonly [string, (stream: ServerHttp2Stream, wire: Wire) => void][] = [
   ['a network gateway that falls silent', (_, wire) => wire.vanish()],
   ['a far end that says nothing beyond its gateway', (stream) => stream.respond({ ':status': 200 })],
