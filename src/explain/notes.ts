@@ -19,7 +19,9 @@ export function notesOf(
   return [
     ...notesOnSource(from, source),
     ...notesOnTarget(world, source, target),
-    ...(route.kind === 'refused' ? notesOnRefusal(world, source, target, route) : notesOnEndpoints(world, route)),
+    ...(route.kind === 'refused'
+      ? notesOnRefusal(world, source, target, route)
+      : [...notesOnPassthrough(world, source, target, route), ...notesOnEndpoints(world, route)]),
   ];
 }
 
@@ -54,8 +56,39 @@ function notesOnRefusal(
   { reason }: Extract<ExplainedRoute, { kind: 'refused' }>,
 ): string[] {
   const service = mesh.serviceByVip(source.network, address.ip, source.namespace);
-  if (reason.tag !== 'no-healthy-upstream' || service === null) return [];
-  return [`the service ${serviceKey(service)} ${whyNoUpstream(service, address)}`];
+  if (service === null) return [];
+  switch (reason.tag) {
+    case 'no-healthy-upstream':
+      return [`the service ${serviceKey(service)} ${whyNoUpstream(service, address)}`];
+    case 'no-valid-destination':
+      return [...service.endpoints.keys().take(NOTED)]
+        .map((uid) => mesh.workload(uid))
+        .filter((workload) => workload !== null)
+        .map((workload) => `${workload.namespace}/${workload.name} ${whyNotValid(workload, source, service)}`);
+    default:
+      return [];
+  }
+}
+
+function whyNotValid({ network, networkGateway, workloadIps }: Workload, source: Workload, service: Service): string {
+  if (network !== source.network) {
+    const gateway = networkGateway === null ? ', and says no gateway of that network' : '';
+    return `is on the network ${JSON.stringify(network)}, not on that of the source${gateway}`;
+  }
+  return `has ${workloadIps.join(', ') || 'no address'}; the service takes ${service.ipFamilies ?? 'any family'}`;
+}
+
+function notesOnPassthrough(
+  { mesh }: World,
+  source: Workload,
+  { address }: Target,
+  { kind }: ExplainedRoute,
+): string[] {
+  const service = mesh.serviceByVip(source.network, address.ip, source.namespace);
+  if (kind !== 'passthrough' || service === null) return [];
+  return [
+    `the service ${serviceKey(service)} is known, but its load balancing is Passthrough: nothing is done with it`,
+  ];
 }
 
 function whyNoUpstream({ ports, endpoints, loadBalancer }: Service, { port }: SocketAddress): string {

@@ -104,6 +104,10 @@ export function* findTarget(
     ? ((yield* findWorkload(world, (each) => `${each.namespace}/${each.name}` === host)) ?? world.mesh.workload(host))
     : null;
   if (workload === null) {
+    const awaited = awaitedService(world, source, host);
+    if (awaited !== null) {
+      throw new QuestionError(`workloads say that they serve ${awaited}, but the mesh state has no such service`);
+    }
     throw new QuestionError(
       `the mesh state has neither a service nor a workload ${host}: name a service by its host name or as name.namespace, a pod as namespace/name, anything else by its address`,
     );
@@ -144,6 +148,14 @@ function* findService({ mesh }: World, source: Workload, host: string): Generato
     const names = [`${name}.${namespace}`, `${name}.${namespace}.svc`, namespace === source.namespace ? name : null];
     if (names.includes(host)) return service;
     if (++count % AT_ONCE === 0) yield;
+  }
+  return null;
+}
+
+/** The key of a service that is not there, though workloads are to be its endpoints. */
+function awaitedService({ mesh }: World, { namespace }: Workload, host: string): string | null {
+  for (const [key] of mesh.stagedEndpoints()) {
+    if (key === host || key.endsWith(`/${host}`) || key.startsWith(`${namespace}/${host}.`)) return key;
   }
   return null;
 }

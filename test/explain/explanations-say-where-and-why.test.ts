@@ -50,7 +50,7 @@ function world(): World {
         services: { 'default/guarded.default.svc.cluster.local': { 80: 8080 } },
         authorizationPolicies: ['default/only-the-waypoint'],
       }),
-      workload('homeless', { workloadIps: [] }),
+      workload('homeless', { workloadIps: [], services: { 'default/awaited.default.svc.cluster.local': {} } }),
       workload('by-name', {
         hostname: 'db.example.com',
         protocol: 'TCP',
@@ -291,6 +291,37 @@ const notes: readonly [what: string, mesh: MeshUpdate, to: string, note: string]
     'the service default/web.default.svc.cluster.local has endpoints (1), but none that has a weight, an address and the port and shares Zone, Node with the source',
   ],
   [
+    'an endpoint of another network without a gateway',
+    {
+      services: [service('web', { vips: ['/10.96.1.1'] })],
+      workloads: [workload('a', { workloadIps: ['10.1.0.1'], network: 'n2', services: WEB })],
+    },
+    'web:80',
+    'default/a is on the network "n2", not on that of the source, and says no gateway of that network',
+  ],
+  [
+    'an endpoint without an address of the family',
+    {
+      services: [service('web', { vips: ['/10.96.1.1'], ipFamilies: 'IPv6' })],
+      workloads: [workload('a', { workloadIps: ['10.1.0.1'], services: WEB })],
+    },
+    'web:80',
+    'default/a has 10.1.0.1; the service takes IPv6',
+  ],
+  [
+    'a service that is left alone',
+    {
+      services: [
+        service('web', {
+          vips: ['/10.96.1.1'],
+          loadBalancer: { mode: 'Passthrough', routingPreferences: [], healthPolicy: 'OnlyHealthy' },
+        }),
+      ],
+    },
+    'web:80',
+    'the service default/web.default.svc.cluster.local is known, but its load balancing is Passthrough: nothing is done with it',
+  ],
+  [
     'an address that another service has too',
     { services: [service('web', { vips: ['/10.96.1.1'] }), service('other', { vips: ['/10.96.1.1'] })] },
     'other:80',
@@ -356,6 +387,12 @@ const mistakes: readonly [from: string, to: string, port: string | null, sentenc
   ['default/client', 'echo:80', '81', /to=echo:80 and port=81 name two ports: leave one of them out/],
   ['default/client', 'nothing:80', null, /neither a service nor a workload nothing: name a service by its host name/],
   ['default/client', 'default/nothing:80', null, /neither a service nor a workload default\/nothing/],
+  [
+    'default/client',
+    'awaited:80',
+    null,
+    /workloads say that they serve default\/awaited\.default\.svc\.cluster\.local, but the mesh state has no such/,
+  ],
   ['default/client', 'headless:80', null, /has no address of its own: .* ask for a pod as namespace\/name:port/],
   ['default/client', 'default/homeless:80', null, /the workload default\/homeless has no address/],
 ];
