@@ -20,31 +20,33 @@ test('workloads of another network are reached through its gateway, by a tunnel 
     const from = table === 'iptables' ? client.ipv4 : client.ipv6;
     if (from !== null) await server.run([table, '-I', 'INPUT', '-s', from, '-j', 'DROP']);
   }
-  const hostname = 'server.demo.svc.cluster.local';
-  const toServer = { [`demo/${hostname}`]: { 80: 8080 } };
+  const hostOf = (name: string) => `${name}.demo.svc.cluster.local`;
+  const hostname = hostOf('server');
+  const toServer = { [`demo/${hostname}`]: { 80: 8080 }, [`demo/${hostOf('other')}`]: { 80: 8080 } };
+  // All that the west knows of what is beyond the gateway.
+  const beyond = (name: string, destination: string) => ({
+    ...workload(server, { network: 'east', workloadIps: [], services: { [`demo/${name}`]: { 80: 8080 } } }),
+    uid: `east/SplitHorizonWorkload/${name}`,
+    ...{ name: 'beyond', workloadName: 'beyond', serviceAccount: 'beyond' },
+    networkGateway: { destination, hboneMtlsPort: 15008 },
+  });
   const west = await startAgent({
     network,
     name: 'west',
     mesh: {
       workloads: [
         workload(client, { network: 'west', clusterId: 'west-cluster' }),
-        workload(gateway, { network: 'east' }),
-        // All that the west knows of what is beyond the gateway.
-        {
-          ...workload(server, { network: 'east', workloadIps: [], services: toServer }),
-          uid: 'east/SplitHorizonWorkload/server',
-          name: 'beyond',
-          workloadName: 'beyond',
-          serviceAccount: 'beyond',
-          networkGateway: { destination: `east/${gateway.ipv4}`, hboneMtlsPort: 15008 },
-        },
+        workload(gateway, { network: 'east', services: { [`demo/${hostOf('east-west')}`]: { 15008: 15008 } } }),
+        beyond(hostname, `east/${gateway.ipv4}`),
+        beyond(hostOf('other'), `demo/${hostOf('east-west')}`),
       ],
       services: [
-        {
-          ...service('server', VIP, { 80: 8080 }),
-          vips: [`west/${VIP}`],
+        { ...service('east-west', '10.96.7.1', { 15008: 15008 }), vips: ['east/10.96.7.1'] },
+        ...Object.entries({ server: VIP, other: '10.96.0.12' }).map(([name, vip]) => ({
+          ...service(name, vip, { 80: 8080 }),
+          vips: [`west/${vip}`],
           subjectAltNames: [identityOf(server)],
-        },
+        })),
       ],
     },
     env: {
@@ -69,7 +71,7 @@ test('workloads of another network are reached through its gateway, by a tunnel 
           services: toServer,
         }),
       ],
-      services: [{ ...service('server', '10.96.7.7', { 80: 8080 }), vips: ['east/10.96.7.7'] }],
+      services: ['server', 'other'].map((name) => ({ ...service(name, '', { 80: 8080 }), vips: [] })),
     },
     env: { NETWORK: 'east', ZTUNNEL_WORKER_THREADS: '1' },
   });
@@ -144,6 +146,18 @@ test('workloads of another network are reached through its gateway, by a tunnel 
     assert.equal(labels.get('destination_cluster'), 'east-cluster');
     assert.equal(labels.get('destination_region'), 'r-east');
     assert.equal(labels.get('connection_security_policy'), 'mutual_tls');
+  });
+
+  await t.test('a gateway is found by the name of its service too', async () => {
+    const connection = dial(client, '10.96.0.12', 80);
+    assert.equal(await exchange(connection, 'by name'), 'by name');
+    const line = await outbound(connection);
+    assert.deepEqual(['error', 'dst.addr', 'dst.hbone_addr', 'dst.workload'].map(line.field), [
+      '',
+      `${gateway.ipv4}:15008`,
+      `${hostOf('other')}:80`,
+      'server',
+    ]);
   });
 
   await t.test('many connections share the tunnel to the gateway, each with a tunnel of its own inside', async () => {
@@ -261,10 +275,7 @@ test('workloads of another network are reached through its gateway, by a tunnel 
       workloads: [
         workload(client, { network: 'west', clusterId: 'west-cluster' }),
         workload(gateway, { network: 'east' }),
-        {
-          ...workload(server, { network: 'east', workloadIps: [], services }),
-          networkGateway: { destination: `east/${gateway.ipv4}`, hboneMtlsPort: 15008 },
-        },
+        { ...beyond(hostname, `east/${gateway.ipv4}`), services },
       ],
       services: [
         { ...service('server', VIP, { 80: 8080 }), vips: [`west/${VIP}`], subjectAltNames },
