@@ -8,6 +8,7 @@ import { freePorts } from '../support/free-ports.ts';
 import {
   application,
   dial,
+  IDENTITY,
   LOCALHOST,
   type PlaneUnderTest,
   POD,
@@ -23,6 +24,7 @@ import {
   hear,
   http2Peer,
   peer,
+  tlsPeer,
   twoEndpoints,
   type Wire,
 } from './support/tunnel-peers.ts';
@@ -70,6 +72,7 @@ function nearAndFar(rig: PlaneUnderTest, count: number, near: number, far: numbe
 const outages: readonly [what: string, near: number, serve: ((socket: Socket) => void) | null][] = [
   ['refuses', 30, null],
   ['says nothing', 12, () => {}],
+  ['says something else than TLS', 12, (socket) => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n')],
 ];
 for (const [what, near, serve] of outages) {
   test(`a near zone of ${near} that ${what} costs no connection while a far endpoint lives`, async (t) => {
@@ -93,6 +96,28 @@ for (const [what, near, serve] of outages) {
     });
   });
 }
+
+test('an endpoint that is somebody else costs no request, gets nothing of it, and is left out', async (t) => {
+  const rig = await planeUnderTest(t);
+  let received = 0;
+  const impostor = await tlsPeer(t, rig, (socket) => socket.on('data', () => received++), `${IDENTITY}-not`);
+  const alive = await http2Peer(t, rig, (stream) => {
+    stream.respond({ ':status': 200 });
+    stream.end('alive');
+  });
+  rig.answer = () => twoEndpoints(rig, impostor, alive);
+  startPod(rig);
+  await until('the impostor is never asked', async () => {
+    const crowd = await Promise.all(Array.from({ length: 10 }, () => hear(t, rig)));
+    assert.deepEqual(crowd, Array(10).fill({ end: 'end', heard: 'alive' }));
+    return count(rig, ATTEMPTS_RETRIED, 'tunnel-failed') >= 1;
+  });
+  assert.deepEqual(
+    rig.plane.unhealthyEndpoints().map(({ endpoint }) => endpoint),
+    [`${LOCALHOST}:80`],
+  );
+  assert.equal(received, 0);
+});
 
 for (const [why, says] of [
   ['says something', true],

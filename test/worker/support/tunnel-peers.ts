@@ -42,8 +42,13 @@ export interface Wire {
 }
 
 /** The same with TLS by Node's own. */
-export async function tlsPeer(t: TestContext, rig: PlaneUnderTest, serve: (socket: Socket, wire: Wire) => void) {
-  const { privateKey, chainPem, rootsPem } = await rig.sign(IDENTITY);
+export async function tlsPeer(
+  t: TestContext,
+  rig: PlaneUnderTest,
+  serve: (socket: Socket, wire: Wire) => void,
+  identity = IDENTITY,
+) {
+  const { privateKey, chainPem, rootsPem } = await rig.sign(identity);
   return peer(t, rig, (raw) => {
     // TLS reads from a socket's handle, which a pause of the socket does not stop.
     const [carried, carrier] = duplexPair();
