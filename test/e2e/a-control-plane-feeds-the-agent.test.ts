@@ -52,6 +52,12 @@ test('an agent takes its mesh state from a control plane that comes, changes, go
       () => null,
     );
 
+  const isNotReady = async () => {
+    const ready = await http('/healthz/ready', readinessPort);
+    assert.equal(ready!.status, 500);
+    assert.match(ready!.body, /state manager/);
+  };
+
   await t.test('without it, the agent waits: not ready, no pods, and it says why', async () => {
     const status = await asked(
       () => http('/xds'),
@@ -63,13 +69,36 @@ test('an agent takes its mesh state from a control plane that comes, changes, go
         `^nothing listens at the control plane's address localhost:${port}: check XDS_ADDRESS, and that istiod`,
       ),
     );
-    const ready = await http('/healthz/ready', readinessPort);
-    assert.equal(ready!.status, 500);
-    assert.match(ready!.body, /state manager/);
+    await isNotReady();
+  });
+
+  await t.test('a stranger at its address is not believed', async () => {
+    const stranger = await startIstiod({ port });
+    network.defer(() => stranger.stop());
+    stranger.change(asResources(mesh));
+    const status = await asked(
+      () => http('/xds'),
+      (answer) => JSON.parse(answer!.body).lastError.includes('is not trusted'),
+    );
+    assert.match(JSON.parse(status!.body).lastError, /not signed by a root of XDS_ROOT_CA/);
+    assert.equal(stranger.headers.length, 0, 'it got the token');
+    await isNotReady();
+    await stranger.stop();
   });
 
   let istiod = await startControlPlane();
+  istiod.answers.addresses = false;
   istiod.change(asResources(mesh));
+  await t.test('one that is slow is waited for', async () => {
+    await istiod.request('an ACK', ({ nonce }) => nonce !== '');
+    const status = await http('/xds');
+    const { connection, synced, types } = JSON.parse(status!.body);
+    assert.deepEqual([connection, synced, types.Address.lastPush], ['connected', false, null]);
+    await isNotReady();
+    istiod.answers.addresses = true;
+    istiod.endStreams();
+  });
+
   const agent = await starting;
 
   await t.test('once it is there, the agent is ready and traffic flows', async () => {
