@@ -120,7 +120,7 @@ void Loop::Fail(Channel* channel, int code, std::string text) {
   channel->error_text = std::move(text);
   // The alert tells the peer why; best effort.
   bool has_alert = code == kTlsError || code == kRevokedError;
-  if (has_alert && !channel->memory) channel->out.Send(channel->fd, &pool_);
+  if (has_alert && !channel->memory) channel->out.Send(channel->fd, &pool_, false);
   if (!has_alert || !channel->memory) channel->out.Clear(&pool_);
   channel->tell_failed = true;
   MarkDirty(channel);

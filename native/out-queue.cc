@@ -143,18 +143,19 @@ size_t OutQueue::Take(ChunkPool* pool, uint8_t* to, size_t room) {
   return taken;
 }
 
-ssize_t SendParts(int fd, iovec* parts, size_t count) {
+ssize_t SendParts(int fd, iovec* parts, size_t count, bool more) {
+  const int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
   msghdr message{};
   message.msg_iov = parts;
   message.msg_iovlen = count;
   ssize_t sent;
   do {
-    sent = count == 1 ? send(fd, parts[0].iov_base, parts[0].iov_len, MSG_NOSIGNAL) : sendmsg(fd, &message, MSG_NOSIGNAL);
+    sent = count == 1 ? send(fd, parts[0].iov_base, parts[0].iov_len, flags) : sendmsg(fd, &message, flags);
   } while (sent < 0 && errno == EINTR);
   return sent;
 }
 
-int OutQueue::Send(int fd, ChunkPool* pool) {
+int OutQueue::Send(int fd, ChunkPool* pool, bool more) {
   while (size_ > 0) {
     iovec parts[16];
     size_t count = 0;
@@ -164,7 +165,7 @@ int OutQueue::Send(int fd, ChunkPool* pool) {
       parts[count].iov_len = chunk->size();
       count++;
     }
-    ssize_t n = SendParts(fd, parts, count);
+    ssize_t n = SendParts(fd, parts, count, more);
     if (n < 0) {
       if (errno == EAGAIN || errno == EWOULDBLOCK) return 0;
       return errno;

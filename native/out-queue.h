@@ -49,8 +49,9 @@ class ChunkPool {
   FreeList large_;
 };
 
-// sendmsg(2) without SIGPIPE; with send(2), which costs the kernel less, for a single part.
-ssize_t SendParts(int fd, iovec* parts, size_t count);
+// sendmsg(2) without SIGPIPE; with send(2), which costs the kernel less, for a single part. `more` as MSG_MORE: the kernel
+// may keep the last segment until what follows at once, be it the end of the connection.
+ssize_t SendParts(int fd, iovec* parts, size_t count, bool more);
 
 class OutQueue {
  public:
@@ -67,8 +68,9 @@ class OutQueue {
   void Prepend(ChunkPool* pool, const uint8_t* bytes, size_t n);
   // Moves up to `room` bytes from the front to `to`; returns how many.
   size_t Take(ChunkPool* pool, uint8_t* to, size_t room);
-  // Sends until the queue is empty or the socket is full. Returns 0 or an errno that ends the connection.
-  int Send(int fd, ChunkPool* pool);
+  // Sends until the queue is empty or the socket is full. Returns 0 or an errno that ends the connection. `more`: as in
+  // SendParts, behind the last byte.
+  int Send(int fd, ChunkPool* pool, bool more);
   void Clear(ChunkPool* pool);
 
  private:

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
+import { runChecked } from '../../src/netns/run.ts';
 import { quickServer } from './quick-server.ts';
 import {
   acceptSides,
@@ -211,4 +212,24 @@ test('what is written and shut down before the connect is done is sent when it i
     assert.equal(server.text, text);
     close();
   }
+});
+
+test('the end of a connection travels with its last bytes', async (t) => {
+  const loop = testLoop(t);
+  /** Segments that the server got until it knew of the end. */
+  const segments = async (apart: boolean): Promise<number> => {
+    const { client, server } = await connectedPair(loop);
+    server.resume();
+    client.send('last words');
+    if (apart) await server.until(() => server.text === 'last words');
+    loop.shutdown(client.channel);
+    await server.told('ended');
+    assert.equal(server.text, 'last words');
+    const port = loop.localPort(client.channel);
+    const told = await runChecked(['ss', '-Htin', `dport = :${port}`]);
+    loop.reset(server.channel);
+    loop.reset(client.channel);
+    return Number(/\bsegs_in:(\d+)/.exec(told)?.[1]);
+  };
+  assert.equal((await segments(true)) - (await segments(false)), 1);
 });
