@@ -75,16 +75,17 @@ void Loop::Dispatch(Channel* channel, uint32_t events) {
   if ((events & (EPOLLPRI | kEnd)) != 0) channel->read_to_end = true;
   if ((events & EPOLLERR) != 0) channel->broken = true;
   if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) {
-    if (channel->connecting) ConnectDone(channel);
+    if (channel->connecting) ConnectDone(channel, (events & (EPOLLERR | EPOLLHUP)) != 0);
     else if (!channel->writable) Writable(channel);
   }
   if (news && !channel->closed && !channel->failed && !channel->connecting) Read(channel);
 }
 
-void Loop::ConnectDone(Channel* channel) {
+// `broken`: the socket may have an error; a connection that is only writable has none.
+void Loop::ConnectDone(Channel* channel, bool broken) {
   int error = 0;
   socklen_t length = sizeof(error);
-  getsockopt(channel->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+  if (broken) getsockopt(channel->fd, SOL_SOCKET, SO_ERROR, &error, &length);
   channel->connecting = false;
   if (error != 0) {
     Fail(channel, error, "");

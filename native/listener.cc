@@ -29,7 +29,7 @@ int Loop::Listen(int fd, Destination destination) {
   event.data.u64 = kListenerTag | id;
   if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) return -errno;
   if (id == listeners_.size()) listeners_.emplace_back();
-  listeners_[id] = {fd, destination};
+  listeners_[id] = {fd, destination, 0};
   return static_cast<int>(id);
 }
 
@@ -48,7 +48,13 @@ void Loop::CloseListener(uint32_t id) {
 }
 
 void Loop::Accept(uint32_t id) {
-  for (int i = 0; i < kAcceptsPerTurn; i++) {
+  if (id >= listeners_.size()) return;
+  // Usually one connection waits, and asking for a second one that is not there costs the kernel half an accept. The next
+  // turn tells if there is one; then all that wait are taken.
+  ListenerEntry& listener = listeners_[id];
+  const int most = listener.last_turn + 1 == turn_ ? kAcceptsPerTurn : 1;
+  listener.last_turn = turn_;
+  for (int i = 0; i < most; i++) {
     if (id >= listeners_.size() || listeners_[id].fd < 0) return;
     AcceptedSocket accepted;
     int result = AcceptOne(listeners_[id].fd, listeners_[id].destination, &accepted);

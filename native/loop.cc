@@ -161,6 +161,7 @@ bool Loop::TurnOnce(int timeout) {
   epoll_event events[kEventsPerTurn];
   int count = Wait(events, kEventsPerTurn, timeout);
   if (count <= 0 && ready_.empty()) return count == 0 ? timeout != 0 : true;
+  turn_++;
   bool uv_ready = false;
   Napi::HandleScope handles(env);
   TurnScope scope(env, resource_.Value(), async_context_);

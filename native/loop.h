@@ -103,6 +103,7 @@ struct Channel {
 struct ListenerEntry {
   int fd = -1;
   Destination destination = Destination::kOriginal;
+  uint64_t last_turn = 0;  // that it accepted in
 };
 
 class Loop {
@@ -179,7 +180,7 @@ class Loop {
   void OpenRecords(Channel* channel, size_t total);
   void HoldBack(Channel* channel, size_t from, size_t to);
   void CheckError(Channel* channel);
-  void ConnectDone(Channel* channel);
+  void ConnectDone(Channel* channel, bool broken);
   void Writable(Channel* channel);
   void ReadEnd(Channel* channel);
   void Fail(Channel* channel, int code, std::string text);
@@ -205,6 +206,7 @@ class Loop {
   uv_loop_t* uv_ = nullptr;
   int epoll_ = -1;
   int sleeps_due_ = 0;  // waits that sleep at once
+  uint64_t turn_ = 1;
   uint8_t* memory_ = nullptr;
   uint8_t* read_at_ = nullptr;
   std::unique_ptr<uint8_t[]> cipher_;

@@ -21,9 +21,6 @@
 #ifndef IPV6_TRANSPARENT
 #define IPV6_TRANSPARENT 75
 #endif
-#ifndef IPV6_FREEBIND
-#define IPV6_FREEBIND 78
-#endif
 
 namespace culvert {
 namespace {
@@ -152,8 +149,8 @@ uint16_t BorrowedPort() {
 int TakeOverSource(int fd, const Endpoint& source, uint16_t port) {
   const bool v4 = source.family == AF_INET;
   const int level = v4 ? SOL_IP : SOL_IPV6;
+  // This allows bind(2) to foreign addresses as well; IP_FREEBIND would add nothing.
   if (SetInt(fd, level, v4 ? IP_TRANSPARENT : IPV6_TRANSPARENT, 1) != 0) return errno;
-  if (SetInt(fd, level, v4 ? IP_FREEBIND : IPV6_FREEBIND, 1) != 0) return errno;
   // One port may serve many destinations: otherwise a busy client runs out of them. IP_BIND_ADDRESS_NO_PORT leaves the
   // choice to connect(2); older kernels lack it, and the bind below then picks a port itself.
   if (port == 0) SetInt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
