@@ -1,5 +1,6 @@
 #include "loop.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <sched.h>
@@ -15,6 +16,10 @@ constexpr int kEventsPerTurn = 256;
 // Nanoseconds. One connection at a time, pods on one machine: 0.26 of the plain rate without, 0.41 with 50 µs, 0.43 with 200.
 constexpr uint64_t kLookOut = 50'000;
 constexpr int kSleepsAfterVainLookOut = 8;
+// In ns. After a look-out in which somebody else had the processor for so long there are more of them, twice as many each time.
+constexpr uint64_t kLostProcessor = 500'000;
+constexpr int kFewestSleeps = 64;
+constexpr int kMostSleeps = 4096;
 // libuv gets its turn at least this often: what it would do at the end of every turn (unreferenced immediates) does not
 // wake anybody.
 constexpr int kTurnsBeforeUv = 64;
@@ -138,20 +143,26 @@ void Loop::RunTurns() {
 }
 
 // Waits for events, at first without giving up the processor: an answer of a local peer takes less time than to go to
-// sleep and to be woken on a virtual machine. Whoever else wants the processor gets it, and a thread whose look-out was in
-// vain sleeps at once for the next waits, so that a quiet or slow connection costs next to nothing.
+// sleep and to be woken on a virtual machine. A thread whose look-out was in vain sleeps at once for the next waits, so that
+// a quiet or slow connection costs next to nothing. Whoever else wants the processor gets it, for a whole slice of some
+// milliseconds (Linux 6.18 takes the rest of its own from who yields), while a sleeper that is woken is let in soon: on a
+// busy processor there is hardly any look-out.
 int Loop::Wait(epoll_event* events, int room, int timeout) {
   if (timeout == 0) return epoll_wait(epoll_, events, room, 0);
   if (sleeps_due_ > 0) {
     sleeps_due_--;
   } else {
     const uint64_t until = uv_hrtime() + kLookOut;
+    uint64_t now;
     do {
       int count = epoll_wait(epoll_, events, room, 0);
       if (count != 0) return count;
       sched_yield();
-    } while (uv_hrtime() < until);
-    sleeps_due_ = kSleepsAfterVainLookOut;
+      now = uv_hrtime();
+    } while (now < until);
+    const bool lost = now >= until + kLostProcessor;
+    sleeps_due_ = lost ? std::max(sleeps_after_loss_, kFewestSleeps) : kSleepsAfterVainLookOut;
+    sleeps_after_loss_ = lost ? std::min(2 * sleeps_after_loss_, kMostSleeps) : std::max(sleeps_after_loss_ / 2, kFewestSleeps);
   }
   return epoll_wait(epoll_, events, room, timeout);
 }
