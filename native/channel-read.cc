@@ -7,12 +7,20 @@
 #include "loop.h"
 
 namespace culvert {
+namespace {
+
+// Reads of a tunnel in one turn, as long as each fills the slab. With as many as an application gets, what has once piled up
+// in a tunnel between pods of this node stays there: 2.8 MB, which have left the caches before they are copied, and behind
+// which the small requests of that tunnel wait (bench/: pods).
+constexpr int kTunnelReads = 4;
+
+}  // namespace
 
 void Loop::Read(Channel* channel) {
   if (channel->closing) {
     Discard(channel);
   } else if (channel->read_limit > 0) {
-    if (channel->tls) ReadTls(channel);
+    if (channel->tls) ReadTunnel(channel);
     else ReadPlain(channel);
   } else if (channel->broken) {
     // Not reading now: an end can wait until it is read, a reset cannot.
@@ -78,6 +86,13 @@ void Loop::ReadPlain(Channel* channel) {
     CallData(channel, static_cast<size_t>(n));
     if (channel->closed || channel->failed || channel->closing || channel->read_limit == 0 || channel->tls) return;
     if (!emptied || !channel->read_to_end) return;
+  }
+}
+
+void Loop::ReadTunnel(Channel* channel) {
+  for (int reads = 0; reads < kTunnelReads; reads++) {
+    ReadTls(channel);
+    if (channel->closed || channel->failed || channel->closing || !channel->readable || channel->read_limit == 0) return;
   }
 }
 

@@ -176,6 +176,7 @@ class Loop {
   void Discard(Channel* channel);
   static bool Lingers(const Channel* channel);
   void ReadPlain(Channel* channel);
+  void ReadTunnel(Channel* channel);
   void ReadTls(Channel* channel);
   void OpenRecords(Channel* channel, size_t total);
   void HoldBack(Channel* channel, size_t from, size_t to);
