@@ -118,6 +118,7 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
    */
   async function missing(): Promise<void> {
     version = null;
+    complaint = null;
     const now = performance.now();
     if (missingSince === null)
       log.info('kube', 'the cluster does not have this kind; it is looked for again', { objects: what });

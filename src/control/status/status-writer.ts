@@ -96,19 +96,14 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
     for (const [about, { at }] of written) {
       if (now() - at > REPEAT_MS && !rejected.has(about)) written.delete(about);
     }
-    if (failures.length > 0) postpone(failures, isAway && succeeded === 0);
-  }
-
-  /** @throws Error when nothing at all could be written, to be tried again as a whole */
-  function postpone(failures: readonly { write: StatusWrite; error: unknown }[], isAway: boolean): void {
-    for (const { write } of failures) {
-      const backoff = failed.get(write.about)?.backoff ?? createBackoff(RETRY);
-      failed.set(write.about, { backoff, notBefore: now() + backoff.next() });
-    }
-    const waitMs = untilRetry();
-    const [{ write, error }] = failures as [(typeof failures)[number]];
-    const cause = `${write.about}: ${messageOf(error)}`;
-    if (isAway) throw new Error(cause, { cause: error });
+    for (const { write } of failures) postpone(write);
+    // When nothing at all could be written the caretaker tries again, less and less often.
+    clearTimeout(retry);
+    const [first] = failures;
+    const cause = first === undefined ? '' : `${first.write.about}: ${messageOf(first.error)}`;
+    if (isAway && succeeded === 0) throw new Error(cause, { cause: first?.error });
+    const waitMs = failed.size === 0 ? 0 : tryAgain();
+    if (first === undefined) return;
     log.warn('control', 'the status of objects cannot be written', {
       error: cause,
       ...(failures.length === 1 ? {} : { objects: failures.length }),
@@ -116,11 +111,15 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
     });
   }
 
+  function postpone({ about }: StatusWrite): void {
+    const backoff = failed.get(about)?.backoff ?? createBackoff(RETRY);
+    failed.set(about, { backoff, notBefore: now() + backoff.next() });
+  }
+
   /** Sees to it that what has failed is tried again; in how many ms the first of it. */
-  function untilRetry(): number {
+  function tryAgain(): number {
     const first = Math.min(...[...failed.values()].map(({ notBefore }) => notBefore));
-    const waitMs = Math.max(0, Math.ceil(first - now()));
-    clearTimeout(retry);
+    const waitMs = Math.max(RETRY.firstMs, Math.ceil(first - now()));
     retry = setTimeout(() => caretaker.tend(), waitMs);
     retry.unref();
     return waitMs;
