@@ -2,13 +2,15 @@
  * *scale*: the bundled agent, with its pods and threads, of a node in a large cluster: how soon it is usable, and what it
  * takes when it has the whole mesh.
  */
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { transformSync } from 'esbuild';
 import type { Bench } from './harness/bench.ts';
 import { startMesh } from './harness/mesh.ts';
 import { type Running, residentBytes, startProcess } from './harness/processes.ts';
+import type { Turn } from './xds/turns.ts';
 
 const WORKLOADS = 200_000;
 const POLICIES = 2000;
@@ -18,12 +20,16 @@ const TAKE_IN_TIMEOUT_MS = 60_000;
 const SETTLE_MS = 15_000;
 const MEGABYTE = 1024 * 1024;
 
-const controlPlane = fileURLToPath(new URL('xds/control-plane.ts', import.meta.url));
+const script = (name: string) => fileURLToPath(new URL(`xds/${name}.ts`, import.meta.url));
 
 export const scale: Bench = async ({ folder, quick, workers, progress }) => {
   const workloads = quick ? WORKLOADS / 10 : WORKLOADS;
   const files = join(folder, 'scale');
   mkdirSync(files, { recursive: true });
+  const turns = join(files, 'turns.json');
+  const preload = join(files, 'turns.mjs');
+  // The agent is to load no compiler.
+  writeFileSync(preload, transformSync(readFileSync(script('turns'), 'utf8'), { loader: 'ts' }).code);
   const started: { controlPlane: Running | null } = { controlPlane: null };
   const mesh = await startMesh({
     enrolled: ['client', 'server'],
@@ -31,13 +37,18 @@ export const scale: Bench = async ({ folder, quick, workers, progress }) => {
     workers,
     async controlPlane(netns) {
       const port = 15_012;
-      const argv = [process.execPath, controlPlane, workloads, port, files, 0, POLICIES].map(String);
+      const argv = [process.execPath, script('control-plane'), workloads, port, files, 0, POLICIES].map(String);
       started.controlPlane = await startProcess(argv, {
         netns,
         ready: { line: /^ready$/m },
         timeout: GENERATION_TIMEOUT_MS,
       });
-      return { XDS_ADDRESS: `localhost:${port}`, XDS_ROOT_CA: join(files, 'root.pem') };
+      return {
+        XDS_ADDRESS: `localhost:${port}`,
+        XDS_ROOT_CA: join(files, 'root.pem'),
+        NODE_OPTIONS: `--import=${pathToFileURL(preload)}`,
+        BENCH_TURNS: turns,
+      };
     },
   });
   try {
@@ -51,6 +62,7 @@ export const scale: Bench = async ({ folder, quick, workers, progress }) => {
       progress(`pid ${mesh.agent.pid}`);
       await delay(Number(process.env.INSPECT_PAUSE));
     }
+    const [longest, work] = longestTurn(turns, status);
     const what = `scale, ${workloads} workloads, ${workloads / 20} services, ${POLICIES} policies, ${workers} workers`;
     return [
       {
@@ -59,6 +71,13 @@ export const scale: Bench = async ({ folder, quick, workers, progress }) => {
         value: status.acknowledgedMs / 1000,
         printed: `${(status.acknowledgedMs / 1000).toFixed(2)} s`,
         bound: { atMost: 3 },
+      },
+      {
+        what: `${what}: longest stall of the control thread`,
+        measured: `longest turn ${work.toFixed(1)} ms of CPU`,
+        value: longest,
+        printed: `${longest.toFixed(1)} ms`,
+        bound: { atMost: 20 },
       },
       {
         what: `${what}: memory`,
@@ -74,7 +93,22 @@ export const scale: Bench = async ({ folder, quick, workers, progress }) => {
   }
 };
 
-async function acknowledged(file: string): Promise<{ acknowledgedMs: number; bytes: number }> {
+/** ms that the longest turn took while the mesh came in, and ms that the one with most work worked; 0 without a long one. */
+function longestTurn(file: string, { sentAt, acknowledgedMs }: Status): [passed: number, worked: number] {
+  const turns = (JSON.parse(readFileSync(file, 'utf8')) as Turn[]).filter(
+    ({ at, passed }) => at > sentAt && at - passed < sentAt + acknowledgedMs,
+  );
+  return [Math.max(0, ...turns.map(({ passed }) => passed)), Math.max(0, ...turns.map(({ worked }) => worked))];
+}
+
+interface Status {
+  readonly bytes: number;
+  /** Unix time in ms. */
+  readonly sentAt: number;
+  readonly acknowledgedMs: number;
+}
+
+async function acknowledged(file: string): Promise<Status> {
   for (const end = Date.now() + TAKE_IN_TIMEOUT_MS; ; await delay(100)) {
     const status = JSON.parse(readFileSync(file, 'utf8'));
     if (status.rejected !== null) throw new Error(`the agent rejected: ${status.rejected}`);

@@ -29,7 +29,7 @@ istiod.answers.addresses = false;
 istiod.change({ policies: policies(Number(policyCount)) });
 writeFileSync(file('root.pem'), istiod.rootPem);
 
-const status = { bytes: message.length, acknowledgedMs: 0, pushes: 0, rejected: null as string | null };
+const status = { bytes: message.length, sentAt: 0, acknowledgedMs: 0, pushes: 0, rejected: null as string | null };
 const tell = () => {
   writeFileSync(file('status.json.new'), JSON.stringify(status));
   renameSync(file('status.json.new'), file('status.json'));
@@ -59,6 +59,7 @@ setInterval(() => {
   if (asking === undefined || asking.stream === served) return;
   served = asking.stream;
   sent = performance.now();
+  status.sentAt = Date.now();
   istiod.sendRaw(message);
 }, 5);
 setInterval(() => {

@@ -109,7 +109,7 @@ export class AlikeWorkloads {
   add(rest: string, update: WorkloadUpdate): void {
     if (this.#bytes > MAX_HELD) this.clear();
     this.#byRest.set(rest, update);
-    this.#bytes += rest.length;
+    this.#bytes += rest.length + OVERHEAD;
   }
 
   clear(): void {
@@ -128,6 +128,8 @@ const UID = tag(20, BYTES);
 const MAX_ADDRESSES = 4;
 /** Workloads take some 400 bytes; what is longer is rare. */
 const MAX_BYTES = 4096;
-/** Bytes of the rests that are known: enough for 30 000 pairs of a deployment and a zone. */
-const MAX_HELD = 16 * 1024 * 1024;
+/** What is held may take so many bytes: enough for 30 000 pairs of a deployment and a zone. */
+const MAX_HELD = 24 * 1024 * 1024;
+/** Bytes that one takes besides its rest, about. */
+const OVERHEAD = 400;
 const latin1 = Buffer.prototype.latin1Slice;
