@@ -18,8 +18,11 @@ export class WorkloadParts {
   addressCount = 0;
   /** Start and end of each. */
   readonly addresses = new Int32Array(2 * MAX_ADDRESSES);
-  readonly #rest = Buffer.allocUnsafeSlow(MAX_BYTES);
-  #restLength = 0;
+  /** All that is not the workload's own, and zeros up to the next whole word. */
+  readonly rest = new Int32Array(MAX_BYTES / 4);
+  /** Bytes of it. */
+  restLength = 0;
+  readonly #restBytes = new Uint8Array(this.rest.buffer);
 
   /**
    * Takes the message from `start` to `end` apart; false when it is malformed or unusual (what is its own comes twice, say)
@@ -27,7 +30,7 @@ export class WorkloadParts {
    */
   split(bytes: Uint8Array, start: number, end: number): boolean {
     if (end - start > MAX_BYTES) return false;
-    const rest = this.#rest;
+    const rest = this.#restBytes;
     let restLength = 0;
     this.nameStart = this.nameEnd = this.nodeStart = this.nodeEnd = this.uidStart = this.uidEnd = 0;
     this.status = -1;
@@ -87,35 +90,71 @@ export class WorkloadParts {
           while (from < at) rest[restLength++] = bytes[from++]!;
       }
     }
-    this.#restLength = restLength;
+    this.restLength = restLength;
+    while (restLength % 4 !== 0) rest[restLength++] = 0;
     return true;
-  }
-
-  /** All that is not the workload's own, a character for each byte. */
-  rest(): string {
-    return latin1.call(this.#rest, 0, this.#restLength);
   }
 }
 
-/** Workloads by the rest of their bytes: what is read of one holds for all that have the same rest. */
+/**
+ * Workloads by the rest of their bytes: what is read of one holds for all that have the same rest. The bytes are kept
+ * outside of the heap, where they go at once when they are let go of.
+ */
 export class AlikeWorkloads {
-  readonly #byRest = new Map<string, WorkloadUpdate>();
-  #bytes = 0;
+  readonly #byHash = new Map<number, Known>();
+  #words = new Int32Array(FIRST_WORDS);
+  #used = 0;
 
-  find(rest: string): WorkloadUpdate | undefined {
-    return this.#byRest.get(rest);
+  find({ rest, restLength }: WorkloadParts): WorkloadUpdate | undefined {
+    const known = this.#byHash.get(hashOf(rest, restLength));
+    if (known === undefined || known.length !== restLength) return undefined;
+    const words = this.#words;
+    for (let at = 0, from = known.start; at * 4 < restLength; at++, from++) {
+      if (words[from] !== rest[at]) return undefined;
+    }
+    return known.update;
   }
 
-  add(rest: string, update: WorkloadUpdate): void {
-    if (this.#bytes > MAX_HELD) this.clear();
-    this.#byRest.set(rest, update);
-    this.#bytes += rest.length + OVERHEAD;
+  /** @param update what the workload of these parts is */
+  add({ rest, restLength }: WorkloadParts, update: WorkloadUpdate): void {
+    if (this.#byHash.size >= MAX_KNOWN || this.#used > MAX_WORDS) this.clear();
+    const start = this.#used;
+    const count = Math.ceil(restLength / 4);
+    if (start + count > this.#words.length) this.#resize(2 * this.#words.length + count);
+    this.#words.set(rest.subarray(0, count), start);
+    this.#used = start + count;
+    this.#byHash.set(hashOf(rest, restLength), { start, length: restLength, update });
   }
 
   clear(): void {
-    this.#byRest.clear();
-    this.#bytes = 0;
+    if (this.#used === 0) return;
+    this.#byHash.clear();
+    this.#used = 0;
+    if (this.#words.length > FIRST_WORDS) this.#resize(FIRST_WORDS);
   }
+
+  #resize(words: number): void {
+    // Unlike a copy this frees what was there.
+    this.#words = new Int32Array(this.#words.buffer.transfer(4 * words));
+  }
+}
+
+interface Known {
+  /** Position of the rest among the words. */
+  readonly start: number;
+  /** In bytes. */
+  readonly length: number;
+  readonly update: WorkloadUpdate;
+}
+
+/** Of some bytes, given as words. Whoever makes two of one hash has them read field by field. */
+function hashOf(words: Int32Array, length: number): number {
+  let hash = length;
+  for (let at = 0; at * 4 < length; at++) {
+    hash = Math.imul(hash ^ words[at]!, 0x9e3779b1);
+    hash ^= hash >>> 15;
+  }
+  return hash;
 }
 
 const NAME = tag(1, BYTES);
@@ -128,8 +167,7 @@ const UID = tag(20, BYTES);
 const MAX_ADDRESSES = 4;
 /** Workloads take some 400 bytes; what is longer is rare. */
 const MAX_BYTES = 4096;
-/** What is held may take so many bytes: enough for 30 000 pairs of a deployment and a zone. */
-const MAX_HELD = 24 * 1024 * 1024;
-/** Bytes that one takes besides its rest, about. */
-const OVERHEAD = 400;
-const latin1 = Buffer.prototype.latin1Slice;
+/** Enough for 10 000 services in three zones. */
+const MAX_KNOWN = 32_768;
+const MAX_WORDS = 4 * 1024 * 1024;
+const FIRST_WORDS = 16_384;

@@ -13,13 +13,12 @@ import { endOf, type Reader, readFields, readFlag, readMessage, readNumber, read
 export function readWorkload(reader: Reader, end: number): WorkloadUpdate {
   const start = reader.pos;
   if (!PARTS.split(reader.buf, start, end)) return readFully(reader, end);
-  const rest = PARTS.rest();
-  const known = ALIKE.find(rest);
+  const known = ALIKE.find(PARTS);
   const update = known === undefined ? null : readOwn(reader, end, known);
   if (update !== null) return update;
   reader.pos = start;
   const first = { ...readFully(reader, end), profile: { id: -1, found: null } };
-  ALIKE.add(rest, first);
+  ALIKE.add(PARTS, first);
   return first;
 }
 
