@@ -57,12 +57,25 @@ export function answerDoor(
   };
 }
 
-/** A port on loopback: the preferred one if it is free, else any. */
+/**
+ * A port on which nobody listens: the preferred one, or the next that is free in steps of a hundred. It stays this
+ * process's until it ends, as no other demo takes it, and Linux gives ports from 32768 on only to who asks for any.
+ */
 export async function freePort(preferred: number): Promise<number> {
-  const server = createServer();
-  const port = await listen(server, preferred);
-  await new Promise((resolve) => server.close(resolve));
-  return port;
+  for (let port = preferred; port < 32_768; port += 100) {
+    // A name of this network that the kernel gives back when the process ends, however that comes about.
+    const claim = await listening(`\0culvert-demo-port-${port}`);
+    if (claim === null) continue;
+    const server = await listening(port);
+    if (server === null) {
+      claim.close();
+      continue;
+    }
+    claim.unref();
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  }
+  throw new Error(`no port is free from ${preferred} on, in steps of a hundred`);
 }
 
 const VARIABLE = 'CULVERT_DEMO_DOOR';
@@ -84,5 +97,14 @@ function listen(server: Server, preferred: number): Promise<number> {
     });
     server.once('listening', () => resolve((server.address() as import('node:net').AddressInfo).port));
     server.listen(preferred, '127.0.0.1');
+  });
+}
+
+/** On all addresses, as a listener on any of them is in the way. Null when somebody listens there. */
+function listening(where: number | string): Promise<Server | null> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(null));
+    server.listen(where, () => resolve(server));
   });
 }

@@ -63,6 +63,11 @@ test('ports that are taken do not stop it', async (t) => {
   assert.equal(await demo.ended, 0, demo.output());
 });
 
+test('several that start together leave each other their ports', async () => {
+  const demos = [1, 2, 3].map(() => startDemo(['--once']));
+  for (const demo of demos) assert.equal(await demo.ended, 0, demo.output());
+});
+
 test('an ordinary user can run it', async (t) => {
   const nobody = 65534;
   const asNobody = await runCommand(['setpriv', '--reuid', `${nobody}`, '--clear-groups', 'unshare', '-Urn', 'true']);
