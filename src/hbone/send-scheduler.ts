@@ -53,6 +53,8 @@ export class SendScheduler {
   /** The one stream that need not leave a reserve, until credit comes. */
   #unreserved: Http2Stream | null = null;
   #waiting: Http2Stream[] = [];
+  /** Which second `served` of a stream is about. */
+  #second = 0;
   #turn = MAX_TURN;
   #sentInShortTurns = 0;
   readonly #smallUpdates: FloodGuard;
@@ -91,6 +93,8 @@ export class SendScheduler {
 
   /** Sends at most `sendable` bytes; the 9 bytes in front of them are overwritten. */
   send(stream: Http2Stream, offset: number, length: number): void {
+    stream.served = this.#served(stream) + length;
+    stream.servedIn = this.#second;
     stream.sendWindow -= length;
     stream.unread += length;
     this.window -= length;
@@ -142,6 +146,7 @@ export class SendScheduler {
 
   /** Called every second or so. */
   tick(): void {
+    this.#second++;
     this.starved = this.#isScarce(this.#peak);
     this.#peak = this.window;
     const heldBack = this.#waiting.find((stream) => this.#heldBack(stream));
@@ -167,6 +172,11 @@ export class SendScheduler {
   /** That is less than a quarter of the connection's window. */
   #isScarce(window: number): boolean {
     return 4 * window < this.window + this.#unread;
+  }
+
+  /** Bytes that it has sent since the last `tick`. */
+  #served(stream: Http2Stream): number {
+    return stream.servedIn === this.#second ? stream.served : 0;
   }
 
   /** Waits only because of its share. */
@@ -210,12 +220,13 @@ export class SendScheduler {
   }
 
   /**
-   * Every waiting stream that can send gets its turn; those that could not stay in front of those that had one. Turns are
-   * so long that all of them together are about what may wait.
+   * Every waiting stream that can send gets its turn: first who has sent least of late, as one that happened to begin before
+   * the others would stay ahead of them, then who waits longest. Turns are so long that all of them together are about what
+   * may wait.
    */
   wake(): void {
     if (this.#waiting.length === 0 || this.congested) return;
-    const waiting = this.#waiting;
+    const waiting = this.#waiting.sort((one, other) => this.#served(one) - this.#served(other));
     this.#turn = Math.min(MAX_TURN, Math.max(MIN_TURN, Math.floor(HIGH_WATER / waiting.length)));
     this.#sentInShortTurns = 0;
     const passedOver: Http2Stream[] = [];

@@ -58,6 +58,9 @@ export class Http2Stream {
   remoteEnded = false;
   /** Both sides have ended, or one has reset it, or the connection is over: nothing is sent or heard any more. */
   closed = false;
+  /** Bytes sent in one of the scheduler's seconds. */
+  served = 0;
+  servedIn = 0;
   /** In the scheduler's list of streams that wait for window. */
   waiting = false;
   /** From when on the scheduler has seen it wait for its own window; 0 when it has not. */

@@ -60,3 +60,32 @@ test('turns have their full length again after the congestion', () => {
   under.send(streams[1]!.stream, 3 * MB);
   assert.equal(streams[1]!.stream.turn(), 256 * KB);
 });
+
+for (const [when, what] of [
+  ['in the same second', 'waits until they have'],
+  ['a second before', 'waits no longer than they do'],
+] as const) {
+  test(`a stream that has sent what its siblings have not, ${when}, ${what}`, () => {
+    const { under, streams } = client(100);
+    const sent = new Map(streams.map(({ stream }) => [stream.id, 0]));
+    for (const { stream, recorder } of streams) {
+      recorder.onWritable = () => {
+        sent.set(stream.id, sent.get(stream.id)! + under.send(stream, stream.turn()));
+        stream.waitForWindow();
+      };
+    }
+    const [{ stream, recorder }] = streams as [(typeof streams)[number]];
+    while (sent.get(stream.id)! < 300 * KB) recorder.onWritable();
+    const lead = sent.get(stream.id)!;
+    if (when === 'a second before') under.connection.keepAlive(1_000_000, 1_000_000);
+    under.transport.room = 0;
+    for (const each of streams) each.recorder.onWritable();
+    while ([...sent.values()].reduce((sum, bytes) => sum + bytes) < 100 * MB) under.transport.makeRoom(128 * KB);
+    const [ahead, ...others] = [...sent.values()];
+    const least = Math.min(...others);
+    const most = Math.max(...others);
+    assert.ok(most - least < 100 * KB, `${least} to ${most}`);
+    const remains = when === 'a second before' ? lead : 0;
+    assert.ok(Math.abs(ahead! - least - remains) < 100 * KB, `${ahead} beside ${least}`);
+  });
+}
