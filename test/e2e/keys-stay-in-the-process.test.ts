@@ -11,16 +11,29 @@ test('an agent serves pods while nobody can read its memory, and prints no key',
   const network = await meshNetwork(t);
   const client = await network.addPod('client');
   const server = await network.addPod('server');
+  const keyLog = join(network.folder, 'keys.log');
   const agent = await startAgent({
     network,
     mesh: { workloads: [client, server].map((pod) => workload(pod)) },
-    env: { CULVERT_ALLOW_DUMPS: 'false', RUST_LOG: 'trace' },
+    env: {
+      CULVERT_ALLOW_DUMPS: 'false',
+      RUST_LOG: 'trace',
+      CULVERT_TLS_KEYLOG: keyLog,
+      CULVERT_TLS_KEYLOG_ADDRESSES: '192.0.2.0/24',
+    },
   });
+  assert.match(
+    await agent.line('TLS session secrets are written to a file'),
+    /\twarn\t.*whoever reads it can decrypt all traffic of this node.*peers="192\.0\.2\.0\/24"/,
+  );
   for (const pod of [client, server]) await agent.enrol(pod);
   await listenEcho(server, 8080);
   assert.equal(await exchange(dial(client, server.ipv4, 8080), 'hello'), 'hello');
 
   assert.ok(!agent.output().includes('core files'));
+  // Neither end of that tunnel is among the peers whose secrets were asked for.
+  assert.equal(readFileSync(keyLog, 'utf8'), '');
+  assert.equal(statSync(keyLog).mode & 0o777, 0o600);
   const dump = (await agent.get('/config_dump')).body;
   assert.ok(dump.includes(identityOf(server)));
   const key = readFileSync(join(agent.caDir, 'ca-key.pem'), 'utf8').split('\n')[1]!;
