@@ -98,48 +98,51 @@ export class WorkloadParts {
 
 /**
  * Workloads by the rest of their bytes: what is read of one holds for all that have the same rest. The bytes are kept
- * outside of the heap, where they go at once when they are let go of.
+ * outside of the heap, in pieces so that it never takes long to make room.
  */
 export class AlikeWorkloads {
   readonly #byHash = new Map<number, Known>();
-  #words = new Int32Array(FIRST_WORDS);
+  readonly #pieces: Int32Array<ArrayBuffer>[] = [];
+  /** Words of the last piece. */
   #used = 0;
 
   find({ rest, restLength }: WorkloadParts): WorkloadUpdate | undefined {
     const known = this.#byHash.get(hashOf(rest, restLength));
     if (known === undefined || known.length !== restLength) return undefined;
-    const words = this.#words;
+    const { piece } = known;
     for (let at = 0, from = known.start; at * 4 < restLength; at++, from++) {
-      if (words[from] !== rest[at]) return undefined;
+      if (piece[from] !== rest[at]) return undefined;
     }
     return known.update;
   }
 
   /** @param update what the workload of these parts is */
   add({ rest, restLength }: WorkloadParts, update: WorkloadUpdate): void {
-    if (this.#byHash.size >= MAX_KNOWN || this.#used > MAX_WORDS) this.clear();
-    const start = this.#used;
+    if (this.#byHash.size >= MAX_KNOWN) this.clear();
     const count = Math.ceil(restLength / 4);
-    if (start + count > this.#words.length) this.#resize(2 * this.#words.length + count);
-    this.#words.set(rest.subarray(0, count), start);
-    this.#used = start + count;
-    this.#byHash.set(hashOf(rest, restLength), { start, length: restLength, update });
+    let piece = this.#pieces.at(-1);
+    if (piece === undefined || this.#used + count > PIECE_WORDS) {
+      if (this.#pieces.length >= MAX_PIECES) this.clear();
+      piece = new Int32Array(PIECE_WORDS);
+      this.#pieces.push(piece);
+      this.#used = 0;
+    }
+    const start = this.#used;
+    piece.set(rest.subarray(0, count), start);
+    this.#used += count;
+    this.#byHash.set(hashOf(rest, restLength), { piece, start, length: restLength, update });
   }
 
   clear(): void {
-    if (this.#used === 0) return;
     this.#byHash.clear();
-    this.#used = 0;
-    if (this.#words.length > FIRST_WORDS) this.#resize(FIRST_WORDS);
-  }
-
-  #resize(words: number): void {
-    // Unlike a copy this frees what was there.
-    this.#words = new Int32Array(this.#words.buffer.transfer(4 * words));
+    // Their memory goes now instead of with the next collection.
+    for (const piece of this.#pieces) piece.buffer.transfer(0);
+    this.#pieces.length = 0;
   }
 }
 
 interface Known {
+  readonly piece: Int32Array<ArrayBuffer>;
   /** Position of the rest among the words. */
   readonly start: number;
   /** In bytes. */
@@ -169,5 +172,7 @@ const MAX_ADDRESSES = 4;
 const MAX_BYTES = 4096;
 /** Enough for 10 000 services in three zones. */
 const MAX_KNOWN = 32_768;
-const MAX_WORDS = 4 * 1024 * 1024;
-const FIRST_WORDS = 16_384;
+/** 256 KB; several of the longest. */
+const PIECE_WORDS = 65_536;
+/** 16 MB */
+const MAX_PIECES = 64;
