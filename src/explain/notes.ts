@@ -38,8 +38,10 @@ function notesOnSource({ enrolled }: ExplainedWorkload, { namespace, name, proto
 /** Several may have one address, and only one of them is reached by it. */
 function notesOnTarget({ mesh }: World, source: Workload, { address, named }: Target): string[] {
   if (named === null) return [];
-  const service = mesh.serviceByVip(source.network, address.ip, source.namespace);
   const workload = mesh.workloadByAddress(source.network, address.ip);
+  // As the route is found: the cluster's own network, which carries connections in plain text, knows the pod first.
+  const isPlain = source.protocol === 'TCP' && workload !== null;
+  const service = isPlain ? null : mesh.serviceByVip(source.network, address.ip, source.namespace);
   const found =
     service !== null
       ? { key: serviceKey(service), what: `the service ${serviceKey(service)}` }

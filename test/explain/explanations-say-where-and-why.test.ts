@@ -334,6 +334,18 @@ const notes: readonly [what: string, mesh: MeshUpdate, to: string, note: string]
     'for this source 10.1.0.1 leads to the workload default/b, not to Kubernetes//Pod/default/a',
   ],
   [
+    'to a source that is not in the mesh, a service with the address of a workload',
+    {
+      services: [service('web', { vips: ['/10.96.1.1'] })],
+      workloads: [
+        workload('client', { workloadIps: ['10.0.0.1'], protocol: 'TCP' }),
+        workload('a', { workloadIps: ['10.96.1.1'] }),
+      ],
+    },
+    'web:80',
+    'for this source 10.96.1.1 leads to the workload default/a, not to default/web.default.svc.cluster.local',
+  ],
+  [
     'an address of another network',
     { workloads: [workload('a', { workloadIps: ['10.1.0.1'], network: 'n2' })] },
     'default/a:80',
