@@ -105,9 +105,15 @@ export class AlikeWorkloads {
   readonly #pieces: Int32Array<ArrayBuffer>[] = [];
   /** Words of the last piece. */
   #used = 0;
+  readonly #hash: typeof hashOf;
+
+  /** @param hash of some bytes, given as words; of two that share it only the later is known */
+  constructor(hash = hashOf) {
+    this.#hash = hash;
+  }
 
   find({ rest, restLength }: WorkloadParts): WorkloadUpdate | undefined {
-    const known = this.#byHash.get(hashOf(rest, restLength));
+    const known = this.#byHash.get(this.#hash(rest, restLength));
     if (known === undefined || known.length !== restLength) return undefined;
     const { piece } = known;
     for (let at = 0, from = known.start; at * 4 < restLength; at++, from++) {
@@ -130,7 +136,7 @@ export class AlikeWorkloads {
     const start = this.#used;
     piece.set(rest.subarray(0, count), start);
     this.#used += count;
-    this.#byHash.set(hashOf(rest, restLength), { piece, start, length: restLength, update });
+    this.#byHash.set(this.#hash(rest, restLength), { piece, start, length: restLength, update });
   }
 
   clear(): void {
@@ -150,9 +156,12 @@ interface Known {
   readonly update: WorkloadUpdate;
 }
 
-/** Of some bytes, given as words. Whoever makes two of one hash has them read field by field. */
+/** Differs with each process: what shares a hash in one does not have to in another. */
+const SEED = (Math.random() * 2 ** 32) | 0;
+
+/** Of some bytes, given as words. Whoever makes two of one hash all the same has them read field by field. */
 function hashOf(words: Int32Array, length: number): number {
-  let hash = length;
+  let hash = SEED ^ length;
   for (let at = 0; at * 4 < length; at++) {
     hash = Math.imul(hash ^ words[at]!, 0x9e3779b1);
     hash ^= hash >>> 15;

@@ -6,6 +6,7 @@ import protobuf from 'protobufjs/minimal.js';
 import type { WorkloadUpdate } from '../../src/state/mesh-state.ts';
 import { createMeshState } from '../../src/state/store.ts';
 import { readAddress } from '../../src/xds/address.ts';
+import { AlikeWorkloads, WorkloadParts } from '../../src/xds/alike.ts';
 import { forgetAlike } from '../../src/xds/workload.ts';
 import { encode, type Json } from '../support/xds-schema.ts';
 
@@ -67,6 +68,34 @@ test('a workload is read as if it were the first of its kind', () => {
   );
   assert.ok(together > 300, 'hardly any were alike');
 });
+
+const oneHash: readonly [what: string, one: Json, other: Json][] = [
+  ['at the beginning', { namespace: 'n1', serviceAccount: 'app' }, { namespace: 'n2', serviceAccount: 'app' }],
+  ['at the end', { namespace: 'n1', serviceAccount: 'app1' }, { namespace: 'n1', serviceAccount: 'app2' }],
+  ['in length', { namespace: 'n1' }, { namespace: 'n1', serviceAccount: 'app' }],
+];
+for (const [what, one, other] of oneHash) {
+  test(`workloads of the same hash that differ ${what} are each itself`, () => {
+    const parts = new WorkloadParts();
+    const alike = new AlikeWorkloads(() => 7);
+    const find = (value: Json) => {
+      const bytes = field({ ...value, uid: 'u' });
+      assert.ok(parts.split(bytes, 0, bytes.length));
+      return alike.find(parts);
+    };
+    for (const [added, absent] of [
+      [one, other],
+      [other, one],
+    ] as const) {
+      assert.equal(find(added), undefined);
+      const update = read(addressOf(field({ ...added, uid: 'u' })));
+      assert.ok(typeof update !== 'string');
+      alike.add(parts, update);
+      assert.equal(find(added), update);
+      assert.equal(find(absent), undefined);
+    }
+  });
+}
 
 function bytesOf(hex: string): Buffer {
   return Buffer.from(hex, 'hex');
