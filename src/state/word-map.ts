@@ -4,34 +4,37 @@
  * PackedMap it grows in small steps.
  */
 export class WordMap {
-  readonly #shards = Array.from({ length: SHARDS }, () => new Shard());
+  /** Made as they are needed: there is a map for each network, and whoever edits a ServiceEntry can name a new one. */
+  readonly #shards: (Shard | undefined)[] = [];
 
   get size(): number {
-    return this.#shards.reduce((sum, { size }) => sum + size, 0);
+    return this.#shards.reduce((sum, shard) => sum + (shard?.size ?? 0), 0);
   }
 
   /** NOTHING when there is none. Both numbers are signed. */
   get(key: number): number {
     const hash = hashOf(key);
-    return this.#shards[hash >>> SHARD_SHIFT]!.get(hash, key);
+    return this.#shards[hash >>> SHARD_SHIFT]?.get(hash, key) ?? NOTHING;
   }
 
   /** @param value any but NOTHING */
   set(key: number, value: number): void {
     const hash = hashOf(key);
-    this.#shards[hash >>> SHARD_SHIFT]!.set(hash, key, value);
+    const index = hash >>> SHARD_SHIFT;
+    this.#shards[index] ??= new Shard();
+    this.#shards[index].set(hash, key, value);
   }
 
   delete(key: number): void {
     const hash = hashOf(key);
-    this.#shards[hash >>> SHARD_SHIFT]!.delete(hash, key);
+    this.#shards[hash >>> SHARD_SHIFT]?.delete(hash, key);
   }
 }
 
 export const NOTHING = -1;
 
+/** For 64 of them. */
 const SHARD_SHIFT = 26;
-const SHARDS = 64;
 
 /** Open addressing, at most 3/4 full. */
 class Shard {

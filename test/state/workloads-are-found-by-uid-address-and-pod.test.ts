@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import type { WorkloadUpdate } from '../../src/state/mesh-state.ts';
 import { createMeshState } from '../../src/state/store.ts';
 import { meshOf, pod, workload } from './mesh-builder.ts';
@@ -107,4 +109,27 @@ test('waiting ends when the workload arrives, for everyone who waits', async () 
 
 test('waiting for a workload that never arrives ends with nothing at the deadline', async () => {
   assert.equal(await meshOf({ workloads: [workload('b')] }).waitForLocalWorkload(pod('a'), 5), null);
+});
+
+setFlagsFromString('--expose-gc');
+const collect = runInNewContext('gc') as () => void;
+
+test('thousands of networks, whose names tenants choose, take little memory', (context) => {
+  const networks = 4000;
+  const used = () => {
+    collect();
+    const { heapUsed, external } = process.memoryUsage();
+    return heapUsed + external;
+  };
+  const ip = (index: number) => `10.1.${index >> 8}.${index & 255}`;
+  const mesh = meshOf();
+  const before = used();
+  for (let index = 0; index < networks; index++) {
+    mesh.apply({ workloads: [workload(`w${index}`, { network: `n${index}`, workloadIps: [ip(index)] })] });
+  }
+  const each = (used() - before) / networks;
+  context.diagnostic(`${each.toFixed()} bytes for each network`);
+  assert.ok(each < 10_000, `${each} bytes for each network`);
+  assert.equal(mesh.workloadByAddress('n7', ip(7))?.name, 'w7');
+  assert.equal(mesh.workloadByAddress('n7', ip(8)), null);
 });
