@@ -3,9 +3,10 @@ import { type TestContext, test } from 'node:test';
 import { createCaretaker } from '../../src/control/caretaker.ts';
 import { alwaysHeld } from '../../src/control/lease.ts';
 import { SERVICE_ENTRIES } from '../../src/control/objects/service-entry.ts';
-import { createRejections } from '../../src/control/rejections.ts';
+import { createRejections, type Rejections } from '../../src/control/rejections.ts';
 import { startStatusWriter } from '../../src/control/status/status-writer.ts';
 import { KubeError } from '../../src/kube/api.ts';
+import { fields } from '../../src/kube/object.ts';
 import { eventually } from '../cni/support/eventually.ts';
 import { meshUnderTest } from './support/mesh-under-test.ts';
 import { serviceEntry } from './support/objects.ts';
@@ -101,6 +102,45 @@ test('a status that is too large is not tried again at once', async (t) => {
   for (const { message, error } of warnings) assert.match(`${message}: ${error}`, /a status was not accepted.*413/);
   for (const count of attempts.values()) assert.equal(count, 1);
 });
+
+const WRONG = { kind: SERVICE_ENTRIES, key: 'demo/a', generation: 1, reason: 'no' };
+const correct = (rejections: Rejections) =>
+  rejections.apply([{ kind: SERVICE_ENTRIES, key: 'demo/a', before: null, after: {} }]);
+
+for (const [what, begin, change, last] of [
+  ['is corrected while it is being rejected', (r) => r.rejected(WRONG), correct, 0],
+  [
+    'becomes wrong again while its rejection is being taken away',
+    (r) => {
+      r.rejected(WRONG);
+      correct(r);
+    },
+    (r) => r.rejected(WRONG),
+    1,
+  ],
+] as [string, (r: Rejections) => void, (r: Rejections) => void, number][]) {
+  test(`an object that ${what} ends up as it is`, async (t) => {
+    const rejections = createRejections();
+    /** How many conditions were written, each time. */
+    const writes: number[] = [];
+    const perform = async (_path: string, object: unknown) => {
+      writes.push((fields(fields(object).status).conditions as unknown[]).length);
+      if (writes.length > 1) return;
+      await new Promise((resolve) => setImmediate(resolve));
+      change(rejections);
+      await new Promise((resolve) => setImmediate(resolve));
+    };
+    const writer = startStatusWriter({
+      api: { get: async () => ({}), apply: perform, mergePatch: perform },
+      ...{ lease: alwaysHeld, statuses: meshUnderTest().mesh.statuses, rejections, revision: '' },
+      log: { info() {}, warn() {} },
+    });
+    t.after(() => writer.close());
+    begin(rejections);
+    await eventually('both were written', () => writes.length === 2);
+    assert.equal(writes.at(-1), last);
+  });
+}
 
 test('an attempt that fails and asks for another waits', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });

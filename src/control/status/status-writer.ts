@@ -165,7 +165,8 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
     }
     failed.delete(write.about);
     written.set(write.about, { content: write.content, at: now() });
-    retractions.delete(write.about);
+    // It may have been corrected while what was wrong with it was being written.
+    if (retractions.get(write.about) === write) retractions.delete(write.about);
   }
 }
 
