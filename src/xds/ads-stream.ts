@@ -6,6 +6,7 @@ import { ADDRESS, AUTHORIZATION, encodeRequest, encodeVersions, type Node, type 
 import type { Demands } from './demands.ts';
 import { type GrpcStream, type MessagePiece, openGrpcStream, type StreamEnd } from './grpc-stream.ts';
 import type { Intake, ResponseIntake, TakenIn } from './intake.ts';
+import { forgetAlike } from './workload.ts';
 
 /** One connection with one stream, from reading the roots to its end. */
 export interface AdsStream {
@@ -172,6 +173,8 @@ export function openAdsStream({
 
   function close(): void {
     closed = true;
+    // A response that breaks off has no end that would do it.
+    forgetAlike();
     stream?.close();
   }
 
