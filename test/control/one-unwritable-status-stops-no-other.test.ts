@@ -87,6 +87,17 @@ test('what has failed again and again does not hold up what comes after it', asy
   await eventually('the others are tried again', () => most() > before);
 });
 
+test('a clock that is set back stops no attempt', async (t) => {
+  const clock = Date.now;
+  let setBackMs = 0;
+  t.mock.method(Date, 'now', () => clock() - setBackMs);
+  const { attempts } = await write(t, 500);
+  const most = () => Math.max(0, ...attempts.values());
+  await eventually('an attempt', () => most() >= 1);
+  setBackMs = 86_400_000;
+  await eventually('the next one', () => most() >= 2);
+});
+
 test('objects are left alone while nobody answers, and all are written then', async (t) => {
   const { written, attempts, warnings, answer } = await write(t, 0);
   await eventually('a failure', () => warnings.length > 0);

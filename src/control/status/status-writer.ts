@@ -18,7 +18,6 @@ export interface StatusWriterOptions {
   /** "" for one that takes the objects of all. */
   readonly revision: string;
   readonly log: Pick<Logger, 'info' | 'warn'>;
-  readonly now?: () => number;
   /** How often it is looked anyway, in ms. */
   readonly checkMs?: number;
 }
@@ -28,12 +27,12 @@ export interface StatusWriterOptions {
  * once a minute at most.
  */
 export function startStatusWriter(options: StatusWriterOptions): { close(): void } {
-  const { api, lease, statuses, rejections, revision, log, now = Date.now, checkMs = REPEAT_MS } = options;
-  /** What was written last, by what it is about. */
+  const { api, lease, statuses, rejections, revision, log, checkMs = REPEAT_MS } = options;
+  /** What was written last, by what it is about, and when by performance.now(). */
   const written = new Map<string, { readonly content: string; readonly at: number }>();
   /** Objects that are not rejected any more, or were when another process wrote. */
   const retractions = new Map<string, StatusWrite>();
-  /** What could not be written, and when it may be tried again: it must not keep the others from being written. */
+  /** What could not be written, and when by performance.now() it may be tried again: it must not keep the others from being written. */
   const failed = new Map<string, { readonly backoff: Backoff; notBefore: number }>();
   let retry: NodeJS.Timeout | undefined;
   let hasLookedForStale = false;
@@ -94,9 +93,11 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
     await Promise.all(workers);
     const rejected = new Set(rejections.list().map((object) => rejectionWrite(object, 0)?.about));
     for (const [about, { at }] of written) {
-      if (now() - at > REPEAT_MS && !rejected.has(about)) written.delete(about);
+      if (performance.now() - at > REPEAT_MS && !rejected.has(about)) written.delete(about);
     }
-    for (const { write } of failures) postpone(write);
+    // What has failed together comes due together.
+    const failedAt = performance.now();
+    for (const { write } of failures) postpone(write, failedAt);
     // When nothing at all could be written the caretaker tries again, less and less often.
     clearTimeout(retry);
     const [first] = failures;
@@ -111,16 +112,17 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
     });
   }
 
-  function postpone({ about }: StatusWrite): void {
+  function postpone({ about }: StatusWrite, failedAt: number): void {
     const backoff = failed.get(about)?.backoff ?? createBackoff(RETRY);
-    failed.set(about, { backoff, notBefore: now() + backoff.next() });
+    failed.set(about, { backoff, notBefore: failedAt + backoff.next() });
   }
 
   /** Sees to it that what has failed is tried again; in how many ms the first of it. */
   function tryAgain(): number {
     const first = Math.min(...[...failed.values()].map(({ notBefore }) => notBefore));
-    const waitMs = Math.max(RETRY.firstMs, Math.ceil(first - now()));
-    retry = setTimeout(() => caretaker.tend(), waitMs);
+    const waitMs = Math.min(Math.max(RETRY.firstMs, Math.ceil(first - performance.now())), REPEAT_MS);
+    // A timer may be up to 1 ms early, and what is not due then would wait for another.
+    retry = setTimeout(() => caretaker.tend(), waitMs + 1);
     retry.unref();
     return waitMs;
   }
@@ -134,14 +136,14 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
   function* pending(): Generator<StatusWrite> {
     const rejected = new Set<string>();
     for (const object of rejections.list()) {
-      const write = rejectionWrite(object, now());
+      const write = rejectionWrite(object, Date.now());
       if (write === null) continue;
       rejected.add(write.about);
       yield write;
     }
     yield* retractions.values();
     for (const update of statuses.conditions()) {
-      const write = conditionWrite(update, now());
+      const write = conditionWrite(update, Date.now());
       // What is known of its last good version does not hide that it is rejected now.
       if (!rejected.has(write.about)) yield write;
     }
@@ -149,9 +151,9 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
   }
 
   function isDue({ about, content, isMissing }: StatusWrite): boolean {
-    if ((failed.get(about)?.notBefore ?? 0) > now()) return false;
+    if ((failed.get(about)?.notBefore ?? 0) > performance.now()) return false;
     const last = written.get(about);
-    return last === undefined || last.content !== content || (isMissing && now() - last.at >= REPEAT_MS);
+    return last === undefined || last.content !== content || (isMissing && performance.now() - last.at >= REPEAT_MS);
   }
 
   async function perform(write: StatusWrite): Promise<void> {
@@ -164,7 +166,7 @@ export function startStatusWriter(options: StatusWriterOptions): { close(): void
         log.warn('control', 'a status was not accepted', { object: write.about, error: messageOf(error) });
     }
     failed.delete(write.about);
-    written.set(write.about, { content: write.content, at: now() });
+    written.set(write.about, { content: write.content, at: performance.now() });
     // It may have been corrected while what was wrong with it was being written.
     if (retractions.get(write.about) === write) retractions.delete(write.about);
   }
