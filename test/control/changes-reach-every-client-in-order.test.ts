@@ -1,8 +1,11 @@
 /** Pushes: what is collected, in which order it goes out, and what a client says to it (control-01 §7.3 to §7.6). */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { eventually } from '../cni/support/eventually.ts';
 import { hostname, policy, service, uid, workload } from '../xds/support/client-under-test.ts';
+import { meshUnderTest } from './support/mesh-under-test.ts';
+import { serviceEntry } from './support/objects.ts';
 import { ADDRESS, AUTHORIZATION, openPeer, type Peer, startControlPlane } from './support/xds-peer.ts';
 
 const web = `demo/${hostname('web')}`;
@@ -130,6 +133,50 @@ test('workloads wait for policies that cannot be sent yet', async (t) => {
   peer.ask({ typeUrl: AUTHORIZATION, nonce: first.nonce });
   assert.deepEqual((await peer.take()).names, ['demo/q']);
   assert.deepEqual((await peer.take()).names, [uid('a'), uid('b')]);
+});
+
+test('endpoints that others take the place of go when those are there', async (t) => {
+  const COUNT = 5000;
+  const large = (net: number) =>
+    serviceEntry('large', {
+      spec: {
+        addresses: ['240.0.0.1'],
+        endpoints: Array.from({ length: COUNT }, (_, index) => ({ address: `10.${net}.${index >> 8}.${index & 255}` })),
+      },
+    });
+  const { mesh, put } = meshUnderTest();
+  await put(large(1));
+  const { resources } = mesh;
+  const control = await startControlPlane(t, { mesh: { ...resources, change() {} }, limits: { debounceMs: 1 } });
+  const peer = openPeer(t, control);
+  for (const typeUrl of [ADDRESS, AUTHORIZATION]) peer.ask({ typeUrl });
+  const held = new Set<string>();
+  async function take(): Promise<number> {
+    const { names, removed } = await peer.take();
+    for (const name of names) if (name.includes('/ServiceEntry/')) held.add(name);
+    for (const name of removed) held.delete(name);
+    return held.size;
+  }
+  while ((await take()) < COUNT);
+
+  let isOver = false;
+  const edit = put(large(2)).then(() => {
+    isOver = true;
+  });
+  const counts: number[] = [];
+  const isNew = () => held.size === COUNT && [...held].every((name) => name.includes('/10.2.'));
+  const follow = (async () => {
+    while (!isNew()) counts.push(await take());
+  })();
+  // As each client does that is owed something: it gets what there is.
+  let fewest = Infinity;
+  while (!isOver) {
+    resources.announce();
+    fewest = Math.min(fewest, resources.counts().addresses - 1);
+    await setImmediate();
+  }
+  await Promise.all([edit, follow]);
+  assert.ok(Math.min(fewest, ...counts) >= COUNT, `there were ${fewest}, and held ${counts}`);
 });
 
 test('one response of a type is on its way at a time, and what changes meanwhile is sent once', async (t) => {

@@ -143,18 +143,15 @@ export function createDerivation(
     yield* setWorkloads(names, workloads, before);
   }
 
-  /** Puts the workloads of those names in the place of those that were there before. */
+  /**
+   * Puts the workloads of those names in the place of those that were there before, which go last: agents are told of what
+   * there is between any two steps, and a service is not to be without endpoints meanwhile.
+   */
   function* setWorkloads(
     names: readonly string[],
     workloads: Iterable<WorkloadMessage>,
     before: readonly string[],
   ): Generator<void, void> {
-    const now = before.length === 0 ? null : new Set(names);
-    for (const name of before) {
-      if (now?.has(name)) continue;
-      table.removeAddress(name);
-      yield;
-    }
     for (const workload of workloads) {
       const { uid, network, addresses, services, node } = workload;
       table.setAddress(uid, encodeWorkload(workload), {
@@ -162,6 +159,12 @@ export function createDerivation(
         services: services.size === 0 ? NONE : [...services.keys()],
         node,
       });
+      yield;
+    }
+    const now = before.length === 0 ? null : new Set(names);
+    for (const name of before) {
+      if (now?.has(name)) continue;
+      table.removeAddress(name);
       yield;
     }
   }
