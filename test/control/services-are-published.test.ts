@@ -312,6 +312,9 @@ test('entries are as visible as the labels of their namespace say', async () => 
   assert.equal(address('other/shared.org')?.canonical, false);
 });
 
+const rule = (expression: string) =>
+  `policies: [{ matchingRules: [{ namespaceSelector: { matchExpressions: [${expression}] } }] }]`;
+
 const misread: readonly [string, RegExp][] = [
   ['- a', /the object must be a mapping/],
   ['{', /it is not YAML/],
@@ -321,6 +324,14 @@ const misread: readonly [string, RegExp][] = [
   ['policies: [{ matchingRules: [{ hostnameSuffix: org }] }]', /matchingRules\[0\]\.hostnameSuffix is not known/],
   ['policies: [{ matchingRules: [{}] }]', /namespaceSelector must be a selector/],
   ['policies: [{ matchingRules: [{ namespaceSelector: { labels: {} } }] }]', /namespaceSelector\.labels is not known/],
+  ['defaultVisibility: toString', /defaultVisibility must be one of PUBLIC, NAMESPACE, NONE, not "toString"/],
+  [rule('{ key: a, operator: NotIn, value: [b] }'), /matchExpressions\[0\]\.value is not known/],
+  [rule('{ kye: a, operator: DoesNotExist }'), /matchExpressions\[0\]\.kye is not known/],
+  [rule('{ operator: DoesNotExist }'), /matchExpressions\[0\]\.key must be the name of a label/],
+  [rule('{ key: a, operator: NotIn, values: [] }'), /\.values must be at least one value/],
+  [rule('{ key: a, operator: In }'), /\.values must be at least one value/],
+  [rule('{ key: a, operator: Exists, values: [b] }'), /\.values must be left out, not \["b"\]/],
+  [rule('{ key: a, values: [b] }'), /\.operator must be one of In, NotIn, Exists, DoesNotExist/],
 ];
 
 for (const [text, problem] of misread) {

@@ -33,13 +33,26 @@ function readRule(policy: Field): ServiceEntryVisibility['rules'][number] {
       expectOnly(rule, ['namespaceSelector']);
       const selector = rule.at('namespaceSelector');
       expectOnly(selector, ['matchLabels', 'matchExpressions']);
-      return readLabelSelector(selector);
+      const requirements = readLabelSelector(selector);
+      selector.at('matchExpressions').list().forEach(checkExpression);
+      return requirements;
     });
   return { namespaces, visibility: readDegree(policy.at('visibility')) };
 }
 
+/** A mistyped key, or values that are missing, would let a rule hold for every namespace, or for none. */
+function checkExpression(expression: Field): void {
+  expectOnly(expression, ['key', 'operator', 'values']);
+  const key = expression.at('key');
+  if (key.text() === '') throw key.wrong('the name of a label');
+  const values = expression.at('values');
+  const takesValues = ['In', 'NotIn'].includes(expression.at('operator').text());
+  if (takesValues !== values.list().length > 0) throw values.wrong(takesValues ? 'at least one value' : 'left out');
+}
+
 function readDegree(field: Field): Visibility {
-  const degree = DEGREES[field.text() || 'PUBLIC'];
+  const name = field.text() || 'PUBLIC';
+  const degree = Object.hasOwn(DEGREES, name) ? DEGREES[name] : undefined;
   if (degree === undefined) throw field.wrong(`one of ${Object.keys(DEGREES).join(', ')}`);
   return degree;
 }
