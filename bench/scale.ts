@@ -10,7 +10,7 @@ import { transformSync } from 'esbuild';
 import type { Bench } from './harness/bench.ts';
 import { startMesh } from './harness/mesh.ts';
 import { type Running, residentBytes, startProcess } from './harness/processes.ts';
-import type { Turn } from './xds/turns.ts';
+import type { Turns } from './xds/turns.ts';
 
 const WORKLOADS = 200_000;
 const POLICIES = 2000;
@@ -94,11 +94,20 @@ export const scale: Bench = async ({ folder, quick, workers, progress }) => {
   }
 };
 
-/** ms that the longest turn took while the mesh came in, and ms that the one with most work worked; 0 without a long one. */
+/**
+ * ms that the longest turn took while the mesh came in, and ms that the one with most work worked; 0 without a long one.
+ *
+ * @throws Error when not all of that time was measured
+ */
 function longestTurn(file: string, { sentAt, acknowledgedMs }: Status): [passed: number, worked: number] {
-  const turns = (JSON.parse(readFileSync(file, 'utf8')) as Turn[]).filter(
-    ({ at, passed }) => at > sentAt && at - passed < sentAt + acknowledgedMs,
-  );
+  const { from, until, ticks, long } = JSON.parse(readFileSync(file, 'utf8')) as Turns;
+  const end = sentAt + acknowledgedMs;
+  if (from > sentAt || until < end) {
+    throw new Error(
+      `turns were measured from ${from} to ${until} (${ticks} of them), the mesh came from ${sentAt} to ${end}`,
+    );
+  }
+  const turns = long.filter(({ at, passed }) => at > sentAt && at - passed < end);
   return [Math.max(0, ...turns.map(({ passed }) => passed)), Math.max(0, ...turns.map(({ worked }) => worked))];
 }
 

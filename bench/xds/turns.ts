@@ -1,8 +1,17 @@
 /**
- * Loaded before a program (`--import`), notes the long turns of its main loop in the file that BENCH_TURNS names.
+ * Loaded before a program (`--import`), notes the long turns of its main loop in the file that BENCH_TURNS names (Turns).
  */
-import { writeFileSync } from 'node:fs';
+import { renameSync, writeFileSync } from 'node:fs';
 import { isMainThread } from 'node:worker_threads';
+
+export interface Turns {
+  /** Unix time in ms of the first and the last tick: all between them was measured. */
+  readonly from: number;
+  readonly until: number;
+  /** How many there were. */
+  readonly ticks: number;
+  readonly long: readonly Turn[];
+}
 
 export interface Turn {
   /** When it ended, Unix time in ms. */
@@ -18,21 +27,24 @@ const SHORT = 2;
 const WRITE_MS = 250;
 
 if (isMainThread && file !== undefined) {
-  const turns: Turn[] = [];
-  let written = 0;
+  const from = Date.now();
+  const long: Turn[] = [];
+  let ticks = 0;
+  let until = from;
   let last = { at: performance.now(), cpu: threadCpu() };
-  writeFileSync(file, '[]');
   setInterval(() => {
     const now = { at: performance.now(), cpu: threadCpu() };
     // A tick is due after 1 ms.
     const passed = now.at - last.at - 1;
-    if (passed > SHORT) turns.push({ at: Date.now(), passed, worked: now.cpu - last.cpu });
+    ticks++;
+    until = Date.now();
+    if (passed > SHORT) long.push({ at: until, passed, worked: now.cpu - last.cpu });
     last = now;
   }, 1).unref();
   setInterval(() => {
-    if (turns.length === written) return;
-    written = turns.length;
-    writeFileSync(file, JSON.stringify(turns));
+    const turns: Turns = { from, until, ticks, long };
+    writeFileSync(`${file}.new`, JSON.stringify(turns));
+    renameSync(`${file}.new`, file);
   }, WRITE_MS).unref();
 }
 
