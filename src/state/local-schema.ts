@@ -212,10 +212,20 @@ const policy: Reader<Policy> = mapped(
   (given) => ({ ...given, unintelligible: null }),
 );
 
+/** A heading with nothing below it is refused: what is to follow may not have been written yet. */
 const sections = object<LocalFile>({
-  workloads: section(list(workload, (each) => each.workload.uid)),
-  services: section(list(service, (each) => serviceKey(each.definition))),
-  policies: section(list(policy, (each) => policyKey(each))),
+  workloads: optional(
+    list(workload, (each) => each.workload.uid),
+    [],
+  ),
+  services: optional(
+    list(service, (each) => serviceKey(each.definition)),
+    [],
+  ),
+  policies: optional(
+    list(policy, (each) => policyKey(each)),
+    [],
+  ),
 });
 
 /** The whole file; an empty one is an empty mesh. */
@@ -225,9 +235,4 @@ export const localFile: Reader<LocalFile> = (value, path, problems) =>
 /** The key under which workloads list a policy. */
 export function policyKey({ namespace, name }: Policy): string {
   return `${namespace}/${name}`;
-}
-
-/** A top-level list; a heading with nothing below it is an empty list. */
-function section<T>(read: Reader<readonly T[]>) {
-  return optional<readonly T[]>((value, path, problems) => (isNull(value) ? [] : read(value, path, problems)), []);
 }

@@ -35,9 +35,9 @@ export async function watchLocalFile(
   const followed = await followFile(path, {
     async use(content) {
       const text = content.toString();
-      if (text.trim() === '' && sizeOf(difference(NOTHING, current)) > 0) throw truncated(path);
-      // A difference is applied, so that what stays the same is left alone.
       const next = await loadLocal(text, path);
+      if (isNothing(next) && !isNothing(current) && !isBraced(text)) throw truncated(path);
+      // A difference is applied, so that what stays the same is left alone.
       const update = difference(current, next);
       current = next;
       store.apply(update);
@@ -58,6 +58,18 @@ export async function watchLocalFile(
 }
 
 const NOTHING: LocalMesh = { workloads: [], services: [], policies: [] };
+
+function isNothing({ workloads, services, policies }: LocalMesh): boolean {
+  return workloads.length + services.length + policies.length === 0;
+}
+
+/** Whether the text, without the comments before it, is a map in braces: such a one cannot be read before its end is there. */
+function isBraced(text: string): boolean {
+  return text
+    .replace(/^[ \t]*(?:#.*|---[ \t]*)$/gm, '')
+    .trimStart()
+    .startsWith('{');
+}
 
 /** A full disk, or a writer that has only begun. */
 function truncated(path: string): CulvertError {

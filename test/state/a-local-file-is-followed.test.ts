@@ -114,19 +114,45 @@ test('an invalid file is reported and the last good state kept, until it is mend
   assert.deepEqual(followed.uids(), ['a', 'b']);
 });
 
-test('a file that has become empty is taken for one that is being written', { timeout: 10_000 }, async (context) => {
+test('a file that has become empty is taken for one that is being written', { timeout: 60_000 }, async (context) => {
   const path = join(await folder(context), 'mesh.yaml');
   await writeFile(path, file('a'));
   const followed = await follow(context, path);
   await followed.next();
-  await writeFile(path, '\n');
-  const rejection = (await followed.next()) as CulvertError;
-  assert.equal(rejection.code, 'LOCAL_CONFIG_INVALID');
-  assert.match(rejection.message, /mesh\.yaml: the file is empty; to empty the mesh, write \{\}/);
-  assert.deepEqual(followed.uids(), ['a']);
-  await writeFile(path, '{}');
-  assert.equal(await followed.next(), 1);
-  assert.deepEqual(followed.uids(), []);
+  for (const [text, says] of [
+    ['\n', /mesh\.yaml: the file is empty; to empty the mesh, write \{\}/],
+    ['# The mesh of\n# the shop', /the file is empty/],
+    ['---\n', /the file is empty/],
+    ['null', /the file is empty/],
+    ['~', /the file is empty/],
+    ['workloads: []\n', /the file is empty/],
+    ['workloads:', /mesh\.yaml:1:11: workloads: nothing is given; accepted: a list/],
+    [`${file('a')}policies:\n`, /mesh\.yaml:3:10: policies: nothing is given; accepted: a list/],
+    ['{', /mesh\.yaml:1:/],
+  ] as const) {
+    await writeFile(`${path}.new`, text);
+    await rename(`${path}.new`, path);
+    const rejection = (await followed.next()) as CulvertError;
+    assert.equal(rejection.code, 'LOCAL_CONFIG_INVALID', text);
+    assert.match(rejection.message, says);
+    assert.deepEqual(followed.uids(), ['a']);
+  }
+});
+
+test('a file that says in braces that there is nothing empties the mesh', { timeout: 60_000 }, async (context) => {
+  const path = join(await folder(context), 'mesh.yaml');
+  await writeFile(path, file('a'));
+  const followed = await follow(context, path);
+  await followed.next();
+  for (const text of ['{}', '# Nothing today.\n---\n{"workloads": [],\n"policies": []}\n']) {
+    await writeFile(`${path}.new`, text);
+    await rename(`${path}.new`, path);
+    assert.equal(await followed.next(), 1);
+    assert.deepEqual(followed.uids(), []);
+    await writeFile(`${path}.new`, file('a'));
+    await rename(`${path}.new`, path);
+    assert.equal(await followed.next(), 1);
+  }
 });
 
 test('a file that goes away leaves the last good state, and is followed again when it comes back', {

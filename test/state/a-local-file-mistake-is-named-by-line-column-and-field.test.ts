@@ -47,6 +47,11 @@ const mistakes: readonly [what: string, text: string, complaint: string][] = [
     'mesh.yaml:1:1: workload: unknown field; accepted: workloads, services, policies',
   ],
   ['a section that is no list', 'services: {a: b}', 'mesh.yaml:1:11: services: a map is given; accepted: a list'],
+  [
+    'a section with nothing behind it',
+    'workloads: []\npolicies:\n',
+    'mesh.yaml:2:10: policies: nothing is given; accepted: a list',
+  ],
   ['an unknown tag', 'workloads: !x []', 'mesh.yaml:1:12: Unresolved tag: !x'],
   ['a key twice', 'workloads: []\nworkloads: []', 'mesh.yaml:2:1: Map keys must be unique'],
   ['an alias to itself', 'workloads: &a [*a]', 'mesh.yaml:1:16: alias without end or target'],
@@ -212,7 +217,7 @@ test('an alias stands for the value it names', async () => {
   assert.deepEqual([workloads[1]?.workload.namespace, workloads[1]?.workload.workloadIps], ['x', ['10.0.0.1']]);
 });
 
-for (const text of ['', '# nothing yet\n', 'workloads:\nservices:\npolicies:\n', '{}']) {
+for (const text of ['', '# nothing yet\n', 'workloads: []\nservices: []\npolicies: []\n', '{}']) {
   test(`${JSON.stringify(text)} is an empty mesh`, async () => {
     assert.deepEqual(await loadLocal(text, 'mesh.yaml'), { workloads: [], services: [], policies: [] });
   });

@@ -7,7 +7,7 @@ export const controlPlaneSettings = {
     type: filePath,
     default: null,
     otherwise: 'none',
-    meaning: 'File of workloads, services and policies (YAML or JSON).',
+    meaning: 'File of workloads, services and policies (YAML or JSON). To change it, replace it by a rename.',
     why: 'Mesh state without a control plane. Not together with `LOCAL_XDS`.',
     input: true,
   },
