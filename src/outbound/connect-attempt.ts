@@ -256,10 +256,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
     // Not even a PING was answered: the next request tries a new tunnel.
     const isSilent = connection.silentFor >= settings.responseTimeout;
     if (isSilent) pool.retire(connection);
-    this.refuse(
-      close('no-response', 'the peer did not answer the CONNECT request in time'),
-      isSilent ? 'endpoint' : 'beyond',
-    );
+    this.refuse(UNANSWERED, isSilent ? 'endpoint' : 'beyond');
   }
 
   #end(): void {
@@ -268,6 +265,8 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
     this.#look?.clear();
   }
 }
+
+export const UNANSWERED = close('no-response', 'the peer did not answer the CONNECT request in time');
 
 /** The peer says that it did not act on the request (RFC 9113 §8.7). Every thread of a leaving agent may say so once. */
 const MAX_REFUSALS = 8;

@@ -18,7 +18,7 @@ import { PlainRelay } from '../relay/plain-relay.ts';
 import { TunnelRelay } from '../relay/tunnel-relay.ts';
 import { type EndpointSet, endpointsOf } from '../routing/endpoint-set.ts';
 import type { InnerTunnel, OutboundPlan, PlannedEndpoint } from '../routing/plan.ts';
-import { ConnectAttempt, type Fault, faultOf, type UnderWay } from './connect-attempt.ts';
+import { ConnectAttempt, type Fault, faultOf, UNANSWERED, type UnderWay } from './connect-attempt.ts';
 import { contextOf, sharedContext } from './context.ts';
 import { innerTunnels, pooledTunnels } from './tunnels.ts';
 
@@ -139,14 +139,23 @@ export class OutboundConnection extends CapturedConnection {
     if (this.#giveUp === null || tried >= Math.min(endpointsOf(plan).size, MAX_ATTEMPTS)) return;
     this.#patience = this.plane.deadlines.attempt.set(() => {
       if (this.#giveUp === null) return;
-      if (!attempt.isSilent) {
+      const { attemptTimeout } = this.plane.settings;
+      if (attempt.isSilent) {
+        attempt.lapse();
+        const { ip, port } = endpoint.address;
+        const message = `no connection to ${formatSocketAddress({ ip, port })} within ${attemptTimeout} ms`;
+        this.#missed(plan, endpoint, close('connect-failed', message, 503, 'NETWORK_POLICY'), 'endpoint');
+        return;
+      }
+      // One that is heard of is left in time to ask another; when it is too late for that, its answer is all there is to hope for.
+      const timeLeft = this.#connectBy - this.plane.now();
+      if (timeLeft > attemptTimeout || timeLeft <= 0) {
         this.#limitPatience(plan, endpoint, attempt);
         return;
       }
-      attempt.lapse();
-      const { ip, port } = endpoint.address;
-      const message = `no connection to ${formatSocketAddress({ ip, port })} within ${this.plane.settings.attemptTimeout} ms`;
-      this.#missed(plan, endpoint, close('connect-failed', message, 503, 'NETWORK_POLICY'), 'endpoint');
+      // Its tunnel serves others.
+      attempt.cancel();
+      this.#missed(plan, endpoint, UNANSWERED, faultAt(endpoint, 'beyond'));
     });
   }
 

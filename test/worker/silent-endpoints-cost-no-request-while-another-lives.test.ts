@@ -149,6 +149,50 @@ for (const [why, says] of [
   });
 }
 
+for (const [when, answers] of [
+  ['never', false],
+  ['too late', true],
+] as const) {
+  test(`an endpoint that answers PINGs at once but a request ${when} costs none while another one lives`, async (t) => {
+    const rig = await planeUnderTest(t, { attemptTimeout: 2000, connectTimeout: 3500, responseTimeout: 8000 });
+    const busy = await http2Peer(t, rig, (stream) => {
+      if (answers) setTimeout(() => stream.closed || stream.respond({ ':status': 503 }, { endStream: true }), 6000);
+    });
+    const alive = await http2Peer(t, rig, (stream) => {
+      stream.respond({ ':status': 200 });
+      stream.end('alive');
+    });
+    rig.answer = () => twoEndpoints(rig, busy, alive);
+    startPod(rig);
+    await until('the busy one is never asked', async () => {
+      const crowd = await Promise.all(Array.from({ length: 20 }, () => hear(t, rig)));
+      assert.deepEqual(crowd, Array(20).fill({ end: 'end', heard: 'alive' }));
+      return count(rig, ATTEMPTS_RETRIED, 'no-response') > 0;
+    });
+    assert.deepEqual(
+      rig.plane.unhealthyEndpoints().map(({ endpoint }) => endpoint),
+      [`${LOCALHOST}:80`],
+    );
+    assert.ok([...rig.plane.pool.connections()].every(({ accepting }) => accepting));
+  });
+}
+
+test('endpoints that are all slower than the time for connecting are waited for while they are heard of', async (t) => {
+  const rig = await planeUnderTest(t, { attemptTimeout: 1000, connectTimeout: 1500 });
+  const slow = await http2Peer(t, rig, (stream) => {
+    setTimeout(() => {
+      if (stream.closed) return;
+      stream.respond({ ':status': 200 });
+      stream.end('slow');
+    }, 3000);
+  });
+  const plan = twoEndpoints(rig, slow, slow) as ForwardPlan;
+  const [third] = (tunnelTo({ ...rig.ports, hbone: slow }, 82) as ForwardPlan).groups;
+  rig.answer = () => ({ ...plan, groups: [...plan.groups, third!] });
+  startPod(rig);
+  assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'slow' });
+});
+
 test('a short time for connecting is shared by near and far: one near endpoint that fails moves nobody away', async (t) => {
   const rig = await planeUnderTest(t, { attemptTimeout: 4000, connectTimeout: 4000 });
   const serving = (name: string) =>

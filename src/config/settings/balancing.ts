@@ -7,7 +7,7 @@ export const balancingSettings = {
     type: duration('1ms', '1h'),
     default: '2500ms',
     meaning:
-      'Longest wait for the tunnel or connection to one endpoint, or for any sign of it in a tunnel that is open, while others are left to try. The last one is waited for until the connect timeout; a tunnel to it that was open before and says nothing for that time, not even to a PING, is replaced by another one.',
+      'Longest wait for the tunnel or connection to one endpoint, or for any sign of it in a tunnel that is open, while others are left to try. An endpoint that gives signs but no answer to the request is left when the connect timeout would leave no time for another one. The last one is waited for until the connect timeout; a tunnel to it that was open before and says nothing for that time, not even to a PING, is replaced by another one.',
     why: 'An endpoint whose node is gone does not answer at all. Long enough for the kernel to send a SYN again after 1 s.',
   },
   ejectionTime: {
