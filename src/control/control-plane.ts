@@ -267,6 +267,7 @@ function meshSettings(config: ControlConfig): Parameters<typeof createMesh>[0] {
     ...{ clusterId, trustDomain, rootNamespace, revision, ipv4Pool, ipv6Pool },
     ...{ serviceEntriesSelectPods, servicesSelectWorkloadEntries, allocateAddresses, allowDryRun },
     serviceEntryVisibility,
+    namespacesHaveObjects: config.source.kind === 'kubernetes',
     domainSuffix: config.clusterDomain,
     systemNamespace: config.podNamespace,
   };

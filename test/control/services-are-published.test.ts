@@ -312,6 +312,30 @@ test('entries are as visible as the labels of their namespace say', async () => 
   assert.equal(address('other/shared.org')?.canonical, false);
 });
 
+for (const [text, whileUnknown] of [
+  ['defaultVisibility: NONE', null],
+  ['defaultVisibility: NAMESPACE', 1],
+  ['defaultVisibility: PUBLIC', 0],
+] as const) {
+  const publicUnlessClosed =
+    'policies: [{ matchingRules: [{ namespaceSelector: { matchExpressions: [{ key: closed, operator: DoesNotExist }] } }] }]';
+  test(`a namespace that is still to come is as narrow as the setting can be: ${text}`, async () => {
+    const { put, remove, address } = meshUnderTest({
+      serviceEntryVisibility: await readVisibility(`{ ${text}, ${publicUnlessClosed} }`),
+      namespacesHaveObjects: true,
+    });
+    const seen = () => address('demo/shared.org')?.visibility ?? null;
+    await put(entry('a', '1'));
+    assert.equal(seen(), whileUnknown);
+    await put(namespace('demo'));
+    assert.equal(seen(), 0);
+    await put(namespace('demo', { closed: '' }));
+    assert.equal(seen(), whileUnknown);
+    await remove('Namespace', 'demo');
+    assert.equal(seen(), whileUnknown);
+  });
+}
+
 const rule = (expression: string) =>
   `policies: [{ matchingRules: [{ namespaceSelector: { matchExpressions: [${expression}] } }] }]`;
 

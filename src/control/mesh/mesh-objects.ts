@@ -19,7 +19,7 @@ import { PolicyRegistry } from './policy-registry.ts';
 import { createPublishedServices, type PublishedService, type PublishedServices } from './published-services.ts';
 import { SelectorIndex } from './selector-index.ts';
 import { hasUsableAddresses } from './service-messages.ts';
-import type { MeshSettings, ServiceEntryVisibility, Visibility } from './settings.ts';
+import type { MeshSettings, Visibility } from './settings.ts';
 import { createSources, type Source, type Sources } from './sources.ts';
 
 export class MeshObjects {
@@ -139,7 +139,7 @@ export class MeshObjects {
 
   /** One service per host. An entry with an address that is none is left out whole: it would catch other traffic than it says. */
   #publishedBy(entry: ServiceEntry): PublishedService[] {
-    const visibility = visibilityOf(this.#settings.serviceEntryVisibility, this.namespace(entry.namespace));
+    const visibility = visibilityOf(this.#settings, this.namespace(entry.namespace));
     if (visibility === 'None' || !hasUsableAddresses(entry)) return [];
     return [...new Set(entry.hosts)].map((hostname) => ({
       key: `${entry.namespace}/${hostname}`,
@@ -234,11 +234,20 @@ export class MeshObjects {
   }
 }
 
-function visibilityOf(settings: ServiceEntryVisibility | null, namespace: Namespace | null): Visibility {
-  if (settings === null) return 'Public';
+function visibilityOf(settings: MeshSettings, namespace: Namespace | null): Visibility {
+  const { serviceEntryVisibility: given, namespacesHaveObjects } = settings;
+  if (given === null) return 'Public';
+  const { rules, otherwise } = given;
+  if (namespace === null && namespacesHaveObjects) {
+    // Rules that ask for labels not to be there would open it until its labels are known.
+    const named = new Set([otherwise, ...rules.map(({ visibility }) => visibility)]);
+    return NARROWEST_FIRST.find((visibility) => named.has(visibility))!;
+  }
   const labels = namespace?.labels ?? {};
-  return settings.rules.find(({ namespaces }) => matchesLabels(namespaces, labels))?.visibility ?? settings.otherwise;
+  return rules.find(({ namespaces }) => matchesLabels(namespaces, labels))?.visibility ?? otherwise;
 }
+
+const NARROWEST_FIRST: readonly Visibility[] = ['None', 'Namespace', 'Public'];
 
 /** Whether workloads that serve one serve the other, at the same ports. */
 function isSameForWorkloads(a: PublishedService, b: PublishedService): boolean {

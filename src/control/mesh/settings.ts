@@ -22,6 +22,8 @@ export interface MeshSettings {
   readonly ipv6Pool: string;
   /** Who sees the services of ServiceEntries; null: everybody, and their status says nothing of it. */
   readonly serviceEntryVisibility: ServiceEntryVisibility | null;
+  /** Whether every namespace has an object, as in Kubernetes: the labels of one that is not known are still to come. */
+  readonly namespacesHaveObjects: boolean;
   /** Whether policies annotated as dry run are sent, to be logged. */
   readonly allowDryRun: boolean;
 }
@@ -40,6 +42,7 @@ export const DEFAULT_MESH_SETTINGS: MeshSettings = {
   ipv4Pool: '240.240.0.0/16',
   ipv6Pool: '2001:2::/48',
   serviceEntryVisibility: null,
+  namespacesHaveObjects: false,
   allowDryRun: false,
 };
 
