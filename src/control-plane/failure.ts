@@ -29,15 +29,23 @@ export function expiryOf(token: string | null): number | null {
   }
 }
 
-/** What a server is sent and must not come back in its words: the values of headers. */
+/**
+ * What a server is sent and must not come back in its words: the values of headers, whole and in their parts. A first word
+ * of letters alone is no secret but a scheme, as in `Bearer …`.
+ */
 export function headerSecrets({ headers }: ControlPlaneServer): string[] {
-  return headers.map(({ value }) => value.reveal());
+  return headers.flatMap(({ value }) => {
+    const whole = value.reveal();
+    return [whole, ...whole.split(/[\s,;]+/).filter((part, index) => index > 0 || !/^[a-z]+$/i.test(part))];
+  });
 }
 
 /** The text of the other side, made safe to print: without what was sent in confidence, tokens, control characters and great length. */
 export function printable(text: string, ...secrets: readonly (string | null)[]): string {
   let safe = text;
-  for (const secret of secrets) if (secret !== null && secret.length >= SECRET) safe = safe.replaceAll(secret, MASK);
+  // The longest first: one that is part of another would leave the rest of that one behind.
+  const masked = secrets.filter((secret) => secret !== null).filter(({ length }) => length >= SECRET);
+  for (const secret of masked.sort((a, b) => b.length - a.length)) safe = safe.replaceAll(secret, MASK);
   return safe
     .replace(TOKEN, MASK)
     .replace(/[^\x20-\x7e]+/g, ' ')

@@ -30,12 +30,15 @@ export interface AgentAccount {
  * CA_SERVER_NOT_TRUSTED, CA_TOKEN_REFUSED, CA_IMPERSONATION_REFUSED, CA_REFUSED, CA_FAILED.
  */
 export function explainCaFailure(server: ControlPlaneServer, account: AgentAccount, failure: CaFailure): CulvertError {
-  const details = printable(failure.details.replace(LIBRARY_PHRASES, ''), failure.token, ...headerSecrets(server));
+  const raw = failure.details.replace(LIBRARY_PHRASES, '');
+  const details = printable(raw, failure.token, ...headerSecrets(server));
+  // A header may have the very word that tells cases apart.
+  const unmasked = printable(raw);
   const where = placeOf(server);
   const unreached =
     !failure.connected && (failure.code === STATUS.UNAVAILABLE || failure.code === STATUS.DEADLINE_EXCEEDED);
   for (const { when, code, text } of unreached ? OBSTACLES : ANSWERS) {
-    const match = when(failure, details);
+    const match = when(failure, unmasked);
     if (match === null) continue;
     return new CulvertError(code, `${text({ server, account, failure, details, where })}${said(details)}`);
   }
@@ -43,8 +46,8 @@ export function explainCaFailure(server: ControlPlaneServer, account: AgentAccou
 }
 
 interface Case {
-  /** Null when this is not it. */
-  when(failure: CaFailure, details: string): RegExpExecArray | true | null;
+  /** Null when this is not it. @param unmasked the details, for the choice alone: there may be secrets in them */
+  when(failure: CaFailure, unmasked: string): RegExpExecArray | true | null;
   readonly code: string;
   text(known: Known): string;
 }
@@ -57,7 +60,7 @@ interface Known {
   readonly where: string;
 }
 
-const says = (pattern: RegExp) => (_: CaFailure, details: string) => pattern.exec(details);
+const says = (pattern: RegExp) => (_: CaFailure, unmasked: string) => pattern.exec(unmasked);
 const otherwise = () => true as const;
 const status =
   (...codes: number[]) =>

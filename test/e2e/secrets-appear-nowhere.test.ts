@@ -28,6 +28,7 @@ test('neither keys nor tokens get into logs, dumps or metrics, whatever peers do
   const keys = ['root.key', 'signer.key', 'server.key'].map((name) => readFileSync(join(folder, name), 'utf8'));
   const [first, second] = [token('first'), token('second')];
   const ofGateway = 'gateway-password-77aa1b';
+  const withScheme = 'gateway-key-93c0de';
   const tokenFile = join(network.folder, 'token');
   writeFileSync(tokenFile, first);
   // Somebody has mounted the wrong file.
@@ -39,7 +40,8 @@ test('neither keys nor tokens get into logs, dumps or metrics, whatever peers do
   network.defer(() => ca.stop());
   network.defer(() => istiod.stop());
   istiod.change(asResources({ workloads: [client, server].map((pod) => workload(pod)) }));
-  const repeated = (sent: string) => `no: Bearer ${sent}, x-password=${ofGateway}, ${sent.slice(0, 60)}…`;
+  const repeated = (sent: string) =>
+    `no: Bearer ${sent}, x-password=${ofGateway}, key ${withScheme}, ${sent.slice(0, 60)}…`;
   istiod.refuse({ code: UNAUTHENTICATED, details: repeated(first) });
 
   const misdeeds: Behaviour[] = [
@@ -74,9 +76,11 @@ test('neither keys nor tokens get into logs, dumps or metrics, whatever peers do
       XDS_ADDRESS: istiod.address,
       XDS_ROOT_CA: istiod.rootPem,
       'XDS_HEADER_X-PASSWORD': ofGateway,
+      'XDS_HEADER_X-KEY': `Basic ${withScheme}`,
       CA_ADDRESS: ca.address,
       CA_ROOT_CA: ca.rootsFile,
       'CA_HEADER_X-PASSWORD': ofGateway,
+      'CA_HEADER_X-KEY': `Basic ${withScheme}`,
       AUTH_TOKEN: tokenFile,
       CRL_PATH: lists,
       RUST_LOG: 'trace',
@@ -123,12 +127,13 @@ test('neither keys nor tokens get into logs, dumps or metrics, whatever peers do
   texts.push(agent.output());
 
   const all = texts.join('\n');
-  for (const said of ['the CA refused the token', 'cannot be read', '(no: Bearer ***, x-password=***, ***']) {
+  for (const said of ['the CA refused the token', 'cannot be read', '(no: Bearer ***, x-password=***, key ***, ***']) {
     assert.ok(all.includes(said), `${said} was not said`);
   }
   const secrets = [
     ...[first, second].flatMap((each) => [each, ...each.split('.').slice(1)]),
     ofGateway,
+    withScheme,
     ...keys.flatMap((pem) => pem.split('\n').slice(1, -2)),
     // How a P-256 key begins in PKCS#8 and in SEC 1, whosever it is.
     'MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg',

@@ -314,6 +314,27 @@ test('a server that repeats the token does not bring it into the log', async (t)
   });
 });
 
+for (const [name, headers, details, shown] of [
+  ['whole', ['hidden-key'], 'key hidden-key is unknown', 'key *** is unknown'],
+  ['without its scheme', ['Bearer hidden-key'], 'Bearer token hidden-key is unknown', 'Bearer token *** is unknown'],
+  ['in another order', ['Basic hidden-a hidden-b'], 'no: hidden-b, hidden-a', 'no: ***, ***'],
+  ['in part, as a cookie', ['hidden=1; hidden=2'], 'cookie hidden=1 is old', 'cookie *** is old'],
+  ['beside a longer one that begins alike', ['hidden', 'hidden-hid'], 'no: hidden-hid, hidden', 'no: ***, ***'],
+  ['that is the word for the case', ['impersonation'], 'no impersonation', 'no ***'],
+] as const) {
+  test(`a header's secret that the server repeats ${name} is not shown`, async (t) => {
+    ca.behave({ kind: 'refuse', code: 7, details });
+    const sent = headers.map((value, index) => ({ name: `x-key-${index}`, value: new Secret(value) }));
+    const { client } = await clientOf(t, serverOf(ca, { headers: sent }));
+    await assert.rejects(client.sign(IDENTITY), (error: Error & { code: string }) => {
+      assert.ok(error.message.endsWith(`(${shown})`), error.message);
+      assert.doesNotMatch(error.message, /hid/);
+      assert.equal(error.code, headers[0] === 'impersonation' ? 'CA_IMPERSONATION_REFUSED' : 'CA_TOKEN_REFUSED');
+      return true;
+    });
+  });
+}
+
 for (const [name, times, says] of [
   ['not valid yet', { notBefore: Date.now() + HOUR }, /certificate not valid before .*; this node's clock says .*Z/],
   [
