@@ -17,6 +17,9 @@ const LOW_WATER = 128 * 1024;
 const MAX_TURN = 256 * 1024;
 const MIN_TURN = 16 * 1024;
 
+/** A lead of more bytes is not made up for: who has it would stand still for the rest of the second. */
+const MOST_LEAD = 4 * MAX_TURN;
+
 /** After so many bytes without congestion, turns have their full length again. */
 const AT_EASE = 4 * HIGH_WATER;
 
@@ -174,9 +177,9 @@ export class SendScheduler {
     return 4 * window < this.window + this.#unread;
   }
 
-  /** Bytes that it has sent since the last `tick`. */
+  /** Bytes that it has sent since the last `tick`, as far as they count. */
   #served(stream: Http2Stream): number {
-    return stream.servedIn === this.#second ? stream.served : 0;
+    return stream.servedIn === this.#second ? Math.min(stream.served, MOST_LEAD) : 0;
   }
 
   /** Waits only because of its share. */

@@ -7,8 +7,8 @@ const KB = 1024;
 const MB = 1024 * KB;
 
 /** A client that may send a lot on each of its streams. */
-function client(streams: number) {
-  const under = new ConnectionUnderTest('client', { assumedPeerStreams: streams }).established([[4, 10 * MB]]);
+function client(streams: number, window = 10 * MB) {
+  const under = new ConnectionUnderTest('client', { assumedPeerStreams: streams }).established([[4, window]]);
   under.receive(frame(FrameType.WINDOW_UPDATE, 0, 0, words(1000 * MB)));
   return { under, streams: Array.from({ length: streams }, () => under.open()) };
 }
@@ -89,3 +89,23 @@ for (const [when, what] of [
     assert.ok(Math.abs(ahead! - least - remains) < 100 * KB, `${ahead} beside ${least}`);
   });
 }
+
+test('a stream that has sent far more than its siblings gets its turn again before they have caught up', () => {
+  const { under, streams } = client(40, 200 * MB);
+  const sent = new Map(streams.map(({ stream }) => [stream.id, 0]));
+  for (const { stream, recorder } of streams) {
+    recorder.onWritable = () => {
+      sent.set(stream.id, sent.get(stream.id)! + under.send(stream, stream.turn()));
+      stream.waitForWindow();
+    };
+  }
+  const [{ stream, recorder }] = streams as [(typeof streams)[number]];
+  while (sent.get(stream.id)! < 50 * MB) recorder.onWritable();
+  under.transport.room = 0;
+  for (const each of streams) each.recorder.onWritable();
+  const lead = sent.get(stream.id)!;
+  const others = () => [...sent.values()].reduce((sum, bytes) => sum + bytes) - sent.get(stream.id)!;
+  while (sent.get(stream.id) === lead && others() < 200 * MB) under.transport.makeRoom(128 * KB);
+  // About 1 MB of each.
+  assert.ok(others() < 50 * MB, `${others()} bytes of the others came first`);
+});
