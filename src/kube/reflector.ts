@@ -49,8 +49,11 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   /** Tells lists of one path apart. */
   const what = [path, ...Object.entries(query).map(([name, value]) => `${name}=${value}`)].join(' ');
   let failures = 0;
-  /** What was last said in the log of a failure, and when; null while all is well. */
+  let problem: string | null = null;
+  /** What was last said in the log of a failure, and when by performance.now(). */
   let complaint: { readonly problem: string; readonly at: number } | null = null;
+  /** Whether that was said since all was well. */
+  let hasComplained = false;
   /** Where the next watch begins; null when everything has to be listed. */
   let version: string | null = null;
   /** Since when the API server has not known the kind, by performance.now(); null while it knows it. */
@@ -62,7 +65,7 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
     get: objects.get,
     values: objects.values,
     failures: () => failures,
-    problem: () => complaint?.problem ?? null,
+    problem: () => problem,
     close: () => ended.abort(),
   };
 
@@ -94,11 +97,13 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
     }
   }
 
-  /** Once, and again every minute while it lasts. */
-  function complain(problem: string, waitMs: number): void {
+  /** Once, and again every minute while it lasts or comes back. */
+  function complain(error: string, waitMs: number): void {
+    problem = error;
     const now = performance.now();
     if (complaint?.problem === problem && now - complaint.at < SAY_AGAIN_MS) return;
     complaint = { problem, at: now };
+    hasComplained = true;
     const known = version === null && objects.size() === 0 ? '' : ', those that are known stay as they are';
     log.warn('kube', `objects cannot be followed${known}; trying again`, {
       objects: what,
@@ -108,8 +113,9 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
   }
 
   function isWell(): void {
-    if (complaint !== null) log.info('kube', 'objects are followed again', { objects: what });
-    complaint = null;
+    if (hasComplained) log.info('kube', 'objects are followed again', { objects: what });
+    hasComplained = false;
+    problem = null;
   }
 
   /**
@@ -118,7 +124,8 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
    */
   async function missing(): Promise<void> {
     version = null;
-    complaint = null;
+    problem = null;
+    hasComplained = false;
     const now = performance.now();
     if (missingSince === null)
       log.info('kube', 'the cluster does not have this kind; it is looked for again', { objects: what });

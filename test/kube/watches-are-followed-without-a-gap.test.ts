@@ -80,12 +80,16 @@ async function apiServer(t: TestContext) {
   });
   const changes: string[] = [];
   const warnings: string[] = [];
+  const infos: string[] = [];
   const follow = (stallMs = 60_000) => {
     const reflector = startReflector({
       ...{ api, path: '/api/v1/namespaces', read: readNamespace, stallMs },
       key: (object) => text(metadataOf(object).name),
       onChange: (before, after) => void changes.push(`${before?.name ?? '-'} ${after?.name ?? '-'}`),
-      log: { info() {}, warn: (_, message, fields) => void warnings.push(`${message}: ${fields?.error}`) },
+      log: {
+        info: (_, message) => void infos.push(message),
+        warn: (_, message, fields) => void warnings.push(`${message}: ${fields?.error}`),
+      },
     });
     t.after(() => {
       reflector.close();
@@ -106,6 +110,7 @@ async function apiServer(t: TestContext) {
     put,
     changes,
     warnings,
+    infos,
     names: (r: ReturnType<typeof follow>) => [...r.values()].map(({ name }) => name),
   };
 }
@@ -160,6 +165,26 @@ test('a watch that falls silent is taken for dead', async (t) => {
   assert.match(warnings[0]!, /nothing came for 400 ms/);
   state.watches.at(-1)!.event('ADDED', put('a'));
   await eventually('heard', () => changes.includes('- a'));
+});
+
+test('watches that bring an event each before they break cost a line a minute', async (t) => {
+  const { state, follow, put, changes, warnings, infos } = await apiServer(t);
+  const reflector = follow();
+  await reflector.synced;
+  for (let n = 0; n < 5; n++) {
+    await eventually(`watch ${n}`, () => state.watches.length > n);
+    state.watches[n]!.event('ADDED', put(`a${n}`));
+    await eventually('heard', () => changes.includes(`- a${n}`));
+    assert.equal(reflector.problem(), null);
+    if (n === 4) break;
+    state.watches[n]!.text('nonsense\n');
+    await eventually('broken', () => reflector.failures() === n + 1);
+  }
+  assert.deepEqual(
+    warnings.map((line) => line.replace(/.*: /, '')),
+    ['an event of a watch is not JSON'],
+  );
+  assert.equal(infos.filter((line) => line === 'objects are followed again').length, 1);
 });
 
 for (const [what, spoil] of [
