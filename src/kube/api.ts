@@ -95,7 +95,7 @@ export function createKubeApi({ host, port, serviceAccountDir, timeoutMs = 15_00
       await request('DELETE', path, preconditions === undefined ? null : json({ preconditions }));
     },
     async lines(path, onLine, idleMs, signal) {
-      const watchdog = createWatchdog(`${server}${path}: nothing came for ${idleMs} ms`, idleMs, signal);
+      const watchdog = createWatchdog(`${server}${named(path)}: nothing came for ${idleMs} ms`, idleMs, signal);
       try {
         const response = await send('GET', path, null, null, watchdog.signal);
         if (response.statusCode !== 200) throw await statusError('GET', path, response);
@@ -113,7 +113,7 @@ export function createKubeApi({ host, port, serviceAccountDir, timeoutMs = 15_00
   };
 
   async function request(method: string, path: string, body: Body | null): Promise<unknown> {
-    const watchdog = createWatchdog(`${server}${path}: no answer within ${timeoutMs} ms`, timeoutMs, null);
+    const watchdog = createWatchdog(`${server}${named(path)}: no answer within ${timeoutMs} ms`, timeoutMs, null);
     try {
       const response = await send(method, path, body, agent, watchdog.signal);
       if (response.statusCode! >= 300) throw await statusError(method, path, response);
@@ -121,7 +121,9 @@ export function createKubeApi({ host, port, serviceAccountDir, timeoutMs = 15_00
       try {
         return JSON.parse(answer);
       } catch (cause) {
-        throw new KubeError('KUBE_ANSWER', `${method} ${path}: the answer is not JSON`, response.statusCode, { cause });
+        throw new KubeError('KUBE_ANSWER', `${method} ${named(path)}: the answer is not JSON`, response.statusCode, {
+          cause,
+        });
       }
     } catch (error) {
       throw watchdog.explain(error);
@@ -139,7 +141,9 @@ export function createKubeApi({ host, port, serviceAccountDir, timeoutMs = 15_00
   ): Promise<IncomingMessage> {
     return new Promise((resolve, reject) => {
       const unreachable = (cause: unknown) =>
-        reject(new KubeError('KUBE_UNREACHABLE', `${method} ${server}${path}: ${messageOf(cause)}`, 0, { cause }));
+        reject(
+          new KubeError('KUBE_UNREACHABLE', `${method} ${server}${named(path)}: ${messageOf(cause)}`, 0, { cause }),
+        );
       try {
         const options: RequestOptions = {
           method,
@@ -201,6 +205,11 @@ async function readBody(response: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString();
 }
 
+/** How errors name a path. The query of a watch is another one each time, which would make each failure a new one. */
+function named(path: string): string {
+  return path.split('?', 1)[0]!;
+}
+
 async function statusError(method: string, path: string, response: IncomingMessage): Promise<KubeError> {
   const status = response.statusCode!;
   let reason = response.statusMessage ?? '';
@@ -212,7 +221,7 @@ async function statusError(method: string, path: string, response: IncomingMessa
   const hint = status === 401 || status === 403 ? ' (look at the roles of the ServiceAccount and their bindings)' : '';
   const seconds = Number(response.headers['retry-after'] ?? 0);
   const retryAfterMs = seconds > 0 ? Math.min(seconds * 1000, MAX_RETRY_AFTER_MS) : 0;
-  return new KubeError('KUBE_STATUS', `${method} ${path}: ${status} ${reason}${hint}`, status, { retryAfterMs });
+  return new KubeError('KUBE_STATUS', `${method} ${named(path)}: ${status} ${reason}${hint}`, status, { retryAfterMs });
 }
 
 /** Ends a request by the clock or by its owner, and tells which of the two it was. */

@@ -40,6 +40,8 @@ async function apiServer(t: TestContext) {
     watches: [] as Watch[],
     /** Answers a list instead of the objects. */
     broken: null as null | ((response: ServerResponse) => void),
+    /** Answers a watch. */
+    brokenWatch: null as null | ((response: ServerResponse) => void),
     /** The oldest version that a watch may begin at. */
     oldest: 0,
   };
@@ -57,6 +59,7 @@ async function apiServer(t: TestContext) {
       const metadata = { resourceVersion: String(state.version), ...(second ? {} : { continue: 'more' }) };
       return void response.end(JSON.stringify({ metadata, items: second ? all.slice(half) : all.slice(0, half) }));
     }
+    if (state.brokenWatch !== null) return state.brokenWatch(response);
     const version = query.get('resourceVersion')!;
     response.writeHead(200);
     response.flushHeaders();
@@ -204,6 +207,22 @@ for (const [what, spoil] of [
     await eventually('heard', () => changes.includes('- a'));
   });
 }
+
+test('watches that are refused one after the other cost a line a minute', async (t) => {
+  const { state, follow, put, changes, warnings } = await apiServer(t);
+  state.brokenWatch = (response) => {
+    response.statusCode = 500;
+    response.end(JSON.stringify({ kind: 'Status', message: 'not now' }));
+  };
+  const reflector = follow();
+  await eventually('asked again', () => reflector.failures() >= 3);
+  assert.equal(warnings.length, 1, warnings.join());
+  assert.match(warnings[0]!, /; trying again: GET \/api\/v1\/namespaces: 500 not now$/);
+  state.brokenWatch = null;
+  await eventually('watching', () => state.watches.length === 1);
+  state.watches[0]!.event('ADDED', put('a'));
+  await eventually('heard', () => changes.includes('- a'));
+});
 
 test('an API server that refuses is asked again, and the remedy is named', async (t) => {
   const { state, follow, put, warnings } = await apiServer(t);
