@@ -29,9 +29,16 @@ export interface KubeApi {
   /**
    * Hands over each line of an endless answer. Resolves when the server ends it.
    * @param idleMs longest silence, in ms
+   * @param onOpen called when the server has begun to answer, which may be long before the first line
    * @throws KubeError; 'KUBE_STALLED' after that silence, 'KUBE_CLOSED' when `signal` ends it
    */
-  lines(path: string, onLine: (line: string) => void, idleMs: number, signal: AbortSignal): Promise<void>;
+  lines(
+    path: string,
+    onLine: (line: string) => void,
+    idleMs: number,
+    signal: AbortSignal,
+    onOpen?: () => void,
+  ): Promise<void>;
   close(): void;
 }
 
@@ -94,11 +101,12 @@ export function createKubeApi({ host, port, serviceAccountDir, timeoutMs = 15_00
     async delete(path, preconditions) {
       await request('DELETE', path, preconditions === undefined ? null : json({ preconditions }));
     },
-    async lines(path, onLine, idleMs, signal) {
+    async lines(path, onLine, idleMs, signal, onOpen) {
       const watchdog = createWatchdog(`${server}${named(path)}: nothing came for ${idleMs} ms`, idleMs, signal);
       try {
         const response = await send('GET', path, null, null, watchdog.signal);
         if (response.statusCode !== 200) throw await statusError('GET', path, response);
+        onOpen?.();
         await readLines(response, (line) => {
           watchdog.alive();
           onLine(line);

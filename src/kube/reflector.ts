@@ -162,7 +162,7 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
       resourceVersion: version!,
       timeoutSeconds: `${seconds}`,
     });
-    await api.lines(target, receive, stallMs, ended.signal);
+    await api.lines(target, receive, stallMs, ended.signal, isWell);
   }
 
   function receive(line: string): void {

@@ -208,8 +208,8 @@ for (const [what, spoil] of [
   });
 }
 
-test('watches that are refused one after the other cost a line a minute', async (t) => {
-  const { state, follow, put, changes, warnings } = await apiServer(t);
+test('watches that are refused one after the other cost a line a minute, and a quiet one that opens ends it', async (t) => {
+  const { state, follow, put, changes, warnings, infos } = await apiServer(t);
   state.brokenWatch = (response) => {
     response.statusCode = 500;
     response.end(JSON.stringify({ kind: 'Status', message: 'not now' }));
@@ -217,9 +217,11 @@ test('watches that are refused one after the other cost a line a minute', async 
   const reflector = follow();
   await eventually('asked again', () => reflector.failures() >= 3);
   assert.equal(warnings.length, 1, warnings.join());
+  assert.match(reflector.problem()!, /not now/);
   assert.match(warnings[0]!, /; trying again: GET \/api\/v1\/namespaces: 500 not now$/);
   state.brokenWatch = null;
-  await eventually('watching', () => state.watches.length === 1);
+  await eventually('watching, and nothing happens', () => reflector.problem() === null);
+  assert.equal(infos.filter((line) => line === 'objects are followed again').length, 1);
   state.watches[0]!.event('ADDED', put('a'));
   await eventually('heard', () => changes.includes('- a'));
 });
