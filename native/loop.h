@@ -207,7 +207,7 @@ class Loop {
   uv_loop_t* uv_ = nullptr;
   int epoll_ = -1;
   int sleeps_due_ = 0;  // waits that sleep at once
-  int sleeps_after_loss_ = 0;  // as many, when the processor is lost next
+  int sleeps_after_loss_ = 0;  // as many when the processor is lost next, if not kFewestSleeps
   uint64_t turn_ = 1;
   uint8_t* memory_ = nullptr;
   uint8_t* read_at_ = nullptr;
