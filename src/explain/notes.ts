@@ -16,12 +16,13 @@ export function notesOf(
   target: Target,
   route: ExplainedRoute,
 ): string[] {
+  const service = world.mesh.serviceByVip(source.network, target.address.ip, source.namespace);
   return [
     ...notesOnSource(from, source),
-    ...notesOnTarget(world, source, target),
+    ...notesOnTarget(world, source, target, service),
     ...(route.kind === 'refused'
-      ? notesOnRefusal(world, source, target, route)
-      : [...notesOnPassthrough(world, source, target, route), ...notesOnEndpoints(world, route)]),
+      ? notesOnRefusal(world, source, target, service, route)
+      : [...notesOnPassthrough(service, route), ...notesOnEndpoints(world, route)]),
   ];
 }
 
@@ -36,12 +37,17 @@ function notesOnSource({ enrolled }: ExplainedWorkload, { namespace, name, proto
 }
 
 /** Several may have one address, and only one of them is reached by it. */
-function notesOnTarget({ mesh }: World, source: Workload, { address, named }: Target): string[] {
+function notesOnTarget(
+  { mesh }: World,
+  source: Workload,
+  { address, named }: Target,
+  byAddress: Service | null,
+): string[] {
   if (named === null) return [];
   const workload = mesh.workloadByAddress(source.network, address.ip);
   // As the route is found: the cluster's own network, which carries connections in plain text, knows the pod first.
   const isPlain = source.protocol === 'TCP' && workload !== null;
-  const service = isPlain ? null : mesh.serviceByVip(source.network, address.ip, source.namespace);
+  const service = isPlain ? null : byAddress;
   const found =
     service !== null
       ? { key: serviceKey(service), what: `the service ${serviceKey(service)}` }
@@ -55,9 +61,9 @@ function notesOnRefusal(
   { mesh }: World,
   source: Workload,
   { address }: Target,
+  service: Service | null,
   { reason }: Extract<ExplainedRoute, { kind: 'refused' }>,
 ): string[] {
-  const service = mesh.serviceByVip(source.network, address.ip, source.namespace);
   if (service === null) return [];
   switch (reason.tag) {
     case 'no-healthy-upstream':
@@ -80,13 +86,7 @@ function whyNotValid({ network, networkGateway, workloadIps }: Workload, source:
   return `has ${workloadIps.join(', ') || 'no address'}; the service takes ${service.ipFamilies ?? 'any family'}`;
 }
 
-function notesOnPassthrough(
-  { mesh }: World,
-  source: Workload,
-  { address }: Target,
-  { kind }: ExplainedRoute,
-): string[] {
-  const service = mesh.serviceByVip(source.network, address.ip, source.namespace);
+function notesOnPassthrough(service: Service | null, { kind }: ExplainedRoute): string[] {
   if (kind !== 'passthrough' || service === null) return [];
   return [
     `the service ${serviceKey(service)} is known, but its load balancing is Passthrough: nothing is done with it`,
