@@ -69,12 +69,14 @@ async function between(t: TestContext, rig: PlaneUnderTest, target: number) {
   return way;
 }
 
+function serve(stream: ServerHttp2Stream): void {
+  stream.respond({ ':status': 200 });
+  stream.end('served');
+}
+
 test('the only endpoint is reached by another tunnel when nothing is heard of the one that is open', async (t) => {
   const rig = await planeUnderTest(t, { attemptTimeout: 1000, responseTimeout: 60_000 });
-  const target = await http2Peer(t, rig, (stream) => {
-    stream.respond({ ':status': 200 });
-    stream.end('served');
-  });
+  const target = await http2Peer(t, rig, serve);
   const way = await between(t, rig, target);
   startPod(rig);
   assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'served' });
@@ -96,8 +98,7 @@ test('a peer that vanishes just after something of it has crossed a request is f
       stream.session!.ping(() => way.swallow());
       return;
     }
-    stream.respond({ ':status': 200 });
-    stream.end('served');
+    serve(stream);
   });
   const way = await between(t, rig, target);
   startPod(rig);
@@ -138,10 +139,7 @@ test('of several tunnels that fell silent together a request waits for one only'
 
 test('the only endpoint is given up when nothing is heard of its tunnel and none can be opened', async (t) => {
   const rig = await planeUnderTest(t, { attemptTimeout: 1000, responseTimeout: 60_000 });
-  const target = await http2Peer(t, rig, (stream) => {
-    stream.respond({ ':status': 200 });
-    stream.end('served');
-  });
+  const target = await http2Peer(t, rig, serve);
   const way = await between(t, rig, target);
   startPod(rig);
   assert.equal((await hear(t, rig)).end, 'end');
@@ -164,10 +162,7 @@ const recoveries: readonly [what: string, recover: (rig: PlaneUnderTest, way: { 
 for (const [when, recover] of recoveries) {
   test(`a request in a silent tunnel outlasts what this node lacks for another one, ${when}`, async (t) => {
     const rig = await planeUnderTest(t, { attemptTimeout: 200, responseTimeout: 60_000 });
-    const target = await http2Peer(t, rig, (stream) => {
-      stream.respond({ ':status': 200 });
-      stream.end('served');
-    });
+    const target = await http2Peer(t, rig, serve);
     const way = await between(t, rig, target);
     startPod(rig);
     assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'served' });
@@ -189,8 +184,7 @@ test('a slow answer is waited for in the tunnel that was asked, as long as its p
   await http2Peer(t, rig, (stream) => {
     const wait = asked++ === 0 ? 0 : 3000;
     setTimeout(() => {
-      stream.respond({ ':status': 200 });
-      stream.end('served');
+      serve(stream);
     }, wait);
   });
   startPod(rig);
@@ -205,8 +199,7 @@ test('an answer that arrived while this thread had to wait is not late', async (
   let answered = 0;
   const target = await http2Peer(t, rig, (stream) => {
     stream.on('close', () => answered++);
-    stream.respond({ ':status': 200 });
-    stream.end('served');
+    serve(stream);
   });
   const way = await between(t, rig, target);
   startPod(rig);

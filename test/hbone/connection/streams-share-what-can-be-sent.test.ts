@@ -13,19 +13,24 @@ function client(streams: number, window = 10 * MB) {
   return { under, streams: Array.from({ length: streams }, () => under.open()) };
 }
 
-test('streams of a congested tunnel take turns of the same length, however much each has to send', () => {
-  const { under, streams } = client(50);
+/** Streams that always have more to send, and what each has sent. */
+function neverDone(count: number, window?: number) {
+  const { under, streams } = client(count, window);
   const sent = new Map(streams.map(({ stream }) => [stream.id, 0]));
-  under.transport.room = 0;
   for (const { stream, recorder } of streams) {
     // As a relay does: one read for each turn, as large as it may be.
     recorder.onWritable = () => {
-      const part = under.send(stream, stream.turn());
-      sent.set(stream.id, sent.get(stream.id)! + part);
+      sent.set(stream.id, sent.get(stream.id)! + under.send(stream, stream.turn()));
       stream.waitForWindow();
     };
-    recorder.onWritable();
   }
+  return { under, streams, sent };
+}
+
+test('streams of a congested tunnel take turns of the same length, however much each has to send', () => {
+  const { under, streams, sent } = neverDone(50);
+  under.transport.room = 0;
+  for (const { recorder } of streams) recorder.onWritable();
   for (let i = 0; i < 400; i++) {
     under.transport.makeRoom(128 * KB);
     assert.ok(under.transport.queued < 1 * MB, `${under.transport.queued} bytes wait`);
@@ -66,14 +71,7 @@ for (const [when, what] of [
   ['a second before', 'waits no longer than they do'],
 ] as const) {
   test(`a stream that has sent what its siblings have not, ${when}, ${what}`, () => {
-    const { under, streams } = client(100);
-    const sent = new Map(streams.map(({ stream }) => [stream.id, 0]));
-    for (const { stream, recorder } of streams) {
-      recorder.onWritable = () => {
-        sent.set(stream.id, sent.get(stream.id)! + under.send(stream, stream.turn()));
-        stream.waitForWindow();
-      };
-    }
+    const { under, streams, sent } = neverDone(100);
     const [{ stream, recorder }] = streams as [(typeof streams)[number]];
     while (sent.get(stream.id)! < 300 * KB) recorder.onWritable();
     const lead = sent.get(stream.id)!;
@@ -91,14 +89,7 @@ for (const [when, what] of [
 }
 
 test('a stream that has sent far more than its siblings gets its turn again before they have caught up', () => {
-  const { under, streams } = client(40, 200 * MB);
-  const sent = new Map(streams.map(({ stream }) => [stream.id, 0]));
-  for (const { stream, recorder } of streams) {
-    recorder.onWritable = () => {
-      sent.set(stream.id, sent.get(stream.id)! + under.send(stream, stream.turn()));
-      stream.waitForWindow();
-    };
-  }
+  const { under, streams, sent } = neverDone(40, 200 * MB);
   const [{ stream, recorder }] = streams as [(typeof streams)[number]];
   while (sent.get(stream.id)! < 50 * MB) recorder.onWritable();
   under.transport.room = 0;
