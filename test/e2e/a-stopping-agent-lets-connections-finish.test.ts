@@ -4,7 +4,7 @@ import { connect } from 'node:http2';
 import { type TestContext, test } from 'node:test';
 import { credentials, openTunnel, request, secure } from '../support/hbone-client.ts';
 import { identityOf, meshNetwork, startAgent, type TestAgent, workload } from '../support/mesh.ts';
-import { dial, exchange, fate, listenEcho, patiently, type Talk } from '../support/pod-sockets.ts';
+import { dial, exchange, fate, listenEcho, patiently, refused, type Talk } from '../support/pod-sockets.ts';
 import { total } from '../support/samples.ts';
 
 test('an agent that is told to stop lets connections finish', async (t) => {
@@ -45,9 +45,9 @@ test('an agent that is told to stop lets connections finish', async (t) => {
 
     const stopped = agent.stop();
     await Promise.all(goneAway);
-    assert.equal(await fate(dial(client, server.ipv4, 8080)), 'ECONNREFUSED');
-    assert.equal(await fate(dial(outside, server.ipv4, 8080)), 'ECONNREFUSED');
-    assert.equal(await fate(dial(outside, server.ipv4, 15008)), 'ECONNREFUSED');
+    await refused(client, server.ipv4, 8080);
+    await refused(outside, server.ipv4, 8080);
+    await refused(outside, server.ipv4, 15008);
     assert.deepEqual(await agent.ready(), { status: 500, body: 'not ready, pending: workload proxy manager\n' });
     await alive(inTunnel);
     await alive(inPlain);

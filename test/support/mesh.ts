@@ -244,11 +244,14 @@ export function runCulvert(
   /** Calls back whenever there is more output. Returns what ends that. */
   watch(look: () => void): () => void;
 } {
-  const { PATH, CULVERT_ADDON } = process.env;
+  const inherited = ['PATH', 'CULVERT_ADDON', 'NODE_OPTIONS'].flatMap((name) => {
+    const value = process.env[name];
+    return value === undefined ? [] : [[name, value]];
+  });
   const limited = maxDescriptors === null ? [] : ['prlimit', `--nofile=${maxDescriptors}:${maxDescriptors}`, '--'];
   const command = [...by, ...limited, process.execPath, cli, ...argv];
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...command], {
-    env: { PATH, ...(CULVERT_ADDON === undefined ? {} : { CULVERT_ADDON }), ...env },
+    env: { ...Object.fromEntries(inherited), ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let output = '';

@@ -4,6 +4,7 @@
  */
 import { once } from 'node:events';
 import { createServer, Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { connectTcp, listenTcp } from '../../native/netns.ts';
 import { canonicalIp } from '../../src/netns/address.ts';
 import { PATIENCE_MS } from './patience.ts';
@@ -103,6 +104,22 @@ export async function exchange(connection: Talk, message: string): Promise<strin
   return answer;
 }
 
+/**
+ * Waits until nothing listens there any more: threads close their listeners one after the other.
+ *
+ * @throws Error when something still does after the patience
+ */
+export async function refused(from: Pod, ip: string, port: number): Promise<void> {
+  const until = performance.now() + PATIENCE_MS;
+  let outcome = '';
+  do {
+    if (performance.now() > until) throw new Error(`port ${port} of ${ip} is still open: ${outcome}`);
+    const connection = dial(from, ip, port);
+    outcome = await Promise.race([connection.outcome(), sleep(500, 'connected')]);
+    connection.socket.destroy();
+  } while (outcome !== 'ECONNREFUSED');
+}
+
 /** How an attempt to talk ends: 'fin' or an errno's name. */
 export async function fate(connection: Talk): Promise<string> {
   const outcome = await connection.outcome();
@@ -113,7 +130,9 @@ export async function fate(connection: Talk): Promise<string> {
 /** @throws Error with the text when it takes too long */
 export function patiently<T>(complaint: string, promise: Promise<T>): Promise<T> {
   const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`${complaint} within ${PATIENCE_MS / 1000} s`)), PATIENCE_MS);
+  // Made now, so that its trace says who waits.
+  const error = new Error(`${complaint} within ${PATIENCE_MS / 1000} s`);
+  const timer = setTimeout(() => reject(error), PATIENCE_MS);
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
