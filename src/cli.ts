@@ -15,7 +15,12 @@ usage: culvert <command>
   demo [--once]    pods in network namespaces on this machine, talking through the tunnels
   version          print the version
   help             print this
+
+Without a command it is the agent, as in ztunnel's image.
 `;
+
+const FOLLOW_THE_ENVIRONMENT = ['agent', 'proxy', 'cni', 'control'];
+const SETTINGS_HINT = 'its settings are environment variables: docs/configuration.md';
 
 const terminal = {
   out: (text: string) => void process.stdout.write(text),
@@ -26,6 +31,14 @@ const terminal = {
 async function main(argv: readonly string[]): Promise<number> {
   // The incumbent's image runs `proxy` when it is given nothing (spec §0).
   const [command = 'proxy', ...rest] = argv;
+  if (FOLLOW_THE_ENVIRONMENT.includes(command) && rest.length > 0) {
+    if (rest.includes('--help') || rest.includes('-h')) return main(['help']);
+    // ztunnel ignores what follows `proxy`, so an image that is swapped for it does too.
+    if (command !== 'proxy') {
+      terminal.err(`culvert ${command} takes no arguments, and got: ${rest.join(' ')}\n${SETTINGS_HINT}\n`);
+      return 2;
+    }
+  }
   switch (command) {
     case 'agent':
     case 'proxy': {

@@ -77,7 +77,7 @@ export async function serveHttp(options: HttpServiceOptions): Promise<HttpServic
     for (const { ip, port } of options.addresses) {
       const wanted = { ip, port: port === 0 ? (addresses[0]?.port ?? 0) : port };
       const server = createServer(options);
-      const bound = await bind(server, wanted, servers.length > 0);
+      const bound = await bind(server, options.name, wanted, servers.length > 0);
       if (bound === null) continue;
       servers.push(server);
       addresses.push(bound);
@@ -93,16 +93,25 @@ export async function serveHttp(options: HttpServiceOptions): Promise<HttpServic
  * Listens, and on `0.0.0.0` instead of `::` where there is no IPv6. Null when the kernel lacks the family and
  * `optional` is true.
  */
-async function bind(server: Server, { ip, port }: SocketAddress, optional: boolean): Promise<SocketAddress | null> {
+async function bind(
+  server: Server,
+  name: string,
+  { ip, port }: SocketAddress,
+  optional: boolean,
+): Promise<SocketAddress | null> {
   try {
     return await listen(server, ip, port);
   } catch (error) {
     if (isFamilyMissing(error)) {
       if (optional) return null;
-      if (ip === '::') return await bind(server, { ip: '0.0.0.0', port }, false);
+      if (ip === '::') return await bind(server, name, { ip: '0.0.0.0', port }, false);
     }
     const address = formatSocketAddress({ ip, port });
-    throw new CulvertError('HTTP_BIND_FAILED', `failed to bind to address ${address}: ${messageOf(error)}`, {
+    const hint =
+      (error as NodeJS.ErrnoException).code === 'EADDRINUSE'
+        ? ` (something listens there already, perhaps another agent; the port for ${name} is a setting: docs/configuration.md)`
+        : '';
+    throw new CulvertError('HTTP_BIND_FAILED', `failed to bind to address ${address}: ${messageOf(error)}${hint}`, {
       cause: error,
     });
   }

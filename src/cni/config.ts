@@ -19,7 +19,7 @@ export async function loadNodeAgentConfig(env: Environment): Promise<NodeAgentCo
   const problems = new Problems();
   const given = readTable(env, nodeAgentSettings, problems) as Given;
   for (const key of ['nodeName', 'kubernetesHost'] as const) {
-    if (given[key] === null) problems.add(nodeAgentSettings[key].env, '', 'a value: Kubernetes gives it to every pod');
+    if (given[key] === null) problems.add(`${nodeAgentSettings[key].env} is not set`, undefined, REQUIRED[key]);
   }
   let selectors: EnrolmentSelectors = [];
   try {
@@ -30,3 +30,8 @@ export async function loadNodeAgentConfig(env: Environment): Promise<NodeAgentCo
   problems.throwIfAny();
   return { ...given, nodeName: given.nodeName!, kubernetesHost: given.kubernetesHost!, selectors };
 }
+
+const REQUIRED = {
+  nodeName: 'the name of this node, in a manifest the field spec.nodeName of the pod',
+  kubernetesHost: 'the host of the API server, which Kubernetes gives to every pod',
+};

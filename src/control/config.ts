@@ -28,8 +28,8 @@ export async function loadControlConfig(env: Environment): Promise<ControlConfig
   const { objectsDir, kubernetesHost, tokensFile, podNamespace } = given;
   if (objectsDir === null && kubernetesHost === null) {
     problems.add(
-      `${controlSettings.objectsDir.env} and ${controlSettings.kubernetesHost.env}`,
-      '',
+      `neither ${controlSettings.objectsDir.env} nor ${controlSettings.kubernetesHost.env} is set`,
+      undefined,
       'one of them: a folder of objects, or the API server that Kubernetes names to every pod',
     );
   }

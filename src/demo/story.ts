@@ -26,7 +26,7 @@ export async function playStory({ screen, stop, once, echoLog }: StoryOptions): 
   stopped.catch(() => {});
   const unlessStopped = <T>(work: Promise<T>) => Promise.race([work, stopped]);
   try {
-    await unlessStopped(tell());
+    await tell();
     if (!once) {
       screen.say('');
       inviteToTry(screen, builder.stage());
@@ -38,10 +38,11 @@ export async function playStory({ screen, stop, once, echoLog }: StoryOptions): 
   }
   return conclude(screen);
 
+  // Waits for nothing that a user who wants to end would have to wait for, and tells nothing after that.
   async function tell(): Promise<void> {
     screen.step('A node with five pods');
     screen.say('Each pod is a network namespace with a link to a bridge, as on a Kubernetes node.');
-    const pods = await builder.makePods();
+    const pods = await unlessStopped(builder.makePods());
     screen.table(
       ['POD', 'ADDRESSES', 'SERVICE ACCOUNT', 'IN THE MESH', 'RUNS'],
       actors.map(({ name, serviceAccount, enrolled, serves }) => {
@@ -58,10 +59,8 @@ export async function playStory({ screen, stop, once, echoLog }: StoryOptions): 
     screen.say(`Service ${SERVICE.hostname} (${SERVICE.ip}) has the endpoints api-1 and api-2.`);
 
     screen.step('The agent, and pods that know nothing of it');
-    stop.throwIfAborted();
-    await builder.startAgent();
-    stop.throwIfAborted();
-    await builder.enrol();
+    await unlessStopped(builder.startAgent());
+    await unlessStopped(builder.enrol());
     const stage = builder.stage();
     screen.say(
       'The agent got the namespace of each enrolled pod as a file descriptor, and listens inside it.\n' +
@@ -69,21 +68,21 @@ export async function playStory({ screen, stop, once, echoLog }: StoryOptions): 
     );
 
     screen.step('The pods talk');
-    const conversations = await converse(pods);
+    const conversations = await unlessStopped(converse(pods));
     showAnswers(screen, conversations);
 
     screen.step('Who talked to whom, from the access log of the agent');
-    await stage.agent.until((access) => isComplete(access, conversations), LOG_PATIENCE_MS);
+    await unlessStopped(stage.agent.until((access) => isComplete(access, conversations), LOG_PATIENCE_MS));
     showWhoTalked(screen, stage.agent.access, conversations);
 
     screen.step('What was on the links between the pods');
     showLinks(screen, stage, conversations);
 
     screen.step(`What the agent has in the pods, from http://localhost:${stage.userPorts.admin}/config_dump`);
-    await showListeners(screen, stage);
+    await unlessStopped(showListeners(screen, stage));
 
     screen.step(`What it counted, from http://localhost:${stage.userPorts.metrics}/metrics`);
-    await showMetrics(screen, stage, conversations);
+    await unlessStopped(showMetrics(screen, stage, conversations));
   }
 }
 

@@ -128,7 +128,8 @@ function splitPort(asked: string, askedPort: string | null): { host: string; por
   }
   const given = inHost ?? askedPort;
   if (given === null) {
-    throw new QuestionError(`to=${asked} says no port: ask for to=${asked}:80, or add port=80`);
+    const host = isBareIp && asked.includes(':') ? `[${asked}]` : asked;
+    throw new QuestionError(`to=${asked} says no port: ask for to=${host}:80, or add port=80`);
   }
   const port = parsePort(given);
   if (port === null || port === 0) {

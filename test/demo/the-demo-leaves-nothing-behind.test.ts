@@ -38,6 +38,7 @@ for (const [signal, at, code] of ends) {
     await demo.says(at);
     demo.child.kill(signal);
     assert.equal(await demo.ended, code, demo.output());
+    assert.doesNotMatch(demo.output(), /removing pods.*(✔|✘|\d\. )/s, 'the story goes on after its end');
     await assertNothingLeft(demo.child.pid!);
   });
 }

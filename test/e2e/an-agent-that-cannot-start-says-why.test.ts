@@ -61,7 +61,25 @@ test('an agent that cannot start says why, in words for who has to change it, an
     {
       name: 'with a port that is taken',
       env: { ...good, CULVERT_ADMIN_PORT: takenPort },
-      says: [new RegExp(`failed to bind to address 127\\.0\\.0\\.1:${takenPort}: .*address already in use`)],
+      says: [
+        new RegExp(`failed to bind to address 127\\.0\\.0\\.1:${takenPort}: .*address already in use`),
+        /the port for admin is a setting/,
+      ],
+    },
+    {
+      name: 'as a node agent outside of a pod',
+      env: { ...good, KUBERNETES_SERVICE_HOST: '', NODE_NAME: '' },
+      argv: ['cni'],
+      says: [
+        /- NODE_NAME is not set; accepted: .*spec\.nodeName/,
+        /- KUBERNETES_SERVICE_HOST is not set; accepted: .* gives to every pod/,
+      ],
+    },
+    {
+      name: 'as a control plane without a source of objects',
+      env: { ...good, KUBERNETES_SERVICE_HOST: '' },
+      argv: ['control'],
+      says: [/neither CULVERT_CONTROL_OBJECTS_DIR nor KUBERNETES_SERVICE_HOST is set; accepted: one of them/],
     },
     { name: 'with an unknown command', env: good, argv: ['agnet'], says: [/unknown command: agnet/, /usage: culvert/] },
   ];
@@ -116,13 +134,19 @@ test('an agent that cannot start says why, in words for who has to change it, an
     assert.equal(await patiently('still running', exited), 0);
   });
 
-  await t.test('version and help', async () => {
-    for (const [argv, says] of [
-      [['version'], /^culvert \d+\.\d+\.\d+/],
-      [['help'], /usage: culvert <command>/],
+  await t.test('version and help start nothing, and an argument that means nothing is refused', async () => {
+    for (const [argv, status, says] of [
+      [['version'], 0, /^culvert \d+\.\d+\.\d+/],
+      [['help'], 0, /usage: culvert <command>/],
+      [['agent', '--help'], 0, /usage: culvert <command>/],
+      [['proxy', 'ztunnel', '-h'], 0, /usage: culvert <command>/],
+      [['cni', '--help'], 0, /usage: culvert <command>/],
+      [['agent', '--port', '15000'], 2, /culvert agent takes no arguments, and got: --port 15000/],
+      [['control', 'status'], 2, /culvert control takes no arguments, and got: status/],
     ] as const) {
-      const { exited, output } = runCulvert(argv, {});
-      assert.equal(await exited, 0);
+      const { child, exited, output } = runCulvert(argv, {});
+      t.after(() => child.kill('SIGKILL'));
+      assert.equal(await patiently('still running', exited), status, output());
       assert.match(output(), says);
     }
   });

@@ -392,7 +392,7 @@ const mistakes: readonly [from: string, to: string, port: string | null, sentenc
   ['spiffe://a/ns/b/sa/c', 'echo:80', null, /no workload of the mesh has the identity .*: name a pod/],
   ['default/client', 'echo', null, /to=echo says no port: ask for to=echo:80, or add port=80/],
   ['default/client', '10.0.1.1', null, /says no port/],
-  ['default/client', '2001:db8::1', null, /says no port/],
+  ['default/client', '2001:db8::1', null, /says no port: ask for to=\[2001:db8::1\]:80, or add port=80/],
   ['default/client', 'echo', '0', /"0" is no port: a number from 1 to 65535/],
   ['default/client', 'echo', 'http', /"http" is no port/],
   ['default/client', 'echo:99999', null, /"99999" is no port/],
