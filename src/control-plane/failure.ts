@@ -8,7 +8,9 @@ export function placeOf({ address }: ControlPlaneServer): string {
 }
 
 export function tokenOf({ token }: ControlPlaneServer): string {
-  return token.kind === 'file' ? `the token in ${token.path}` : 'the token in AUTH_TOKEN';
+  return token.kind === 'file'
+    ? `the token in ${token.path}`
+    : 'the token in AUTH_TOKEN (the token itself, as it names no file)';
 }
 
 export function rootsOf({ roots, prefix }: ControlPlaneServer): string {

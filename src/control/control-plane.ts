@@ -97,7 +97,11 @@ async function start(config: ControlConfig, log: Logger, end: (() => Promise<voi
     rejected(object) {
       if (!rejections.rejected(object)) return;
       const { kind, key, reason } = object;
-      log.warn('control', 'object rejected', { kind: kind.kind, object: key, reason });
+      log.warn(
+        'control',
+        'object rejected: its last good version stays, a policy without one denies what it may select',
+        { kind: kind.kind, object: key, reason },
+      );
     },
   };
   const source = await openSource(config, { replica, mesh, listener, rejections, registry, log, end });

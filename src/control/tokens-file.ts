@@ -30,7 +30,8 @@ export async function openTokensFile(
       log.info('control', 'read the tokens of agents', { file: path, tokens: callers.size });
     },
     failed(error) {
-      const kept = `${callers.size} of before stay in force`;
+      const kept =
+        callers.size === 0 ? 'nobody is let in by a token until it can' : 'the tokens of before stay in force';
       log.error('control', `the file of tokens cannot be used; ${kept}`, { file: path, error: messageOf(error) });
     },
   });

@@ -33,6 +33,7 @@ test('a file of tokens that cannot be read is refused by line and column, never 
     );
     assert.equal(failure, undefined);
     assert.match(lines.join('\n'), complaint);
+    assert.match(lines.join('\n'), /nobody is let in by a token until it can/);
     assert.doesNotMatch(lines.join('\n'), /eyJ/, content);
   }
   await new Promise((resolve) => setImmediate(resolve));

@@ -75,12 +75,6 @@ test('an agent that cannot start says why, in words for who has to change it, an
         /- KUBERNETES_SERVICE_HOST is not set; accepted: .* gives to every pod/,
       ],
     },
-    {
-      name: 'as a control plane without a source of objects',
-      env: { ...good, KUBERNETES_SERVICE_HOST: '' },
-      argv: ['control'],
-      says: [/neither CULVERT_CONTROL_OBJECTS_DIR nor KUBERNETES_SERVICE_HOST is set; accepted: one of them/],
-    },
     { name: 'with an unknown command', env: good, argv: ['agnet'], says: [/unknown command: agnet/, /usage: culvert/] },
   ];
   for (const { name, env = good, argv = ['agent'], says } of failures) {

@@ -191,7 +191,11 @@ test('a control plane of files serves an agent: mesh state, certificates, polici
 });
 
 for (const [what, env, complaint] of [
-  ['nowhere to read objects from', {}, /CULVERT_CONTROL_OBJECTS_DIR and KUBERNETES_SERVICE_HOST.*one of them/],
+  [
+    'nowhere to read objects from',
+    {},
+    /neither CULVERT_CONTROL_OBJECTS_DIR nor KUBERNETES_SERVICE_HOST is set; accepted: one of them/,
+  ],
   [
     'a folder that is not there',
     { CULVERT_CONTROL_OBJECTS_DIR: '/nowhere', MONITORING_PORT: '0', CULVERT_READINESS_PORT: '0' },

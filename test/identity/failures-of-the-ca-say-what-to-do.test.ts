@@ -124,7 +124,7 @@ const failures: readonly Failure[] = [
       { token: literal(tokenUntil(Date.UTC(2020, 0, 1))) },
     ),
     code: 'CA_TOKEN_REFUSED',
-    says: /the token in AUTH_TOKEN expired at 2020-01-01T00:00:00\.000Z and this node's clock says \d{4}-/,
+    says: /the token in AUTH_TOKEN \(the token itself, as it names no file\) expired at 2020-01-01T00:00:00\.000Z and this node's clock says \d{4}-/,
   },
   {
     name: 'a token that is not accepted',
@@ -133,7 +133,7 @@ const failures: readonly Failure[] = [
       { token: literal(tokenUntil(Date.now() + HOUR)), clusterId: 'east' },
     ),
     code: 'CA_TOKEN_REFUSED',
-    says: /the token in AUTH_TOKEN has to be of the service account of this agent \(istio-system\/ztunnel\), for audience istio-ca, and of the cluster "east"/,
+    says: /the token in AUTH_TOKEN \(the token itself, as it names no file\) has to be of the service account of this agent \(istio-system\/ztunnel\), for audience istio-ca, and of the cluster "east"/,
   },
   {
     name: 'no token',

@@ -132,12 +132,12 @@ const cases: readonly Case[] = [
   },
   {
     name: 'an expired token',
-    says: /refused the token in AUTH_TOKEN, which expired at 2023-11-14T22:13:20\.000Z: it has to be a projected volume/,
+    says: /refused the token in AUTH_TOKEN \(the token itself, as it names no file\), which expired at 2023-11-14T22:13:20\.000Z: it has to be a projected volume/,
     start: async (t) => ({ ...(await istiod(t, { token: 'wanted' })), changes: { token: token(expired) } }),
   },
   {
     name: 'a token for somebody else',
-    says: /refused the token in AUTH_TOKEN: its audience has to be .*istio-ca.*CLUSTER_ID \(Kubernetes\)/,
+    says: /refused the token in AUTH_TOKEN \(the token itself, as it names no file\): its audience has to be .*istio-ca.*CLUSTER_ID \(Kubernetes\)/,
     start: async (t) => ({ ...(await istiod(t, { token: 'wanted' })), changes: { token: token(jwt(9_000_000_000)) } }),
   },
   {

@@ -94,6 +94,7 @@ export async function openMeshCa(config: MeshCaConfig, parts: MeshCaParts): Prom
     closers.push(file);
     tokens = file;
   } else {
+    log.warn('control::ca', 'CULVERT_CONTROL_TOKENS_FILE is not set: no agent is let in by a token');
     tokens = { review: async () => ({ refused: 'no file of tokens is set, so no token is known' }) };
   }
   let isRevoked = revocationsOf(ca.revocationLists());

@@ -59,7 +59,6 @@ export async function watchFolder(options: FolderSourceOptions): Promise<FolderS
       onChange: (before, after, key) => batch.changed({ kind, key, before, after }),
       onRejected(object, key, error) {
         const reason = `${place}: ${messageOf(error)}`;
-        log.error('control', 'object rejected, the version before stays', { kind: kind.kind, object: key, reason });
         batch.rejected({ kind, key, generation: generationOf(object), reason });
       },
     });
