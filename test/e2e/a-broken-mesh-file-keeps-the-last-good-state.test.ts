@@ -46,13 +46,10 @@ test('a broken mesh file is reported by line and column, and the last good state
   }
 
   await t.test('the file, once it is right, is applied', async () => {
-    const before = agent.here();
-    agent.writeMesh(denying);
-    await agent.line('local file applied', before);
+    await agent.apply(denying);
     assert.equal(await fate(open), 'ECONNRESET');
     assert.equal(await fate(dial(client, server.ipv4, 8080)), 'ECONNRESET');
-    agent.writeMesh(good);
-    await agent.line('local file applied', agent.here());
+    await agent.apply(good);
     assert.equal(await exchange(dial(client, server.ipv4, 8080), 'hello'), 'hello');
   });
 
@@ -61,9 +58,7 @@ test('a broken mesh file is reported by line and column, and the last good state
     await agent.enrol(late);
     // The agent waits for the mesh to know the pod, as the node agent is often faster.
     const waiting = exchange(dial(late, server.ipv4, 8080), 'patience');
-    const before = agent.here();
-    agent.writeMesh({ workloads: [...good.workloads!, workload(late)] });
-    await agent.line('local file applied', before);
+    await agent.apply({ workloads: [...good.workloads!, workload(late)] });
     assert.equal(await waiting, 'patience');
   });
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { finished } from 'node:stream/promises';
 import { test } from 'node:test';
-import { meshNetwork, noMoreThan, startAgent, type TestAgent, workload } from '../support/mesh.ts';
+import { meshNetwork, noMoreThan, startAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, fate, listen, listenEcho, patiently, type Talk } from '../support/pod-sockets.ts';
 import { total } from '../support/samples.ts';
 
@@ -80,12 +80,12 @@ test('whatever is carried arrives intact, and nothing is left when it has', asyn
 
   await t.test('200 connections at once, and no descriptor is left of them', async () => {
     await crowd(200, 1000);
-    await settled();
+    await agent.atRest();
     const before = await descriptors();
     for (let round = 0; round < 3; round++) await crowd(200, 100_000);
     for (let i = 0; i < 50; i++) dial(client, server.ipv4, 7).reset();
     await Promise.all(Array.from({ length: 50 }, () => fate(dial(client, server.ipv4, 9))));
-    await settled();
+    await agent.atRest();
     // The question for the metrics is a connection itself, and may not be gone yet.
     await agent.until('rid of descriptors', descriptors, noMoreThan(before));
     const samples = await agent.metrics();
@@ -113,20 +113,7 @@ test('whatever is carried arrives intact, and nothing is left when it has', asyn
     const kinds = agent.descriptors();
     return kinds.set('socket', (kinds.get('socket') ?? 0) - tunnels);
   }
-
-  function settled() {
-    return agent.until(
-      'rid of all connections',
-      () => connectionsOf(agent),
-      (open) => open === 0,
-    );
-  }
 });
-
-async function connectionsOf(agent: TestAgent): Promise<number> {
-  const pods = Object.values((await agent.dump()).workloadState);
-  return pods.reduce((sum, { connections: c }) => sum + c!.inbound.length + c!.outbound.length, 0);
-}
 
 async function sendBlocks({ socket }: Talk, count: number): Promise<void> {
   for (let i = 0; i < count; i++) {

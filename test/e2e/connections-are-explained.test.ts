@@ -60,6 +60,7 @@ test('the agent explains where connections go and why they are allowed', async (
   });
 
   await t.test('a live connection is explained from both of its ends, before and after a policy edit', async () => {
+    await agent.atRest();
     const connection = dial(client, '10.96.0.10', 80);
     connection.send('hello');
     assert.equal(await connection.text(5), 'hello');
@@ -92,9 +93,7 @@ test('the agent explains where connections go and why they are allowed', async (
   });
 
   await t.test('culvert explain prints the verdict and the rule that decided', async () => {
-    const before = agent.here();
-    agent.writeMesh(mesh(policy('no-8080', 'Namespace', 'Deny', [{ destinationPorts: [8080] }])));
-    await agent.line('local file applied', before);
+    await agent.apply(mesh(policy('no-8080', 'Namespace', 'Deny', [{ destinationPorts: [8080] }])));
     const { code, text } = await culvert('--from', 'demo/client', '--to', 'echo.demo', '--port', '80');
     assert.equal(code, 0, text);
     assert.match(text, /^The connection goes through a tunnel and is denied: explicitly denied by: demo\/no-8080\.\n/);

@@ -31,16 +31,9 @@ test('an edit of the policies cuts exactly the live connections that are denied 
     return connection;
   }
 
-  /** Applies policies and waits until the agent says so. */
-  async function apply(next: Mesh): Promise<void> {
-    const before = agent.here();
-    agent.writeMesh(next);
-    await agent.line('local file applied', before);
-  }
-
   await t.test('by port: the sibling through the same tunnel lives', async () => {
     const [cut, lives] = [await connect(client, 8080), await connect(client, 8081)];
-    await apply(mesh([deny({ destinationPorts: [8080] })], ['demo/deny']));
+    await agent.apply(mesh([deny({ destinationPorts: [8080] })], ['demo/deny']));
     assert.equal(await fate(cut), 'ECONNRESET');
     await alive(lives);
     lives.socket.destroy();
@@ -51,27 +44,27 @@ test('an edit of the policies cuts exactly the live connections that are denied 
   });
 
   await t.test('by identity, with a policy that is newly attached', async () => {
-    await apply(mesh([deny({ principals: [{ Suffix: '/sa/client' }] })]));
+    await agent.apply(mesh([deny({ principals: [{ Suffix: '/sa/client' }] })]));
     const [cut, lives] = [await connect(client), await connect(sibling)];
-    await apply(mesh([deny({ principals: [{ Suffix: '/sa/client' }] })], ['demo/deny']));
+    await agent.apply(mesh([deny({ principals: [{ Suffix: '/sa/client' }] })], ['demo/deny']));
     assert.equal(await fate(cut), 'ECONNRESET');
     await alive(lives);
     lives.socket.destroy();
   });
 
   await t.test('plain connections as well', async () => {
-    await apply(mesh());
+    await agent.apply(mesh());
     const [cut, lives] = [await connect(outside), await connect(client)];
-    await apply(mesh([policy('strict', 'Namespace', 'Deny', [{ notPrincipals: [{ Presence: [] }] }])]));
+    await agent.apply(mesh([policy('strict', 'Namespace', 'Deny', [{ notPrincipals: [{ Presence: [] }] }])]));
     assert.equal(await fate(cut), 'ECONNRESET');
     await alive(lives);
     lives.socket.destroy();
   });
 
   await t.test('an edit that denies nothing cuts nothing', async () => {
-    await apply(mesh());
+    await agent.apply(mesh());
     const lives = await connect(client);
-    await apply(mesh([deny({ destinationPorts: [1] })], ['demo/deny']));
+    await agent.apply(mesh([deny({ destinationPorts: [1] })], ['demo/deny']));
     await alive(lives);
     lives.socket.destroy();
   });
@@ -81,9 +74,9 @@ test('an edit of the policies cuts exactly the live connections that are denied 
       policy('allow', 'WorkloadSelector', 'Allow', [
         { serviceAccounts: accounts.map((serviceAccount) => ({ namespace: 'demo', serviceAccount })) },
       ]);
-    await apply(mesh([allow('client', 'sibling')], ['demo/allow']));
+    await agent.apply(mesh([allow('client', 'sibling')], ['demo/allow']));
     const [cut, lives] = [await connect(client), await connect(sibling)];
-    await apply(mesh([allow('sibling')], ['demo/allow']));
+    await agent.apply(mesh([allow('sibling')], ['demo/allow']));
     assert.equal(await fate(cut), 'ECONNRESET');
     await alive(lives);
     lives.socket.destroy();
@@ -94,20 +87,20 @@ test('an edit of the policies cuts exactly the live connections that are denied 
       ...policy('deny', scope, 'Deny', [{ principals: [{ Suffix: '/sa/client' }], destinationPorts: [8080] }]),
       dryRun,
     });
-    await apply(mesh([deny('WorkloadSelector')]));
+    await agent.apply(mesh([deny('WorkloadSelector')]));
     const [cut, lives] = [await connect(client, 8080), await connect(client, 8081)];
-    await apply(mesh([deny('Global', true)]));
+    await agent.apply(mesh([deny('Global', true)]));
     await alive(cut);
-    await apply(mesh([deny('Global')]));
+    await agent.apply(mesh([deny('Global')]));
     assert.equal(await fate(cut), 'ECONNRESET');
     await alive(lives);
     lives.socket.destroy();
   });
 
   await t.test('a policy that is attached but does not exist denies, cuts, and is reported', async () => {
-    await apply(mesh());
+    await agent.apply(mesh());
     const cut = await connect(client);
-    await apply(mesh([], ['demo/unknown']));
+    await agent.apply(mesh([], ['demo/unknown']));
     assert.equal(await fate(cut), 'ECONNRESET');
     const line = await agent.line('a policy cannot be enforced');
     assert.match(line, /warn\trbac\t.*policy="demo\/unknown" reason="it is listed for a workload, but not known"/);
@@ -119,7 +112,7 @@ test('an edit of the policies cuts exactly the live connections that are denied 
       return samples.map(({ value }) => value);
     };
     assert.deepEqual(await notEnforced(), [1]);
-    await apply(mesh());
+    await agent.apply(mesh());
     (await connect(client)).socket.destroy();
     assert.deepEqual(await notEnforced(), [0]);
     assert.equal((await agent.dump()).policyRefusals, undefined);

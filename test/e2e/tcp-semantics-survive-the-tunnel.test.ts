@@ -170,10 +170,6 @@ test('TCP semantics survive the agent', async (t) => {
 
   await t.test('a client that resets before the path is there leaves nothing behind', async () => {
     for (let i = 0; i < 20; i++) dial(captured, server.ipv4, 8080).reset();
-    await agent.until(
-      'rid of all connections',
-      async () => Object.values((await agent.dump()).workloadState),
-      (pods) => pods.every(({ connections: c }) => c!.inbound.length + c!.outbound.length === 0),
-    );
+    await agent.atRest();
   });
 });

@@ -128,11 +128,7 @@ test('the config dump and the log show the agent as it is', async (t) => {
     assert.equal(await level('?level=access=off'), 200);
     const silent = agent.here();
     await Promise.all(Array.from({ length: 24 }, () => exchange(dial(client, server.ipv4, 8080), 'hello')));
-    await agent.until(
-      'rid of the connections',
-      async () => Object.values((await agent.dump()).workloadState),
-      (pods) => pods.every(({ connections: c }) => c!.inbound.length + c!.outbound.length === 0),
-    );
+    await agent.atRest();
     assert.equal(await level('?reset'), 200);
     await linesOf(1);
     assert.equal(

@@ -57,14 +57,19 @@ export interface TestAgent {
   /** Where its output ends now: what follows is news. */
   here(): number;
   writeMesh(mesh: Mesh | string): void;
+  /** The same, and waits until every thread goes by it. */
+  apply(mesh: Mesh): Promise<void>;
   get(path: string, port?: number): Promise<HttpAnswer>;
   post(path: string): Promise<HttpAnswer>;
   /** What the readiness probe gets. */
   ready(): Promise<HttpAnswer>;
+  /** Each thread has a part in it, and gives it after it has done all that it was told before. */
   dump(): Promise<ConfigDump>;
   metrics(): Promise<Sample[]>;
   /** Asks until the answer satisfies, for what the agent tells only when asked. */
   until<T>(what: string, ask: () => Promise<T>, satisfies: (answer: T) => boolean): Promise<T>;
+  /** Waits until no pod has a connection. */
+  atRest(): Promise<void>;
   /** What its descriptors are, by kind: 'socket', 'anon_inode:[eventpoll]' … */
   descriptors(): Map<string, number>;
   /** Applies the capture rules to a pod and enrols it. */
@@ -185,6 +190,12 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
       writeFileSync(fresh, typeof next === 'string' ? next : meshText(next));
       renameSync(fresh, meshFile);
     },
+    async apply(next) {
+      const before = agent.here();
+      agent.writeMesh(next);
+      await agent.line('local file applied', before);
+      await agent.dump();
+    },
     get: (path, port = adminPort) => fetchText('GET', port, path),
     post: (path) => fetchText('POST', adminPort, path),
     ready: () => fetchText('GET', readinessPort, '/healthz/ready'),
@@ -201,6 +212,13 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
         }
         await new Promise((resolve) => setTimeout(resolve, 20));
       }
+    },
+    async atRest() {
+      await agent.until(
+        'rid of all connections',
+        async () => Object.values((await agent.dump()).workloadState),
+        (pods) => pods.every(({ connections: c }) => c!.inbound.length + c!.outbound.length === 0),
+      );
     },
     descriptors: () => descriptorsOf(child.pid!),
     async enrol(pod, info = podInfo(pod.name)) {
