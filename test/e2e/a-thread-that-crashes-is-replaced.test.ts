@@ -15,7 +15,10 @@ test('a thread that crashes is replaced and gets its pods back, the others go on
     network,
     mesh: { workloads: [workload(client), workload(server), workload(outside, { protocol: 'TCP' })] },
     // The debugger's protocol reaches into threads; the agent itself has no way to be told to crash.
-    env: { NODE_OPTIONS: `--inspect=127.0.0.1:${inspector}`, ZTUNNEL_WORKER_THREADS: '2' },
+    env: {
+      NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} --inspect=127.0.0.1:${inspector}`,
+      ZTUNNEL_WORKER_THREADS: '2',
+    },
   });
   for (const pod of [client, server]) await agent.enrol(pod);
   await listenEcho(server, 8080);

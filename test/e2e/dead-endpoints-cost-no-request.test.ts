@@ -48,7 +48,7 @@ test('endpoints that cannot be reached fail no request, and are left out for a w
   const agent = await startAgent({
     network,
     mesh,
-    env: { CULVERT_CONNECT_ATTEMPT_TIMEOUT: '300ms', CULVERT_EJECTION_TIME: '1m' },
+    env: { CULVERT_CONNECT_ATTEMPT_TIMEOUT: '2s', CULVERT_EJECTION_TIME: '1m' },
   });
   for (const pod of [client, alive]) await agent.enrol(pod);
   await listen(alive, 8080, { serve: ({ socket }) => socket.end('alive') });

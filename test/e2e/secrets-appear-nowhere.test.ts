@@ -7,6 +7,7 @@ import { type Behaviour, makeTestCa, startTestCa, tokenUntil } from '../support/
 import { startIstiod } from '../support/istiod.ts';
 import { asResources } from '../support/istiod-mesh.ts';
 import { meshNetwork, startAgent, workload } from '../support/mesh.ts';
+import { PATIENCE_MS } from '../support/patience.ts';
 import { dial, exchange, listenEcho } from '../support/pod-sockets.ts';
 
 const HOUR = 3_600_000;
@@ -89,7 +90,7 @@ test('neither keys nor tokens get into logs, dumps or metrics, whatever peers do
   });
   starting.catch(() => {});
   const told = async (what: RegExp) => {
-    for (const end = performance.now() + 15_000; !what.test(await look('/xds')); ) {
+    for (const end = performance.now() + PATIENCE_MS; !what.test(await look('/xds')); ) {
       assert.ok(performance.now() < end, `${what} is not told: ${texts.at(-1)}`);
       await new Promise((resolve) => setTimeout(resolve, 20));
     }

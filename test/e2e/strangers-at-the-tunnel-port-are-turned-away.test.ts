@@ -15,7 +15,7 @@ test('who is not of the mesh is turned away at 15008, with one line in the log, 
   const agent = await startAgent({
     network,
     mesh: { workloads: [workload(client), workload(server)] },
-    env: { CULVERT_TLS_HANDSHAKE_TIMEOUT: '1s' },
+    env: { CULVERT_TLS_HANDSHAKE_TIMEOUT: '3s' },
   });
   for (const pod of [client, server]) await agent.enrol(pod);
   await listenEcho(server, 8080);
