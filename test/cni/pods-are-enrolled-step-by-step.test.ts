@@ -189,9 +189,7 @@ test('a sandbox that ends while it is enrolled leaves nothing that the next one 
   state.during.set('apply', () => enroller.release(() => true));
   const sandbox = (containerId: string) => ({ containerId, netns: netns('a'), ips: ['10.0.0.1'] });
   await enroller.admit(podObject(), sandbox('c1'));
-  await eventually('let go', () => steps.includes('unhost'));
-  await delay(5);
-  assert.equal(stateOf(), 'absent');
+  await eventually('let go', () => steps.includes('unhost') && stateOf() === 'absent');
   assert.ok(!steps.includes('annotate enabled'));
   assert.equal(open.size, 1);
   state.during.clear();

@@ -30,7 +30,8 @@ test('labels take running pods into the mesh and out of it', { skip: noApiServer
   assert.match(await hostRules(node), new RegExp(`${web.ipv4} comment "${uid}"`));
   assert.equal(await node.annotation('demo', 'out'), null);
   assert.ok(!(await isCaptured(out)));
-  assert.match(await agent.metrics(), /culvert_cni_pods\{state="enabled"\} 1/);
+  // The API server has the annotation before the node agent hears that it has.
+  await eventually('counted', async () => (await agent.metrics()).includes('culvert_cni_pods{state="enabled"} 1\n'));
 
   await node.label('demo', { 'istio.io/dataplane-mode': null });
   await eventually('annotation gone', async () => (await node.annotation('demo', 'web')) === null);

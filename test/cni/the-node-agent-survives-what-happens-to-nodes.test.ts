@@ -233,7 +233,7 @@ test('a pod that no agent can serve is marked pending, and enrolled when one can
   await eventually('pending', async () => (await node.annotation('demo', 'web')) === 'pending');
   // A running pod keeps its traffic until there is somebody to take it.
   assert.ok(!(await isCaptured(web)));
-  assert.match(agent.log(), /no room/);
+  await eventually('it says why', () => agent.log().includes('no room'));
   refuse = false;
   await eventually('enabled', async () => (await node.annotation('demo', 'web')) === 'enabled');
   assert.ok(await isCaptured(web));

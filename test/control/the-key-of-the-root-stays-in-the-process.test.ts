@@ -34,7 +34,7 @@ test('nobody reads the memory of the control plane, and its log shows no key', a
       ...{ CULVERT_SECURE_GRPC_PORT: '0', CULVERT_READINESS_PORT: '0', MONITORING_PORT: '0', CULVERT_ADMIN_PORT: '0' },
     },
   });
-  const ended = new Promise((resolve) => child.once('exit', resolve));
+  const ended = new Promise((resolve) => child.once('close', resolve));
   t.after(() => child.kill('SIGKILL'));
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {

@@ -35,7 +35,7 @@ export interface NodeAgentProcess {
   /** HTTP status of /readyz; 0 when nobody listens. */
   readyz(): Promise<number>;
   metrics(): Promise<string>;
-  /** Ends it in order and resolves with its exit code. */
+  /** Ends it in order and resolves with its exit code, once all that it said is in `log`. */
   stop(signal?: NodeJS.Signals): Promise<number | null>;
 }
 
@@ -154,7 +154,11 @@ async function startNodeAgent(t: TestContext, node: TestNode, env: Record<string
   const child = spawn(process.execPath, ['src/cli.ts', 'cni'], {
     cwd: root,
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { PATH: process.env.PATH, ...nodeAgentSettings(node), RUST_LOG: 'debug', ...env },
+    env: {
+      ...{ PATH: process.env.PATH, NODE_OPTIONS: process.env.NODE_OPTIONS },
+      ...nodeAgentSettings(node),
+      ...{ RUST_LOG: 'debug', ...env },
+    },
   });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
@@ -162,7 +166,7 @@ async function startNodeAgent(t: TestContext, node: TestNode, env: Record<string
       output += text;
     });
   }
-  const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
   t.after(async () => {
     child.kill('SIGKILL');
     await ended;
