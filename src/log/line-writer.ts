@@ -126,9 +126,9 @@ export function createLineWriter(options: LineWriterOptions = {}): LineWriter {
 
   function flush(timeoutMs: number): boolean {
     sealBatch();
-    const deadline = Date.now() + timeoutMs;
+    const deadline = performance.now() + timeoutMs;
     while (!drainBacklog()) {
-      if (Date.now() >= deadline) return false;
+      if (performance.now() >= deadline) return false;
       pause();
     }
     return true;

@@ -25,6 +25,15 @@ test('lines of a turn are handed over when the turn ends', async () => {
   closeSync(fd);
 });
 
+test('a process that exits in the middle of a turn hands its lines over', () => {
+  const module = new URL('../../src/log/line-writer.ts', import.meta.url).href;
+  const program = `import { createLineWriter } from ${JSON.stringify(module)};
+    createLineWriter().write('last words\\n');
+    process.exit(3);`;
+  const { status, stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' });
+  assert.deepEqual([status, stdout], [3, 'last words\n']);
+});
+
 test('a line longer than any batch is still written, in order', () => {
   const path = join(folder, 'long');
   const fd = openSync(path, 'w');

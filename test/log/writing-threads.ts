@@ -37,6 +37,8 @@ function writeLines({ name, lines, length, maxBacklogBytes }: Order): void {
       writer.write(`${`${name} ${next} `.padEnd(length - (next % 50), 'x')}\n`);
     }
     if (next < lines) setImmediate(turn);
+    // A thread that ends waits for its reader for a second only.
+    else while (!writer.flush(1000));
   }
   turn();
 }
