@@ -136,9 +136,9 @@ const plain: ListenOptions = {
 
 /** A listening socket on a free port of 127.0.0.1. */
 export function listenSomewhere(netns = OWN_NETNS, options: Partial<ListenOptions> = {}): { fd: number; port: number } {
-  // Below the range from which the kernel takes the ports of outgoing connections.
+  // Below those that other tests draw and bind later, and those that the kernel gives to outgoing connections.
   for (let tries = 0; tries < 1000; tries++) {
-    const port = 10_000 + Math.floor(Math.random() * 20_000);
+    const port = 10_000 + Math.floor(Math.random() * 5000);
     try {
       return { fd: listenTcp(netns, LOCAL, port, { ...plain, ...options }).fd, port };
     } catch (error) {

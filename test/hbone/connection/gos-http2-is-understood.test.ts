@@ -87,17 +87,20 @@ async function echo(t: TestContext, rig: PlaneUnderTest, length: number): Promis
   assert.ok(Buffer.concat(received).equals(sent), 'other bytes came back');
 }
 
-/** Sends more than every buffer on the way takes to a stream that is not read; resolves when nothing moves any more. */
-async function stall(t: TestContext, rig: PlaneUnderTest): Promise<void> {
+/**
+ * Sends more than every buffer on the way takes to a stream that is not read; resolves when nothing moves any more, and
+ * fails unless as much of the shared window is left then.
+ */
+async function stall(t: TestContext, rig: PlaneUnderTest, said: () => string[], left: number): Promise<void> {
+  const streams = said().length;
   const { socket } = await dial(t, rig.ports.outbound);
   socket.on('error', () => {});
   socket.write(randomBytes(32 << 20));
-  const sendWindow = () => [...rig.plane.pool.connections()].map((tunnel) => tunnel.sendWindow).join();
-  let last = '';
-  for (let same = 0; same < 20; await new Promise((resolve) => setTimeout(resolve, 10))) {
-    const now = sendWindow();
-    same = now === last && now !== '' ? same + 1 : 0;
-    last = now;
+  const sendWindows = () => [...rig.plane.pool.connections()].map((tunnel) => tunnel.sendWindow);
+  await until('it is not sent', () => said().length > streams && sendWindows().every((window) => window === left));
+  for (let round = 0; round < 20; round++) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.deepEqual(sendWindows(), [left]);
   }
 }
 
@@ -114,10 +117,8 @@ test(
   async (t) => {
     const rig = await planeUnderTest(t);
     const said = await serverInGo(t, rig, 1);
-    await stall(t, rig);
-    const [tunnel] = [...rig.plane.pool.connections()];
     // Of 1 MB, which is also what a single stream may send.
-    assert.equal(tunnel!.sendWindow, 1 << 19);
+    await stall(t, rig, said, 1 << 19);
     for (const length of [1, 1000, 10_000_000]) await echo(t, rig, length);
     assert.equal(new Set(said().map((line) => line.split(' from ')[1])).size, 1, 'they share a tunnel');
   },
@@ -129,7 +130,7 @@ test(
   async (t) => {
     const rig = await planeUnderTest(t);
     const said = await serverInGo(t, rig, 3);
-    for (let i = 0; i < 3; i++) await stall(t, rig);
+    for (const left of [1 << 19, 0, 0]) await stall(t, rig, said, left);
     await until('it is taken for usable', () => [...rig.plane.pool.connections()].every(({ room }) => room === 0));
     await echo(t, rig, 3_000_000);
     const tunnels = said().map((line) => line.split(' from ')[1]);
