@@ -42,6 +42,9 @@ type GoingAway =
 /** The answer to the PING behind the announcement is waited for this long, in ms. */
 const ANNOUNCEMENT_PATIENCE = 5_000;
 
+/** A server whose streams that stall leave it nothing to send for so many seconds has its client open another connection. */
+const STARVED_PATIENCE = 10;
+
 export class Http2Connection {
   readonly #options: Http2Options;
   readonly #events: Http2Events;
@@ -126,7 +129,7 @@ export class Http2Connection {
 
   /** Streams that may be opened now (client role): none while those that stall leave nothing to send. */
   get room(): number {
-    return this.accepting && !this.#scheduler.starved
+    return this.accepting && this.#scheduler.starvedFor === 0
       ? Math.max(0, this.#peer.maxConcurrentStreams - this.#streams.size)
       : 0;
   }
@@ -221,6 +224,7 @@ export class Http2Connection {
     if (this.#closed) return;
     this.#windows.adapt();
     this.#scheduler.tick();
+    if (this.#options.role === 'server' && this.#scheduler.starvedFor >= STARVED_PATIENCE) this.drain();
     const now = this.#options.now();
     for (let stalled = this.#scheduler.countStalled(now); stalled > 0; stalled--)
       this.#options.breached('window-stall');

@@ -40,8 +40,8 @@ export class SendScheduler {
   window = DEFAULT_WINDOW_SIZE;
   /** The transport has more than it can send: no stream may add to it. */
   congested = false;
-  /** Streams have held nearly all of the connection's window for a second or more. */
-  starved = false;
+  /** For how many seconds streams have held nearly all of the connection's window. */
+  starvedFor = 0;
   /** The most that the window has been since the last `tick`. */
   #peak = DEFAULT_WINDOW_SIZE;
   /** Sent and not returned as credit of the connection. */
@@ -150,7 +150,7 @@ export class SendScheduler {
   /** Called every second or so. */
   tick(): void {
     this.#second++;
-    this.starved = this.#isScarce(this.#peak);
+    this.starvedFor = this.#isScarce(this.#peak) ? this.starvedFor + 1 : 0;
     this.#peak = this.window;
     const heldBack = this.#waiting.find((stream) => this.#heldBack(stream));
     const gaveNothing = this.#wasHeldBack && !this.#credited;
@@ -198,7 +198,7 @@ export class SendScheduler {
     if (this.#unread === 0) this.#usedMostly = false;
     this.#credited = true;
     this.#peak = Math.max(this.#peak, this.window);
-    this.starved &&= this.#isScarce(this.window);
+    if (!this.#isScarce(this.window)) this.starvedFor = 0;
     if (this.window > MAX_WINDOW_SIZE)
       throw connectionError('FLOW_CONTROL_ERROR', 'the connection window exceeds 2^31-1');
     this.wake();

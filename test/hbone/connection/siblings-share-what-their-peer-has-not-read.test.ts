@@ -1,8 +1,8 @@
 /** Peers that return the credit of the connection only for what has been read: most implementations but culvert. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { FrameType } from '../../../src/hbone/frames.ts';
-import { ConnectionUnderTest, frame, words } from './support/connection-under-test.ts';
+import { FrameFlag, FrameType } from '../../../src/hbone/frames.ts';
+import { ConnectionUnderTest, connectFrame, describe, frame, words } from './support/connection-under-test.ts';
 
 const KB = 1024;
 const MB = 1024 * KB;
@@ -226,6 +226,50 @@ test('a tunnel has no room while stalled streams hold most of its window, also w
   stream.reset(8);
   client.receive(frame(FrameType.WINDOW_UPDATE, 0, 0, words(sent)));
   assert.ok(client.connection.room > 0);
+});
+
+/** A server whose client has asked for three downloads and reads none of them, so that the window is used up. */
+function starvedServer(): ConnectionUnderTest {
+  const server = new ConnectionUnderTest('server').established();
+  server.receive(connectFrame(1), connectFrame(3), connectFrame(5));
+  for (const { stream } of server.requests) {
+    stream.respond([[':status', '200']], false);
+    server.send(stream, 1_000_000);
+  }
+  assert.equal(server.connection.sendWindow, 0);
+  server.frames();
+  return server;
+}
+
+test('RFC 9113 §6.8: a server that stalled streams leave nothing to send has its client open another connection', () => {
+  const server = starvedServer();
+  wait(server, 10);
+  assert.deepEqual(server.said(), []);
+  wait(server, 1);
+  const frames = server.frames();
+  assert.deepEqual(frames.map(describe), ['GOAWAY NO_ERROR (last 2147483647)', 'PING']);
+  // What crosses that is served, what is open goes on.
+  server.receive(connectFrame(7), frame(FrameType.PING, FrameFlag.ACK, 0, frames[1]!.payload));
+  assert.equal(server.requests.length, 4);
+  server.receive(
+    frame(FrameType.WINDOW_UPDATE, 0, 1, words(65_535)),
+    frame(FrameType.WINDOW_UPDATE, 0, 0, words(100_000)),
+  );
+  assert.ok(server.send(server.requests[3]!.stream, 1000) > 0);
+  assert.equal(server.closed, undefined);
+});
+
+test('a server goes on with a window that came back in time, or that a single stream has used half of', () => {
+  const server = starvedServer();
+  wait(server, 9);
+  server.receive(frame(FrameType.WINDOW_UPDATE, 0, 0, words(32_768)));
+  wait(server, 100);
+  const other = new ConnectionUnderTest('server').established();
+  other.receive(connectFrame(1));
+  other.requests[0]!.stream.respond([[':status', '200']], false);
+  other.send(other.requests[0]!.stream, 1_000_000);
+  wait(other, 100);
+  for (const { connection } of [server, other]) assert.ok(connection.accepting);
 });
 
 test('half of the largest window there is can be sent at once', () => {
