@@ -62,6 +62,7 @@ export const scale: Bench = async ({ folder, quick, workers, progress }) => {
       progress(`pid ${mesh.agent.pid}`);
       await delay(Number(process.env.INSPECT_PAUSE));
     }
+    await mesh.agent.stop();
     const [longest, work] = longestTurn(turns, status);
     const what = `scale, ${workloads} workloads, ${workloads / 20} services, ${POLICIES} policies, ${workers} workers`;
     return [

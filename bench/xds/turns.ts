@@ -1,7 +1,8 @@
 /**
- * Loaded before a program (`--import`), notes the long turns of its main loop in the file that BENCH_TURNS names (Turns).
+ * Loaded before a program (`--import`), notes the long turns of its main loop, and at its end writes them to the file that
+ * BENCH_TURNS names (Turns). Not before: on some file systems a file that replaces another one waits for the disk.
  */
-import { renameSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { isMainThread } from 'node:worker_threads';
 
 export interface Turns {
@@ -24,7 +25,6 @@ export interface Turn {
 const file = process.env.BENCH_TURNS;
 /** What is shorter is not noted, in ms. */
 const SHORT = 2;
-const WRITE_MS = 250;
 
 if (isMainThread && file !== undefined) {
   const from = Date.now();
@@ -41,11 +41,10 @@ if (isMainThread && file !== undefined) {
     if (passed > SHORT) long.push({ at: until, passed, worked: now.cpu - last.cpu });
     last = now;
   }, 1).unref();
-  setInterval(() => {
+  process.on('exit', () => {
     const turns: Turns = { from, until, ticks, long };
-    writeFileSync(`${file}.new`, JSON.stringify(turns));
-    renameSync(`${file}.new`, file);
-  }, WRITE_MS).unref();
+    writeFileSync(file, JSON.stringify(turns));
+  });
 }
 
 function threadCpu(): number {
