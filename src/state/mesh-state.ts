@@ -59,7 +59,7 @@ export interface MeshStore extends MeshState {
   /** Applies a batch: upserts first, then removals. Subscribers are told once, after all of it is visible. */
   apply(changes: MeshUpdate): void;
   /**
-   * Calls the listener once for every batch that named anything. Returns the way to unsubscribe.
+   * Calls the listener once for every batch that changed anything. Returns the way to unsubscribe.
    *
    * @param readsTouched whether the listener looks at `touched` now. It costs more than the rest of a large batch, so it
    *   is left empty as long as nobody does.
@@ -108,11 +108,8 @@ export interface Member {
 /** One address, one of IPv4 as a signed number, or the list of all. */
 export type MemberAddresses = string | number | readonly string[];
 
-/** What a batch named, whether upserted or removed; ask the state for what is there now. */
+/** What a batch changed; ask the state for what is there now. */
 export interface MeshChange {
-  readonly workloads: ReadonlySet<string>;
-  /** Includes services of which only endpoints changed. */
-  readonly services: ReadonlySet<ServiceKey>;
   readonly policies: ReadonlySet<PolicyKey>;
   /** The look-ups that may now answer otherwise, as readKeys (read-keys.ts) names them. */
   readonly touched: ReadonlySet<string>;

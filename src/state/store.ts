@@ -23,21 +23,16 @@ export function createMeshState(options: { localNode: string }): MeshStore {
   function putWorkload(update: WorkloadUpdate, change: Changing): void {
     const { uid } = update.workload;
     const before = change.isRead ? workloads.keysOf(uid) : null;
-    const servicesBefore = workloads.servicesOf(uid);
     if (!workloads.insert(update)) return;
-    change.workloads.add(uid);
-    const services = workloads.servicesOf(uid);
-    for (const key of services) change.services.add(key);
-    if (services !== servicesBefore) for (const key of servicesBefore) change.services.add(key);
+    change.hasWorkloads = true;
     touchWorkload(before, change);
     if (change.isRead) touchWorkload(workloads.keysOf(uid), change);
   }
 
   function dropWorkload(uid: string, change: Changing): void {
     const before = change.isRead ? workloads.keysOf(uid) : null;
-    for (const key of workloads.servicesOf(uid)) change.services.add(key);
     if (!workloads.remove(uid)) return;
-    change.workloads.add(uid);
+    change.hasWorkloads = true;
     touchWorkload(before, change);
   }
 
@@ -113,16 +108,16 @@ export function createMeshState(options: { localNode: string }): MeshStore {
 
     apply(update) {
       const change: Changing = {
-        workloads: new Set(),
-        services: new Set(),
+        hasWorkloads: false,
+        hasServices: false,
         policies: new Set(),
         touched: new Set(),
         touchedBlocks: [],
         isRead: [...listeners.values()].some((readsTouched) => readsTouched()),
       };
       applyTo(change, update);
-      if (change.workloads.size + change.services.size + change.policies.size === 0) return;
-      if (change.workloads.size > 0) for (const look of [...waiting]) look();
+      if (!change.hasWorkloads && !change.hasServices && change.policies.size === 0) return;
+      if (change.hasWorkloads) for (const look of [...waiting]) look();
       for (const listener of [...listeners.keys()]) listener(change);
     },
 
@@ -137,8 +132,8 @@ export function createMeshState(options: { localNode: string }): MeshStore {
 const LOCAL_WORKLOAD_TIMEOUT_MS = 5000;
 
 interface Changing {
-  readonly workloads: Set<string>;
-  readonly services: Set<ServiceKey>;
+  hasWorkloads: boolean;
+  hasServices: boolean;
   readonly policies: Set<string>;
   readonly touched: Set<string>;
   readonly touchedBlocks: CidrVip[];
@@ -157,7 +152,7 @@ function touchWorkload(keys: WorkloadKeys | null, { touched }: Changing): void {
 }
 
 function touchService(key: ServiceKey, { hostname, vips, cidrVips }: ServiceDefinition, change: Changing): void {
-  change.services.add(key);
+  change.hasServices = true;
   if (!change.isRead) return;
   change.touched.add(readKeys.service(key));
   change.touched.add(readKeys.serviceHostname(hostname));

@@ -90,12 +90,6 @@ export class WorkloadTable {
     return this.#members.keys();
   }
 
-  /** The services that the workload names now. */
-  servicesOf(uid: string): readonly ServiceKey[] {
-    const row = this.#uids.find(uid);
-    return row < 0 ? [] : this.profileAt(row).services;
-  }
-
   /** Where the workload can be found now: every key that leads to it. Nothing when it is not there. */
   keysOf(uid: string): WorkloadKeys | null {
     const row = this.#uids.find(uid);

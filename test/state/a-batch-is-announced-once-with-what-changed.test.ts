@@ -8,9 +8,13 @@ const uid = (name: string) => `Kubernetes//Pod/default/${name}`;
 
 function announcements(mesh: MeshStore): Record<string, string[]>[] {
   const seen: Record<string, string[]>[] = [];
-  mesh.subscribe(({ workloads, services, policies }) => {
-    seen.push({ workloads: [...workloads], services: [...services], policies: [...policies] });
-  });
+  const names = (kind: 'w ' | 's ', touched: ReadonlySet<string>) =>
+    [...touched].filter((key) => key.startsWith(kind)).map((key) => key.slice(kind.length));
+  mesh.subscribe(
+    ({ touched, policies }) =>
+      seen.push({ workloads: names('w ', touched), services: names('s ', touched), policies: [...policies] }),
+    () => true,
+  );
   return seen;
 }
 

@@ -43,10 +43,13 @@ test('an edit is applied as a difference', { timeout: 60_000 }, async (context) 
   const followed = await follow(context, path);
   assert.equal(await followed.next(), 2);
   const changed: string[] = [];
-  followed.mesh.subscribe(({ workloads }) => changed.push(...workloads));
+  followed.mesh.subscribe(
+    ({ touched }) => changed.push(...[...touched].filter((key) => key.startsWith('w '))),
+    () => true,
+  );
   await writeFile(path, file('a', 'c'));
   assert.equal(await followed.next(), 2);
-  assert.deepEqual(changed.sort(), ['b', 'c']);
+  assert.deepEqual(changed.sort(), ['w b', 'w c']);
   assert.deepEqual(followed.uids(), ['a', 'c']);
 });
 
