@@ -5,7 +5,8 @@
  */
 import { readFileSync } from 'node:fs';
 import { connect } from 'node:http2';
-import { ADDRESS, AUTHORIZATION, encodeRequest, FieldSplitter, RESPONSE } from '../../src/xds/delta.ts';
+import { ADDRESS, AUTHORIZATION, encodeRequest, RESPONSE } from '../../src/xds/delta.ts';
+import { FieldSplitter } from '../../src/xds/field-splitter.ts';
 import { MessageSplitter } from '../../src/xds/grpc-stream.ts';
 import type { Report } from './protocol.ts';
 
@@ -44,7 +45,9 @@ function startAgent(): Promise<void> {
         if (piece.kind === 'begin') fields = new FieldSplitter();
         else if (piece.kind === 'bytes') {
           bytes += piece.bytes.length;
-          for (const { field, bytes, start, end } of fields.push(piece.bytes)) {
+          fields.add(piece.bytes);
+          while (fields.next()) {
+            const { field, bytes, start, end } = fields;
             if (field === RESPONSE.typeUrl) typeUrl = bytes.toString('latin1', start, end);
             else if (field === RESPONSE.nonce) nonce = bytes.toString('latin1', start, end);
           }

@@ -1,7 +1,7 @@
-/** The messages of delta ADS (envoy.service.discovery.v3): requests as bytes, responses field by field as they arrive. */
+/** The messages of delta ADS (envoy.service.discovery.v3): requests as bytes, and the resources of responses. */
 import protobuf from 'protobufjs/minimal.js';
 import { readRepeatedText } from './repeated.ts';
-import { BYTES, endOf, type Reader, readFields, readMessage, readText, tag, VARINT } from './wire.ts';
+import { BYTES, endOf, FIXED64, type Reader, readFields, readMessage, readText, tag, VARINT } from './wire.ts';
 
 export const ADDRESS = 'type.googleapis.com/istio.workload.Address';
 export const AUTHORIZATION = 'type.googleapis.com/istio.security.Authorization';
@@ -90,8 +90,6 @@ function encodeValue(value: unknown): Uint8Array {
   return writer.finish();
 }
 
-const FIXED64 = 1;
-
 /** Fields of a DeltaDiscoveryResponse. */
 export const RESPONSE = { resource: 2, typeUrl: 4, nonce: 5, removed: 6 } as const;
 
@@ -135,88 +133,4 @@ function readAnyField(field: number, wireType: number, reader: Reader): boolean 
     reader.pos = current.end;
   } else return false;
   return true;
-}
-
-/**
- * Takes a message apart into its top-level fields while it arrives in pieces. A message of hundreds of megabytes is never
- * in memory as a whole, and none of it is copied but the fields that lie across two pieces.
- */
-export class FieldSplitter {
-  #parts: Buffer[] = [];
-  #have = 0;
-  /** Bytes without which the field that has begun cannot be read. */
-  #need = 0;
-
-  /**
-   * The fields that are complete with this piece. Fields that are not length-delimited are left out.
-   * @throws Error when this is no protobuf message
-   */
-  *push(
-    piece: Buffer,
-  ): Generator<{ readonly field: number; readonly bytes: Buffer; readonly start: number; readonly end: number }> {
-    let bytes = piece;
-    if (this.#have > 0) {
-      this.#parts.push(piece);
-      this.#have += piece.length;
-      if (this.#have < this.#need) return;
-      bytes = Buffer.concat(this.#parts, this.#have);
-      this.#parts = [];
-      this.#have = 0;
-    }
-    let at = 0;
-    while (at < bytes.length) {
-      const start = at;
-      const key = readVarint(bytes, at);
-      if (key === null) return this.#keep(bytes, start, bytes.length - start + 1);
-      const wireType = key.value & 7;
-      const field = Math.floor(key.value / 8);
-      if (field === 0) throw new Error('field number 0');
-      at = key.end;
-      if (wireType === BYTES) {
-        const length = readVarint(bytes, at);
-        if (length === null) return this.#keep(bytes, start, bytes.length - start + 1);
-        const end = length.end + length.value;
-        if (end > bytes.length) return this.#keep(bytes, start, end - start);
-        yield { field, bytes, start: length.end, end };
-        at = end;
-      } else if (wireType === VARINT) {
-        const value = readVarint(bytes, at);
-        if (value === null) return this.#keep(bytes, start, bytes.length - start + 1);
-        at = value.end;
-      } else {
-        const width = wireType === FIXED64 ? 8 : wireType === FIXED32 ? 4 : 0;
-        if (width === 0) throw new Error(`wire type ${wireType}`);
-        if (at + width > bytes.length) return this.#keep(bytes, start, at + width - start);
-        at += width;
-      }
-    }
-  }
-
-  /** The message has ended. @throws Error when a field has not */
-  end(): void {
-    if (this.#have > 0) throw new Error('cut off');
-  }
-
-  #keep(bytes: Buffer, start: number, need: number): void {
-    const rest = bytes.subarray(start);
-    this.#parts = [rest];
-    this.#have = rest.length;
-    this.#need = need;
-  }
-}
-
-const FIXED32 = 5;
-
-/** Null when it goes on after the last byte. Values are exact up to 2^53. */
-function readVarint(bytes: Buffer, from: number): { value: number; end: number } | null {
-  let value = 0;
-  let scale = 1;
-  for (let at = from; at < bytes.length; at++) {
-    const byte = bytes[at]!;
-    value += (byte & 0x7f) * scale;
-    if (byte < 0x80) return { value, end: at + 1 };
-    scale *= 128;
-    if (at - from >= 9) throw new Error('a number of more than 10 bytes');
-  }
-  return null;
 }

@@ -10,15 +10,8 @@ import type { MeshStore, WorkloadUpdate } from '../state/mesh-state.ts';
 import { type ServiceDefinition, serviceKey } from '../state/types.ts';
 import { readAddress } from './address.ts';
 import { readAuthorization } from './authorization.ts';
-import {
-  ADDRESS,
-  AUTHORIZATION,
-  type EncodedResource,
-  FieldSplitter,
-  RESPONSE,
-  readResource,
-  type TypeUrl,
-} from './delta.ts';
+import { ADDRESS, AUTHORIZATION, type EncodedResource, RESPONSE, readResource, type TypeUrl } from './delta.ts';
+import { FieldSplitter } from './field-splitter.ts';
 import { KnownResources, type Push } from './known.ts';
 import type { Reader } from './wire.ts';
 import { forgetAlike } from './workload.ts';
@@ -248,7 +241,10 @@ export class ResponseIntake {
   *push(piece: Buffer): Generator<void, undefined> {
     let reader: Reader | null = null;
     let inStep = 0;
-    for (const { field, bytes, start, end } of this.#fields.push(piece)) {
+    const fields = this.#fields;
+    fields.add(piece);
+    while (fields.next()) {
+      const { field, bytes, start, end } = fields;
       if (field === RESPONSE.resource) {
         // Fields that lie across two pieces are in bytes of their own.
         if (reader === null || reader.buf !== bytes) reader = protobuf.Reader.create(bytes);
@@ -266,7 +262,7 @@ export class ResponseIntake {
 
   /** After the last piece. All of it is in the mesh state when the generator is done. */
   *end(): Generator<void, TakenIn> {
-    this.#fields.end();
+    this.#fields.finish();
     forgetAlike();
     const known = this.#intake.known(this.#typeUrl);
     if (known === null) {

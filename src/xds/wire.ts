@@ -76,7 +76,9 @@ export function endOf(reader: Reader, wireType: number): number {
 }
 
 export const VARINT = 0;
+export const FIXED64 = 1;
 export const BYTES = 2;
+export const FIXED32 = 5;
 
 export function tag(field: number, wireType: number): number {
   return (field << 3) | wireType;

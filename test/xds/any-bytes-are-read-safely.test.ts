@@ -7,7 +7,8 @@ import protobuf from 'protobufjs/minimal.js';
 import { createMeshState } from '../../src/state/store.ts';
 import { readAddress } from '../../src/xds/address.ts';
 import { readAuthorization } from '../../src/xds/authorization.ts';
-import { encodeRequest, encodeVersions, FieldSplitter } from '../../src/xds/delta.ts';
+import { encodeRequest, encodeVersions } from '../../src/xds/delta.ts';
+import { FieldSplitter } from '../../src/xds/field-splitter.ts';
 import { MessageSplitter } from '../../src/xds/grpc-stream.ts';
 import { decode, encode } from '../support/xds-schema.ts';
 import { policy, service, workload } from './support/client-under-test.ts';
@@ -134,11 +135,50 @@ test('what comes in pieces is what came as a whole', () => {
   );
 });
 
+test('fields that come in pieces are those that came as a whole', () => {
+  const field = fc.oneof(
+    fc.tuple(fc.constant(2), fc.integer({ min: 1, max: 2000 }), fc.uint8Array({ maxLength: 300 })),
+    fc.tuple(fc.constant(0), fc.integer({ min: 1, max: 2000 }), fc.uint8Array({ minLength: 1, maxLength: 1 })),
+    fc.tuple(fc.constant(1), fc.integer({ min: 1, max: 2000 }), fc.uint8Array({ minLength: 8, maxLength: 8 })),
+    fc.tuple(fc.constant(5), fc.integer({ min: 1, max: 2000 }), fc.uint8Array({ minLength: 4, maxLength: 4 })),
+  );
+  fc.assert(
+    fc.property(fc.array(field, { maxLength: 20 }), fc.array(fc.integer({ min: 1, max: 400 })), (message, sizes) => {
+      const writer = protobuf.Writer.create();
+      for (const [wireType, number, content] of message) {
+        writer.uint32((number << 3) | wireType);
+        if (wireType === 2) writer.bytes(content);
+        else if (wireType === 0) writer.uint32(content[0]! * 1000);
+        else for (const byte of content) writer.uint32(byte & 0x7f);
+      }
+      const bytes = Buffer.from(writer.finish());
+      const splitter = new FieldSplitter();
+      const found: [number, Buffer][] = [];
+      for (let at = 0, count = 0; at < bytes.length; count++) {
+        const size = sizes[count] ?? 7;
+        splitter.add(bytes.subarray(at, at + size));
+        at += size;
+        while (splitter.next())
+          found.push([splitter.field, Buffer.from(splitter.bytes.subarray(splitter.start, splitter.end))]);
+      }
+      splitter.finish();
+      assert.deepEqual(
+        found,
+        message.filter(([wireType]) => wireType === 2).map(([, number, content]) => [number, Buffer.from(content)]),
+      );
+    }),
+  );
+});
+
 test('a field that never ends is not waited for beyond its message', () => {
-  const fields = new FieldSplitter();
-  assert.deepEqual([...fields.push(Buffer.of(0x12, 0xff, 0xff, 0xff, 0xff, 0x0f))], []);
-  assert.throws(() => fields.end(), /cut off/);
-  assert.throws(() => [...new FieldSplitter().push(Buffer.alloc(20, 0xff))], /more than 10 bytes/);
+  const fieldsOf = (bytes: Buffer) => {
+    const fields = new FieldSplitter();
+    fields.add(bytes);
+    assert.equal(fields.next(), false);
+    return fields;
+  };
+  assert.throws(() => fieldsOf(Buffer.of(0x12, 0xff, 0xff, 0xff, 0xff, 0x0f)).finish(), /cut off/);
+  assert.throws(() => fieldsOf(Buffer.alloc(20, 0xff)), /more than 10 bytes/);
   assert.throws(() => [...new MessageSplitter().push(Buffer.of(0, 0xff, 0, 0, 0))], /more than 209715200/);
   assert.throws(() => [...new MessageSplitter().push(Buffer.of(1, 0, 0, 0, 1))], /compressed/);
 });
