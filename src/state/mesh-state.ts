@@ -84,6 +84,8 @@ export interface WorkloadUpdate {
   readonly services: Readonly<Record<ServiceKey, PortMap>>;
   /** One object for workloads that differ in no more than what each has for itself. */
   readonly profile?: FoundProfile;
+  /** Its only address as a signed number, said only where the name is the one in the uid as well (nameInUid). */
+  readonly ipv4?: number;
 }
 
 /** Where the store notes the profile of workloads that are alike, so that the next one's need not be looked for. */

@@ -107,11 +107,11 @@ export class WorkloadTable {
 
   /** False when it is there already, exactly so. */
   insert(update: WorkloadUpdate): boolean {
-    const { workload } = update;
+    const { workload, ipv4 } = update;
     const profile = this.#profiles.acquire(update);
     const node = this.#nodes.acquire(workload.node);
-    const word = workload.workloadIps.length === 1 ? ipv4Word(workload.workloadIps[0]!) : null;
-    const rest = restOf(workload, word !== null);
+    const word = ipv4 ?? (workload.workloadIps.length === 1 ? ipv4Word(workload.workloadIps[0]!) : null);
+    const rest = ipv4 === undefined ? restOf(workload, word !== null) : '';
     const flags = (workload.status === 'Healthy' ? HEALTHY : 0) | (word === null ? 0 : ONE_IPV4);
     const known = this.#uids.find(workload.uid);
     let before: readonly ServiceKey[] = [];

@@ -94,6 +94,27 @@ export class WorkloadParts {
     while (restLength % 4 !== 0) rest[restLength++] = 0;
     return true;
   }
+
+  get hasOneIpv4(): boolean {
+    return this.addressCount === 1 && this.addresses[1]! - this.addresses[0]! === 4;
+  }
+
+  /** The first address, when it is one of IPv4, as a signed number. */
+  ipv4(bytes: Uint8Array): number {
+    const at = this.addresses[0]!;
+    return (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
+  }
+
+  /** Whether the name is what nameInUid finds in the uid. */
+  isNameInUid(bytes: Uint8Array): boolean {
+    const { nameStart, nameEnd, uidStart, uidEnd } = this;
+    const start = uidEnd - (nameEnd - nameStart);
+    if (start <= uidStart || bytes[start - 1] !== SLASH) return false;
+    for (let from = nameStart, to = start; from < nameEnd; from++, to++) {
+      if (bytes[from] !== bytes[to] || bytes[from] === SLASH) return false;
+    }
+    return true;
+  }
 }
 
 /**
@@ -174,6 +195,8 @@ const ADDRESS = tag(3, BYTES);
 const NODE = tag(9, BYTES);
 const STATUS = tag(17, VARINT);
 const UID = tag(20, BYTES);
+
+const SLASH = 0x2f;
 
 /** Nearly all have one, or one of each family. */
 const MAX_ADDRESSES = 4;

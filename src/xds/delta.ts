@@ -1,7 +1,18 @@
 /** The messages of delta ADS (envoy.service.discovery.v3): requests as bytes, and the resources of responses. */
 import protobuf from 'protobufjs/minimal.js';
-import { readRepeatedText } from './repeated.ts';
-import { BYTES, endOf, FIXED64, type Reader, readFields, readMessage, readText, tag, VARINT } from './wire.ts';
+import { Repeated } from './repeated.ts';
+import {
+  BYTES,
+  endOf,
+  FIXED64,
+  type Reader,
+  readFields,
+  readMessage,
+  readText,
+  tag,
+  textUpTo,
+  VARINT,
+} from './wire.ts';
 
 export const ADDRESS = 'type.googleapis.com/istio.workload.Address';
 export const AUTHORIZATION = 'type.googleapis.com/istio.security.Authorization';
@@ -112,6 +123,9 @@ export function readResource(reader: Reader, end: number): EncodedResource {
   return current;
 }
 
+/** Nearly always the same one. */
+const TYPE_URLS = new Repeated(textUpTo);
+
 /** What is being read: functions that hold it would be made anew for each of hundreds of thousands. */
 let current: { -readonly [Key in keyof EncodedResource]: EncodedResource[Key] };
 
@@ -126,7 +140,7 @@ function readResourceField(field: number, wireType: number, reader: Reader): boo
 
 function readAnyField(field: number, wireType: number, reader: Reader): boolean {
   if (field === 1) {
-    current.typeUrl = readRepeatedText(reader, wireType);
+    current.typeUrl = TYPE_URLS.take(reader, endOf(reader, wireType));
   } else if (field === 2) {
     current.end = endOf(reader, wireType);
     current.start = reader.pos;

@@ -2,6 +2,7 @@
 
 import { ipFromBytes } from '../netns/address.ts';
 import type { WorkloadUpdate } from '../state/mesh-state.ts';
+import { PlainWorkload } from '../state/plain-workload.ts';
 import type { ApplicationTunnel, Locality, PortMap, ServiceKey } from '../state/types.ts';
 import { portMaps } from '../state/workload-profile.ts';
 import { ipOf, named, portOf, readGateway, readPort } from './address-parts.ts';
@@ -33,26 +34,38 @@ export function forgetAlike(): void {
  */
 function readOwn(reader: Reader, end: number, { workload, services, profile }: WorkloadUpdate): WorkloadUpdate | null {
   const { addresses } = PARTS;
+  const status = HEALTH[Math.max(PARTS.status, 0)];
+  if (status === undefined || PARTS.uidStart === PARTS.uidEnd) return null;
+  if (PARTS.hasOneIpv4 && PARTS.isNameInUid(reader.buf)) {
+    const ipv4 = PARTS.ipv4(reader.buf);
+    reader.pos = PARTS.uidStart;
+    const uid = textUpTo(reader, PARTS.uidEnd);
+    const node = nodeName(reader);
+    reader.pos = end;
+    return { workload: new PlainWorkload(workload, uid, node, ipv4, status), services, profile: profile!, ipv4 };
+  }
   let ips: string[] | null = null;
   for (let at = 0; at < 2 * PARTS.addressCount; at += 2) {
     const ip = ipFromBytes(reader.buf, addresses[at]!, addresses[at + 1]!);
     if (ip === null) return null;
     ips = appended(ips, ip);
   }
-  const status = HEALTH[Math.max(PARTS.status, 0)];
-  if (status === undefined || PARTS.uidStart === PARTS.uidEnd) return null;
   reader.pos = PARTS.nameStart;
   const name = textUpTo(reader, PARTS.nameEnd);
   reader.pos = PARTS.uidStart;
   const uid = textUpTo(reader, PARTS.uidEnd);
-  reader.pos = PARTS.nodeStart;
-  const node = repeatedTextUpTo(reader, PARTS.nodeEnd);
+  const node = nodeName(reader);
   reader.pos = end;
   return {
     workload: { ...workload, uid, name, node, workloadIps: ips ?? NO_NAMES, status },
     services,
     profile: profile!,
   };
+}
+
+function nodeName(reader: Reader): string {
+  reader.pos = PARTS.nodeStart;
+  return repeatedTextUpTo(reader, PARTS.nodeEnd);
 }
 
 function readFully(reader: Reader, end: number): WorkloadUpdate {

@@ -4,7 +4,9 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import protobuf from 'protobufjs/minimal.js';
 import type { WorkloadUpdate } from '../../src/state/mesh-state.ts';
+import { PlainWorkload } from '../../src/state/plain-workload.ts';
 import { createMeshState } from '../../src/state/store.ts';
+import type { Workload } from '../../src/state/types.ts';
 import { readAddress } from '../../src/xds/address.ts';
 import { AlikeWorkloads, WorkloadParts } from '../../src/xds/alike.ts';
 import { forgetAlike } from '../../src/xds/workload.ts';
@@ -14,8 +16,8 @@ const field = (value: Json): Buffer => encode('Workload', value);
 
 /** What workloads have for themselves, also wrongly: twice, with values and wire types that nobody knows. */
 const own = fc.oneof(
-  fc.constantFrom('', 'a', 'b', 'ü').map((name) => field({ name })),
-  fc.constantFrom('', 'u/1', 'u/2', 'u/3').map((uid) => field({ uid })),
+  fc.constantFrom('', 'a', 'b', 'a/b', 'ü').map((name) => field({ name })),
+  fc.constantFrom('', 'a', '/a', 'u/a', 'u/b', 'u/ü', 'u/a/b', 'u/ba').map((uid) => field({ uid })),
   fc.constantFrom('', 'n1', 'n2').map((node) => field({ node })),
   fc.constantFrom('UNHEALTHY', 'HEALTHY').map((status) => field({ status })),
   fc
@@ -23,6 +25,11 @@ const own = fc.oneof(
     .map((addresses) => field({ addresses: addresses.map((hex) => Buffer.from(hex, 'hex')) })),
   fc.constantFrom('8801058801', '880107', '88018001', '0805', 'a20101ff', '0a01ff', 'a201').map(bytesOf),
 );
+
+/** What most pods have for themselves: one address, and the name is in the uid. */
+const pod = fc
+  .constantFrom('a', 'b', 'ü')
+  .map((name) => [field({ name, uid: `u/${name}`, addresses: [Buffer.from('0a000003', 'hex')] })]);
 
 const shared = fc.oneof(
   fc.constantFrom('ns1', 'ns2').map((namespace) => field({ namespace })),
@@ -41,14 +48,23 @@ const shared = fc.oneof(
 const workloads = fc.record({
   // One behind the other they are one message; those of one list have many of them in common.
   kinds: fc.array(fc.array(shared, { maxLength: 4 }), { minLength: 1, maxLength: 3 }),
-  each: fc.array(fc.record({ kind: fc.nat(2), before: fc.array(own, { maxLength: 3 }), after: fc.array(own) }), {
-    minLength: 2,
-    maxLength: 12,
-  }),
+  each: fc.array(
+    fc.oneof(
+      fc.record({ kind: fc.nat(2), before: fc.array(own, { maxLength: 3 }), after: fc.array(own) }),
+      fc.record({ kind: fc.nat(2), before: fc.constant([]), after: pod }),
+    ),
+    { minLength: 2, maxLength: 12 },
+  ),
 });
+
+const FIELDS = Object.keys((read(addressOf(field({ uid: 'u' }))) as WorkloadUpdate).workload) as readonly Exclude<
+  keyof Workload,
+  'services'
+>[];
 
 test('a workload is read as if it were the first of its kind', () => {
   let together = 0;
+  let plain = 0;
   fc.assert(
     fc.property(workloads, ({ kinds, each }) => {
       const messages = each.map(({ kind, before, after }) =>
@@ -62,11 +78,13 @@ test('a workload is read as if it were the first of its kind', () => {
       const all = messages.map(read);
       assert.deepEqual(all.map(withoutProfile), alone.map(withoutProfile));
       together += all.length - new Set(all.map((one) => (typeof one === 'string' ? one : one.profile))).size;
+      plain += all.filter((one) => typeof one !== 'string' && one.workload instanceof PlainWorkload).length;
       assert.deepEqual(stateOf(all), stateOf(alone.map(withoutProfile)));
     }),
     { numRuns: 500 },
   );
   assert.ok(together > 300, 'hardly any were alike');
+  assert.ok(plain > 100, `hardly any took the shortest way: ${plain}`);
 });
 
 const oneHash: readonly [what: string, one: Json, other: Json][] = [
@@ -116,8 +134,11 @@ function read(message: Buffer): WorkloadUpdate | string {
   }
 }
 
+/** With all that the workload says of itself, in whatever form. */
 function withoutProfile(one: WorkloadUpdate | string): WorkloadUpdate | string {
-  return typeof one === 'string' ? one : { workload: one.workload, services: one.services };
+  if (typeof one === 'string') return one;
+  const workload = Object.fromEntries(FIELDS.map((name) => [name, one.workload[name]])) as WorkloadUpdate['workload'];
+  return { workload, services: one.services };
 }
 
 /** What a store has that they came to one after the other. */
