@@ -1,12 +1,13 @@
 /**
  * Many timeouts of one length, for the price of one coarse timer: they fall due in the order they were set. A deadline
  * fires up to one tick late.
+ *
+ * Most are cleared long before: they leave the list at once, so that they die young (bench/: pods, new connections).
  */
 export class Deadlines {
   readonly #duration: number;
   readonly #now: () => number;
-  readonly #queue: Deadline[] = [];
-  #first = 0;
+  readonly #list: List = { first: null, last: null };
 
   /** `duration` in ms; 0 switches them off. */
   constructor(duration: number, now: () => number) {
@@ -16,48 +17,61 @@ export class Deadlines {
 
   /** Calls `expired` once the time has passed, unless the deadline is cleared before. */
   set(expired: () => void): Deadline {
-    const deadline = new Deadline(this.#now() + this.#duration, expired);
-    if (this.#duration > 0) this.#queue.push(deadline);
-    return deadline;
+    const isOn = this.#duration > 0;
+    return new Deadline(isOn ? this.#list : null, isOn ? this.#now() + this.#duration : 0, expired);
   }
 
   /** Fires what is due. Called by the thread's tick. */
   tick(): void {
     const now = this.#now();
-    while (this.#first < this.#queue.length) {
-      const deadline = this.#queue[this.#first]!;
-      if (!deadline.isCleared && deadline.at > now) break;
-      this.#first++;
-      deadline.fire();
-    }
-    if (this.#first > 1024 || this.#first === this.#queue.length) {
-      this.#queue.splice(0, this.#first);
-      this.#first = 0;
-    }
+    for (let first = this.#list.first; first !== null && first.at <= now; first = this.#list.first) first.fire();
   }
+}
+
+interface List {
+  first: Deadline | null;
+  last: Deadline | null;
 }
 
 export class Deadline {
   readonly at: number;
+  #list: List | null;
+  #previous: Deadline | null = null;
+  #next: Deadline | null = null;
   #expired: (() => void) | null;
 
-  constructor(at: number, expired: () => void) {
+  /** Goes to the end of `list`; null when it never falls due. */
+  constructor(list: List | null, at: number, expired: () => void) {
     this.at = at;
     this.#expired = expired;
-  }
-
-  get isCleared(): boolean {
-    return this.#expired === null;
+    this.#list = list;
+    if (list === null) return;
+    this.#previous = list.last;
+    if (list.last === null) list.first = this;
+    else list.last.#next = this;
+    list.last = this;
   }
 
   /** Lets go of the callback and what it refers to. */
   clear(): void {
     this.#expired = null;
+    this.#leave();
   }
 
   fire(): void {
     const expired = this.#expired;
-    this.#expired = null;
+    this.clear();
     expired?.();
+  }
+
+  /** Refers to no other one afterwards: what is old would keep what is young. */
+  #leave(): void {
+    const list = this.#list;
+    if (list === null) return;
+    if (this.#previous === null) list.first = this.#next;
+    else this.#previous.#next = this.#next;
+    if (this.#next === null) list.last = this.#previous;
+    else this.#next.#previous = this.#previous;
+    this.#list = this.#previous = this.#next = null;
   }
 }

@@ -21,9 +21,8 @@ export interface ConnectionContext {
   readonly destinationAddress: string;
   /** Authority of the CONNECT request; '' for plain text. */
   readonly hboneAddress: string;
-  readonly mutualTls: boolean;
-  /** See TrafficLabels. */
-  readonly sourceApp: string | null;
+  /** How its traffic is counted. */
+  readonly labels: TrafficLabels;
 }
 
 /** Whose connection it is: the pod's book of live connections, and the counters they share. */

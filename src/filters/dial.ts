@@ -1,4 +1,5 @@
 import type { ChannelError, ChannelHandler, ChannelId } from '../../native/channel.ts';
+import type { Deadline } from '../deadlines.ts';
 import { CulvertError } from '../errors.ts';
 import type { SocketAddress } from '../netns/address.ts';
 import type { Plane, Pod } from './plane.ts';
@@ -13,52 +14,74 @@ export interface DialOutcome {
   failed(error: ChannelError): void;
 }
 
+/** A connection that is being made. */
+export interface Dial {
+  /** Gives up: neither outcome is told. */
+  cancel(): void;
+}
+
 /**
  * Connects from inside the pod's namespace, from the address `source` when there is one, within the deadline for
- * connecting. Returns what gives up: then neither outcome is told.
+ * connecting.
  */
-export function dial(
-  plane: Plane,
-  pod: Pod,
-  target: SocketAddress,
-  source: string | null,
-  outcome: DialOutcome,
-): () => void {
-  const { loop, deadlines } = plane;
-  let channel: ChannelId = 0;
-  let over = false;
-  const fail = (error: ChannelError) => {
-    if (over) return;
-    over = true;
-    deadline.clear();
-    if (channel !== 0) loop.close(channel);
-    outcome.failed(error);
-  };
-  const handler: ChannelHandler = {
-    connected() {
-      if (over) return;
-      over = true;
-      deadline.clear();
-      outcome.connected(channel);
-    },
-    failed: fail,
-    ended() {},
-    data: () => 0,
-    secured() {},
-    drained() {},
-    closed() {},
-  };
-  const deadline = deadlines.connect.set(() => fail(new CulvertError('ETIMEDOUT', 'deadline has elapsed')));
-  try {
-    channel = loop.connect(pod.netns, target.ip, target.port, source, handler);
-    outcome.started?.(channel);
-  } catch (error) {
-    fail(error as ChannelError);
+export function dial(plane: Plane, pod: Pod, target: SocketAddress, source: string | null, outcome: DialOutcome): Dial {
+  const dialling = new Dialling(plane, outcome);
+  dialling.start(pod, target, source);
+  return dialling;
+}
+
+class Dialling implements Dial, ChannelHandler {
+  readonly #plane: Plane;
+  readonly #outcome: DialOutcome;
+  #deadline: Deadline | null = null;
+  #channel: ChannelId = 0;
+  #over = false;
+
+  constructor(plane: Plane, outcome: DialOutcome) {
+    this.#plane = plane;
+    this.#outcome = outcome;
   }
-  return () => {
-    if (over) return;
-    over = true;
-    deadline.clear();
-    loop.reset(channel);
-  };
+
+  start(pod: Pod, target: SocketAddress, source: string | null): void {
+    const { loop, deadlines } = this.#plane;
+    this.#deadline = deadlines.connect.set(() => this.failed(new CulvertError('ETIMEDOUT', 'deadline has elapsed')));
+    try {
+      this.#channel = loop.connect(pod.netns, target.ip, target.port, source, this);
+      this.#outcome.started?.(this.#channel);
+    } catch (error) {
+      this.failed(error as ChannelError);
+    }
+  }
+
+  cancel(): void {
+    if (this.#over) return;
+    this.#end();
+    this.#plane.loop.reset(this.#channel);
+  }
+
+  connected(): void {
+    if (this.#over) return;
+    this.#end();
+    this.#outcome.connected(this.#channel);
+  }
+
+  failed(error: ChannelError): void {
+    if (this.#over) return;
+    this.#end();
+    if (this.#channel !== 0) this.#plane.loop.close(this.#channel);
+    this.#outcome.failed(error);
+  }
+
+  ended(): void {}
+  data(): number {
+    return 0;
+  }
+  secured(): void {}
+  drained(): void {}
+  closed(): void {}
+
+  #end(): void {
+    this.#over = true;
+    this.#deadline?.clear();
+  }
 }

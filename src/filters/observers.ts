@@ -40,21 +40,12 @@ export function stats(): Filter<ProxiedConnection> {
 }
 
 function count(connection: ProxiedConnection): void {
-  const { source, destination, service, sourceIdentity, mutualTls, sourceApp } = connection.context!;
-  connection.traffic = connection.home.traffic.open({
-    reporter: connection.listener === 'outbound' ? 'source' : 'destination',
-    source,
-    destination,
-    service,
-    sourcePrincipal: sourceIdentity,
-    mutualTls,
-    sourceApp,
-  });
+  connection.traffic = connection.home.traffic.open(connection.context!.labels);
 }
 
 /** The destinations differ in their pods at most, which no label tells (spec §12.1). */
 function isLabelledAlike(a: ConnectionContext, b: ConnectionContext): boolean {
-  if (a.mutualTls !== b.mutualTls || a.destination === null || b.destination === null) return false;
+  if (a.labels.mutualTls !== b.labels.mutualTls || a.destination === null || b.destination === null) return false;
   const { uid, name, ...labels } = a.destination;
   return Object.entries(labels).every(([label, value]) => b.destination![label as keyof typeof labels] === value);
 }

@@ -1,4 +1,4 @@
-import { fieldFault, isToken, quoted, valueFault } from './field-rules.ts';
+import { fieldFault, isToken, pseudoFieldFault, quoted } from './field-rules.ts';
 import type { HeaderField } from './hpack.ts';
 
 /**
@@ -32,9 +32,9 @@ export function readRequestHead(fields: readonly HeaderField[]): RequestHead {
   const [method, scheme, authority, path] = split.pseudo;
   if (method === undefined) return malformed('request without :method');
   if (!isToken(method)) return malformed(`:method ${quoted(method)} is no method`);
-  const host = headers.find(([name]) => name === 'host');
-  if (authority !== undefined && host !== undefined && !sameHost(authority, host[1])) {
-    return malformed(`host ${quoted(host[1])} differs from :authority ${quoted(authority)}`);
+  const host = firstValue(headers, 'host');
+  if (authority !== undefined && host !== null && !sameHost(authority, host)) {
+    return malformed(`host ${quoted(host)} differs from :authority ${quoted(authority)}`);
   }
   if (method !== 'CONNECT') {
     if (scheme === undefined) return malformed('request without :scheme');
@@ -69,10 +69,15 @@ export function readTrailers(fields: readonly HeaderField[]): TrailersHead {
 /** The value of a field, several fields of one name joined by commas (RFC 9110 §5.3); null when there is none. */
 export function fieldValue(headers: readonly HeaderField[], name: string): string | null {
   let joined: string | null = null;
-  for (const [fieldName, value] of headers) {
-    if (fieldName === name) joined = joined === null ? value : `${joined}, ${value}`;
+  for (const field of headers) {
+    if (field[0] === name) joined = joined === null ? field[1] : `${joined}, ${field[1]}`;
   }
   return joined;
+}
+
+function firstValue(headers: readonly HeaderField[], name: string): string | null {
+  for (const field of headers) if (field[0] === name) return field[1];
+  return null;
 }
 
 /** What the client side of a tunnel says about a stream. */
@@ -136,7 +141,7 @@ function splitPseudo(fields: readonly HeaderField[], known: readonly string[]): 
   let count = 0;
   for (let i = 0; i < fields.length; i++) {
     const field = fields[i]!;
-    const [name, value] = field;
+    const name = field[0];
     if (name.charCodeAt(0) !== COLON) {
       const fault = fieldFault(field);
       if (fault !== null) return malformed(fault);
@@ -146,9 +151,9 @@ function splitPseudo(fields: readonly HeaderField[], known: readonly string[]): 
     if (at < 0) return malformed(`pseudo-header field ${quoted(name)} does not belong here`);
     if (pseudo[at] !== undefined) return malformed(`pseudo-header field ${quoted(name)} twice`);
     if (count < i) return malformed(`pseudo-header field ${quoted(name)} behind a regular field`);
-    const fault = valueFault(name, value);
+    const fault = pseudoFieldFault(field);
     if (fault !== null) return malformed(fault);
-    pseudo[at] = value;
+    pseudo[at] = field[1];
     count++;
   }
   return { kind: 'split', pseudo, headers: fields.slice(count) };

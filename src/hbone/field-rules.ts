@@ -1,7 +1,9 @@
 import type { HeaderField } from './hpack.ts';
 
-/** Why a field may not appear in any HTTP/2 message (RFC 9113 §8.2), or null. Pseudo-header fields are checked elsewhere. */
-export function fieldFault([name, value]: HeaderField): string | null {
+/** Why a field may not appear in any HTTP/2 message (RFC 9113 §8.2), or null. Not for pseudo-header fields. */
+export function fieldFault(field: HeaderField): string | null {
+  const name = field[0];
+  const value = field[1];
   // What comes from a header table is the same string every time: the comparison looks at no character.
   const known = wellFormed.get(name);
   if (known === value) return null;
@@ -16,6 +18,16 @@ export function fieldFault([name, value]: HeaderField): string | null {
   return fault;
 }
 
+/** The same for a pseudo-header field, whose name is one that is known. */
+export function pseudoFieldFault(field: HeaderField): string | null {
+  const name = field[0];
+  const value = field[1];
+  if (wellFormed.get(name) === value) return null;
+  const fault = valueFault(name, value);
+  if (fault === null && value.length <= MAX_KNOWN_LENGTH) wellFormed.set(name, value);
+  return fault;
+}
+
 function nameFault(name: string, value: string): string | null {
   if (!LOWER_CASE_TOKEN.test(name)) {
     if (name === '') return 'field without a name';
@@ -27,13 +39,13 @@ function nameFault(name: string, value: string): string | null {
   return null;
 }
 
-/** Names that may stand in a message, each with the last value that may; few and short, as peers choose them. */
+/** Names that may stand in a message, each with the last value that may; few and short, as peers choose most of them. */
 const wellFormed = new Map<string, string>();
 const MAX_KNOWN = 64;
 const MAX_KNOWN_LENGTH = 1024;
 
 /** Why a value, of a pseudo-header field too, is not allowed (RFC 9113 §8.2.1, RFC 9110 §5.5), or null. */
-export function valueFault(name: string, value: string): string | null {
+function valueFault(name: string, value: string): string | null {
   if (!VALUE.test(value)) return `field ${quoted(name)} holds a character that values may not hold`;
   if (isBlank(value.charCodeAt(0)) || isBlank(value.charCodeAt(value.length - 1))) {
     return `value of field ${quoted(name)} starts or ends with white space`;

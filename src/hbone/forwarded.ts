@@ -19,6 +19,7 @@ export function buildForwarded(client: SocketAddress, host: string | null): stri
 /** Reads `forwarded` (RFC 7239 §4): parameter names in any case, values quoted or not. Never throws; nonsense says nothing. */
 export function parseForwarded(header: string): Forwarded {
   if (header.length > MAX_LENGTH) return NOTHING;
+  if (CLIENT_ONLY.test(header)) return { client: header.slice(5, -1), host: null };
   let client: string | null = null;
   let host: string | null = null;
   PAIR.lastIndex = 0;
@@ -42,5 +43,7 @@ function unescaped(quotedValue: string): string {
 /** Far above an address and a DNS name. */
 const MAX_LENGTH = 1024;
 const NOTHING: Forwarded = { client: null, host: null };
+/** What every connection to an address has, in our words: nothing to take apart. */
+const CLIENT_ONLY = /^for="[0-9A-Fa-f.:[\]]+"$/;
 /** Plain values may hold what only quoted ones should (`for=10.0.0.1:80`): peers do send that. */
 const PAIR = /[ \t]*([A-Za-z]+)=(?:([^\s",;]*)|"((?:[^"\\]|\\.)*)")[ \t]*([;,]|$)/y;

@@ -275,6 +275,14 @@ function newGroup(key: TunnelKey, name: string): Group {
   return { key, name, tunnels: [], dialling: 0, waiting: [], certificates: 0, closed: false };
 }
 
+/** Callers keep their keys: a name is made once for each. */
+const names = new WeakMap<TunnelKey, string>();
+
 function nameOf(key: TunnelKey): string {
-  return `${key.pod}\0${key.ip}\0${key.port}\0${key.source}\0${key.expected.join('\0')}`;
+  let name = names.get(key);
+  if (name === undefined) {
+    name = `${key.pod}\0${key.ip}\0${key.port}\0${key.source}\0${key.expected.join('\0')}`;
+    names.set(key, name);
+  }
+  return name;
 }

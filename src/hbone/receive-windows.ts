@@ -35,6 +35,7 @@ const PRESSURE: ReadonlyArray<readonly [share: number, shift: number]> = [
   [1 / 2, 4],
   [1 / 4, 2],
 ];
+const LEAST_PRESSURE = Math.min(...PRESSURE.map(([share]) => share));
 const MIN_WINDOW = 4096;
 
 /** One step of PRESSURE makes windows so many times smaller: as much room must be there before they grow by that again. */
@@ -243,6 +244,7 @@ export class ReceiveWindows {
 }
 
 function pressure(share: number): number {
+  if (share < LEAST_PRESSURE) return 0;
   for (const [least, shift] of PRESSURE) if (share >= least) return shift;
   return 0;
 }

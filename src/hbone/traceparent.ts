@@ -13,16 +13,20 @@ export interface Traceparent {
 export function createTraceparentSource(fill: (octets: Uint8Array) => unknown = randomFillSync): () => string {
   // One call to the random source costs as much as 64 ids; the pool is made when the first id is asked for.
   let pool: Buffer | null = null;
+  let digits = '';
   let used = 0;
   return () => {
-    if (pool === null || used === pool.length) {
+    if (used === digits.length) {
       pool ??= Buffer.allocUnsafeSlow(64 * ID_OCTETS);
       fill(pool);
+      digits = pool.toString('hex');
       used = 0;
     }
-    const hex = pool.toString('hex', used, used + ID_OCTETS);
-    used += ID_OCTETS;
-    return `00-${hex.slice(0, 32)}-${hex.slice(32)}-00`;
+    const parent = used + 2 * TRACE_OCTETS;
+    const end = used + 2 * ID_OCTETS;
+    const value = `00-${digits.slice(used, parent)}-${digits.slice(parent, end)}-00`;
+    used = end;
+    return value;
   };
 }
 
@@ -37,5 +41,6 @@ export function parseTraceparent(header: string): Traceparent | null {
   return { traceId: traceId!, parentId: parentId!, sampled: (Number.parseInt(flags!, 16) & 1) === 1 };
 }
 
+const TRACE_OCTETS = 16;
 /** Trace id and parent id. */
-const ID_OCTETS = 16 + 8;
+const ID_OCTETS = TRACE_OCTETS + 8;

@@ -1,7 +1,7 @@
-import type { ChannelId } from '../../native/channel.ts';
-import type { CulvertError } from '../errors.ts';
+import type { ChannelError, ChannelId } from '../../native/channel.ts';
 import type { Filter } from '../filters/chain.ts';
 import type { ProxiedConnection } from '../filters/connection.ts';
+import type { Dial, DialOutcome } from '../filters/dial.ts';
 import type { Plane, Pod } from '../filters/plane.ts';
 import { CONTINUE, close, PENDING, type Refusal, type Verdict } from '../filters/verdict.ts';
 import { isIpv4, isLoopback, type SocketAddress } from '../netns/address.ts';
@@ -15,7 +15,8 @@ export interface InboundConnection extends ProxiedConnection {
   plan: InboundPlan | null;
   /** 0 until connected. */
   application: ChannelId;
-  giveUp: (() => void) | null;
+  /** While the application is being connected to. */
+  dialling: Dial | null;
   connectError: Refusal | null;
 }
 
@@ -34,25 +35,35 @@ export function connect(): Filter<InboundConnection> {
       if (connection.application !== 0) return CONTINUE;
       if (connection.connectError !== null) return connection.connectError;
       const { plan, plane, pod, peerIp } = connection;
-      if (plan?.kind !== 'deliver' || connection.giveUp !== null) return PENDING;
-      let isStarting = true;
-      connection.giveUp = connectToApplication(plane, pod, dialled(plan, plane), peerIp, {
-        connected(channel) {
-          connection.giveUp = null;
-          connection.application = channel;
-          connection.proceed();
-        },
-        failed(error: CulvertError) {
-          connection.giveUp = null;
-          connection.connectError = close('connect-failed', error.message);
-          // One that fails at once is judged here and now.
-          if (!isStarting) connection.proceed();
-        },
-      });
-      isStarting = false;
+      if (plan?.kind !== 'deliver' || connection.dialling !== null) return PENDING;
+      const outcome = new ApplicationOutcome(connection);
+      connection.dialling = connectToApplication(plane, pod, dialled(plan, plane), peerIp, outcome);
+      outcome.isStarting = false;
       return connection.connectError ?? PENDING;
     },
   };
+}
+
+class ApplicationOutcome implements DialOutcome {
+  readonly #connection: InboundConnection;
+  isStarting = true;
+
+  constructor(connection: InboundConnection) {
+    this.#connection = connection;
+  }
+
+  connected(channel: ChannelId): void {
+    this.#connection.dialling = null;
+    this.#connection.application = channel;
+    this.#connection.proceed();
+  }
+
+  failed(error: ChannelError): void {
+    this.#connection.dialling = null;
+    this.#connection.connectError = close('connect-failed', `connection failed: ${error.message}`);
+    // One that fails at once is judged by the filter, here and now.
+    if (!this.isStarting) this.#connection.proceed();
+  }
 }
 
 /** An application tunnel with PROXY is served on loopback (spec §4.2, step 8). */

@@ -2,6 +2,7 @@ import type { Accepted, ChannelId } from '../../native/channel.ts';
 import { CapturedConnection } from '../filters/captured-connection.ts';
 import type { FilterChain } from '../filters/chain.ts';
 import type { ConnectionDump } from '../filters/connection.ts';
+import type { Dial } from '../filters/dial.ts';
 import type { Plane, Pod } from '../filters/plane.ts';
 import type { JudgedConnection } from '../filters/policy.ts';
 import type { Refusal } from '../filters/verdict.ts';
@@ -9,13 +10,17 @@ import { formatSocketAddress } from '../netns/address.ts';
 import type { CompiledPolicies, PolicyConnection } from '../policy/types.ts';
 import { PlainRelay } from '../relay/plain-relay.ts';
 import type { InboundPlan } from '../routing/plan.ts';
+import { policyFactsOf } from './context.ts';
 
 /** A plain connection to the pod, captured on 15006 (spec §2.5). */
 export class PlaintextConnection extends CapturedConnection implements JudgedConnection {
+  /** It proves nothing, and has no request. */
+  readonly peerIdentity = '';
+  readonly authority = '';
   plan: InboundPlan | null = null;
   /** The application's connection, once the connect filter has it. */
   application: ChannelId = 0;
-  giveUp: (() => void) | null = null;
+  dialling: Dial | null = null;
   connectError: Refusal | null = null;
 
   constructor(plane: Plane, pod: Pod, accepted: Accepted, chain: FilterChain<PlaintextConnection>) {
@@ -35,12 +40,9 @@ export class PlaintextConnection extends CapturedConnection implements JudgedCon
   }
 
   policyFacts(): PolicyConnection {
-    return {
-      sourceIp: this.peerIp,
-      sourceIdentity: null,
-      destinationIp: this.destinationIp,
-      destinationPort: this.destinationPort,
-    };
+    const { plan, peerIp, target } = this;
+    if (plan?.kind === 'deliver') return policyFactsOf(plan, peerIp, null, target);
+    return { sourceIp: peerIp, sourceIdentity: null, destinationIp: target.ip, destinationPort: target.port };
   }
 
   pass(): void {
@@ -60,8 +62,8 @@ export class PlaintextConnection extends CapturedConnection implements JudgedCon
   }
 
   protected release(): void {
-    this.giveUp?.();
-    this.giveUp = null;
+    this.dialling?.cancel();
+    this.dialling = null;
     if (this.application !== 0) this.plane.loop.reset(this.application);
     this.application = 0;
   }

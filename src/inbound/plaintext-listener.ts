@@ -6,8 +6,8 @@ import { accessLog, stats } from '../filters/observers.ts';
 import { originalDestination } from '../filters/original-destination.ts';
 import type { Plane, Pod } from '../filters/plane.ts';
 import { policy } from '../filters/policy.ts';
-import { formatSocketAddress } from '../netns/address.ts';
 import type { PolicyObserver } from '../policy/evaluate.ts';
+import { contextOf } from './context.ts';
 import { connect, planVerdict } from './filters.ts';
 import { PlaintextConnection } from './plaintext-connection.ts';
 
@@ -54,17 +54,7 @@ function workload(): Filter<PlaintextConnection> {
       );
       const { plan } = connection;
       if (plan?.kind === 'deliver') {
-        connection.context = {
-          source: plan.source,
-          destination: plan.destination,
-          service: plan.service,
-          sourceIdentity: '',
-          destinationIdentity: '',
-          destinationAddress: formatSocketAddress(target),
-          hboneAddress: '',
-          mutualTls: false,
-          sourceApp: null,
-        };
+        connection.context = contextOf(plan, connection, null);
       }
       return planVerdict(plan);
     },

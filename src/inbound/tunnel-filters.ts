@@ -2,8 +2,8 @@ import type { Filter } from '../filters/chain.ts';
 import { CONTINUE } from '../filters/verdict.ts';
 import { parseBaggage } from '../hbone/baggage.ts';
 import { fieldValue, readForwardedNetwork } from '../hbone/connect-headers.ts';
-import { formatSocketAddress } from '../netns/address.ts';
-import type { InboundPlan, WorkloadLabels } from '../routing/plan.ts';
+import type { WorkloadLabels } from '../routing/plan.ts';
+import { contextOf } from './context.ts';
 import { planVerdict } from './filters.ts';
 import { baggageOf, claimedHost, type TunnelStream } from './tunnel-stream.ts';
 
@@ -34,7 +34,8 @@ export function authority(): Filter<TunnelStream> {
         );
       }
       if (stream.plan?.kind === 'deliver') {
-        stream.context = contextOf(stream, stream.plan);
+        const told = stream.plan.source === null ? sourceFromBaggage(stream) : null;
+        stream.context = contextOf(stream.plan, stream, told);
         stream.headers = NO_HEADERS;
       }
       return planVerdict(stream.plan);
@@ -52,22 +53,6 @@ export function metadata(): Filter<TunnelStream> {
       }
       return CONTINUE;
     },
-  };
-}
-
-function contextOf(stream: TunnelStream, plan: Extract<InboundPlan, { kind: 'deliver' }>) {
-  const told = plan.source === null ? sourceFromBaggage(stream) : null;
-  return {
-    source: plan.source ?? told,
-    destination: plan.destination,
-    service: plan.service,
-    sourceIdentity: stream.peerIdentity,
-    destinationIdentity: plan.destination.identity,
-    destinationAddress: formatSocketAddress({ ip: stream.destinationIp, port: stream.destinationPort }),
-    hboneAddress: stream.authority,
-    mutualTls: true,
-    // The incumbent takes the application's name from the workload then (spec §12.2).
-    sourceApp: told?.workloadName ?? null,
   };
 }
 

@@ -1,6 +1,7 @@
 import type { ChannelId } from '../../native/channel.ts';
 import type { FilterChain } from '../filters/chain.ts';
 import { type ConnectionDump, ProxiedConnection } from '../filters/connection.ts';
+import type { Dial } from '../filters/dial.ts';
 import type { Plane, Pod } from '../filters/plane.ts';
 import type { JudgedConnection } from '../filters/policy.ts';
 import { broken, type Refusal } from '../filters/verdict.ts';
@@ -16,6 +17,7 @@ import type { CompiledPolicies, PolicyConnection } from '../policy/types.ts';
 import { EarlyBytes } from '../relay/early-bytes.ts';
 import { TunnelRelay } from '../relay/tunnel-relay.ts';
 import type { InboundPlan, WorkloadLabels } from '../routing/plan.ts';
+import { policyFactsOf } from './context.ts';
 
 /** The tunnel that a stream came in by. */
 export interface TunnelSide {
@@ -41,7 +43,7 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
   claimedService: string | null = null;
   plan: InboundPlan | null = null;
   application: ChannelId = 0;
-  giveUp: (() => void) | null = null;
+  dialling: Dial | null = null;
   connectError: Refusal | null = null;
   /** The answer's baggage, from the metadata filter. */
   responseBaggage: string | null = null;
@@ -89,12 +91,13 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
   }
 
   policyFacts(): PolicyConnection {
-    const target = this.plan?.kind === 'deliver' ? this.plan.target : { ip: this.destinationIp, port: 0 };
+    const { plan, peerIp, peerIdentity } = this;
+    if (plan?.kind === 'deliver') return policyFactsOf(plan, peerIp, peerIdentity, plan.target);
     return {
-      sourceIp: this.peerIp,
-      sourceIdentity: this.peerIdentity,
-      destinationIp: target.ip,
-      destinationPort: target.port,
+      sourceIp: peerIp,
+      sourceIdentity: peerIdentity,
+      destinationIp: this.destinationIp,
+      destinationPort: 0,
     };
   }
 
@@ -170,8 +173,8 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
   streamWritable(): void {}
 
   #release(): void {
-    this.giveUp?.();
-    this.giveUp = null;
+    this.dialling?.cancel();
+    this.dialling = null;
     if (this.application !== 0) this.plane.loop.reset(this.application);
     this.application = 0;
     this.#early = null;

@@ -70,8 +70,20 @@ export const TRAILING_LABELS = [
 /** Keeps label values apart in a series key. Neither HTTP fields (RFC 9113 §8.2.1) nor Kubernetes names can hold it. */
 const SEPARATOR = '\0';
 
-/** One text for a label set, from which `labelsOfKey` gets the values back. The hot part of counting a connection. */
+/** Connections that are alike share their labels: a key is made once for all of them. */
+const keys = new WeakMap<TrafficLabels, string>();
+
+/** One text for a label set, from which `labelsOfKey` gets the values back. */
 export function seriesKey(labels: TrafficLabels): string {
+  let key = keys.get(labels);
+  if (key === undefined) {
+    key = newKey(labels);
+    keys.set(labels, key);
+  }
+  return key;
+}
+
+function newKey(labels: TrafficLabels): string {
   const { source, destination, service } = labels;
   const from = source === null ? NO_WORKLOAD : partsOf(source);
   const to = destination === null ? NO_WORKLOAD : partsOf(destination);

@@ -24,16 +24,25 @@ export function contextOf(
     farEnd === null
       ? endpoint.destination
       : { uid: '', name: '', ...(farEnd.baggage ?? UNKNOWN_BAGGAGE), identity: farEnd.identity };
+  const { source, service } = plan;
+  const sourceIdentity = isTunnel ? source.identity : '';
   return {
-    source: plan.source,
+    source,
     destination,
-    service: plan.service,
-    sourceIdentity: isTunnel ? plan.source.identity : '',
+    service,
+    sourceIdentity,
     destinationIdentity: isTunnel ? (destination?.identity ?? '') : '',
     destinationAddress: formatSocketAddress(endpoint.address),
     hboneAddress: endpoint.authority,
-    mutualTls: isTunnel,
-    sourceApp: null,
+    labels: {
+      reporter: 'source',
+      source,
+      destination,
+      service,
+      sourcePrincipal: sourceIdentity,
+      mutualTls: isTunnel,
+      sourceApp: null,
+    },
   };
 }
 

@@ -32,8 +32,8 @@ export class OutboundConnection extends CapturedConnection {
   endpoint: PlannedEndpoint | null = null;
   /** Whether the endpoint's connections are counted, as they are where there is a choice. */
   #isJoined = false;
-  /** Gives up what is on the way to the other side. */
-  #giveUp: (() => void) | null = null;
+  /** What is on the way to the other side. */
+  #underWay: { cancel(): void } | null = null;
   /** Ends an attempt that takes too long while others are left. */
   #patience: Deadline | null = null;
   /** Health keys of the endpoints that could not be reached; null before the first. */
@@ -83,9 +83,9 @@ export class OutboundConnection extends CapturedConnection {
   }
 
   protected release(): void {
-    const giveUp = this.#giveUp;
+    const underWay = this.#underWay;
     this.#settle();
-    giveUp?.();
+    underWay?.cancel();
   }
 
   #connect(plan: ForwardPlan, endpoint: PlannedEndpoint): void {
@@ -136,9 +136,14 @@ export class OutboundConnection extends CapturedConnection {
   /** While there are other endpoints, one that does not answer is not waited for to the end. */
   #limitPatience(plan: ForwardPlan, endpoint: PlannedEndpoint, attempt: UnderWay): void {
     const tried = (this.#tried?.size ?? 0) + 1;
-    if (this.#giveUp === null || tried >= Math.min(endpointsOf(plan).size, MAX_ATTEMPTS)) return;
+    if (this.#underWay !== null && tried < Math.min(endpointsOf(plan).size, MAX_ATTEMPTS)) {
+      this.#setPatience(plan, endpoint, attempt);
+    }
+  }
+
+  #setPatience(plan: ForwardPlan, endpoint: PlannedEndpoint, attempt: UnderWay): void {
     this.#patience = this.plane.deadlines.attempt.set(() => {
-      if (this.#giveUp === null) return;
+      if (this.#underWay === null) return;
       const { attemptTimeout } = this.plane.settings;
       if (attempt.isSilent) {
         attempt.lapse();
@@ -161,7 +166,7 @@ export class OutboundConnection extends CapturedConnection {
 
   /** Nothing is on the way any more. */
   #settle(): void {
-    this.#giveUp = null;
+    this.#underWay = null;
     this.#patience?.clear();
     this.#patience = null;
   }
@@ -173,7 +178,7 @@ export class OutboundConnection extends CapturedConnection {
 
   #connectPlain(plan: ForwardPlan, endpoint: PlannedEndpoint): void {
     let failedAtOnce = true;
-    const giveUp = dial(this.plane, this.pod, endpoint.address, null, {
+    const dialling = dial(this.plane, this.pod, endpoint.address, null, {
       connected: (channel) => {
         this.#reached(endpoint);
         this.relay = new PlainRelay(this.plane.loop, this.channel, channel, this);
@@ -188,7 +193,8 @@ export class OutboundConnection extends CapturedConnection {
       },
     });
     failedAtOnce = false;
-    this.#giveUp = giveUp;
+    this.#underWay = dialling;
+    const giveUp = () => dialling.cancel();
     this.#limitPatience(plan, endpoint, { isSilent: true, lapse: giveUp, cancel: giveUp });
   }
 
@@ -224,12 +230,17 @@ export class OutboundConnection extends CapturedConnection {
   }
 
   #start(plan: ForwardPlan, endpoint: PlannedEndpoint, attempt: ConnectAttempt): void {
-    this.#giveUp = () => attempt.cancel();
+    this.#underWay = attempt;
     attempt.start();
     if (attempt.isOver) return;
-    // The wait for a certificate is not the endpoint's fault.
+    if (attempt.isSent) this.#limitPatience(plan, endpoint, attempt);
+    else this.#limitOnceCertified(plan, endpoint, attempt);
+  }
+
+  /** The wait for a certificate is not the endpoint's fault. */
+  #limitOnceCertified(plan: ForwardPlan, endpoint: PlannedEndpoint, attempt: ConnectAttempt): void {
     const limit = () => attempt.isOver || this.#limitPatience(plan, endpoint, attempt);
-    if (attempt.isSent || this.plane.identities.context(plan.source.identity, limit) !== null) limit();
+    if (this.plane.identities.context(plan.source.identity, limit) !== null) limit();
   }
 
   #requestFields(

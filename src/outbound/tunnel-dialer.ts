@@ -35,12 +35,12 @@ function connect(plane: Plane, pod: Pod, key: TunnelKey, events: DialEvents): vo
   const connecting: Handshake = {
     role: 'client',
     abandon() {
-      giveUp();
+      dialling.cancel();
       fail(new CulvertError('POOL_DRAINING', 'pool draining'));
     },
   };
   pod.handshakes.add(connecting);
-  const giveUp = dial(plane, pod, { ip: key.ip, port: key.port }, null, {
+  const dialling = dial(plane, pod, { ip: key.ip, port: key.port }, null, {
     started: (channel) => plane.tunnelOpening(loop.localPort(channel)),
     connected(channel) {
       pod.handshakes.delete(connecting);

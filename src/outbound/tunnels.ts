@@ -11,13 +11,23 @@ import { TunnelHandshake } from './tunnel-handshake.ts';
 
 /** Tunnels of the pool, from a pod to an endpoint or, when that is on another network, to the gateway in front of it. */
 export function pooledTunnels(plane: Plane, pod: Pod, source: string, endpoint: PlannedEndpoint): TunnelSource {
+  const known = pooled.get(endpoint);
+  if (known?.pod === pod && known.source === source && known.plane === plane) return known.tunnels;
   const key = keyOf(pod, source, endpoint);
-  return (attempt) => {
+  const tunnels: TunnelSource = (attempt) => {
     plane.pool.request(key, attempt);
     // The pool passes over those that are over; the tunnel that it opens is there for the next one.
     return null;
   };
+  pooled.set(endpoint, { plane, pod, source, tunnels });
+  return tunnels;
 }
+
+/** One for all connections of a plan to an endpoint. */
+const pooled = new WeakMap<
+  PlannedEndpoint,
+  { readonly plane: Plane; readonly pod: Pod; readonly source: string; readonly tunnels: TunnelSource }
+>();
 
 /**
  * Double HBONE (spec §3.6): tunnels inside a CONNECT stream of a tunnel to the gateway, end to end. One for each

@@ -14,8 +14,20 @@ export interface Facts {
   readonly serviceAccount: string | null;
 }
 
+/** Connections that are alike share what policies see of them (inbound/context.ts): it is taken apart once for all. */
+const known = new WeakMap<PolicyConnection, Facts>();
+
 /** Null when an address of the connection cannot be read. */
-export function factsOf({ sourceIp, sourceIdentity, destinationIp, destinationPort }: PolicyConnection): Facts | null {
+export function factsOf(connection: PolicyConnection): Facts | null {
+  let facts = known.get(connection) ?? null;
+  if (facts === null) {
+    facts = newFacts(connection);
+    if (facts !== null) known.set(connection, facts);
+  }
+  return facts;
+}
+
+function newFacts({ sourceIp, sourceIdentity, destinationIp, destinationPort }: PolicyConnection): Facts | null {
   const source = parseIp(sourceIp);
   const destination = parseIp(destinationIp);
   if (source === null || destination === null) return null;

@@ -50,13 +50,20 @@ export class HpackEncoder {
       throw new CulvertError('HPACK_NO_ROOM', `header block of up to ${maxEncodedSize(fields)} octets does not fit`);
     }
     for (const field of fields) {
-      if (BEYOND_LATIN1.test(field[0]) || BEYOND_LATIN1.test(field[1])) {
+      if (!this.isLatin1(field)) {
         throw new CulvertError('HPACK_NOT_LATIN1', `header ${field[0]} holds characters beyond latin1`);
       }
     }
     let at = this.sizeChanged ? this.writeSizeUpdates(out, offset) : offset;
     for (const field of fields) at = this.writeField(field, out, at);
     return at - offset;
+  }
+
+  /** What is in a table has been looked at before. */
+  private isLatin1(field: HeaderField): boolean {
+    const name = field[0];
+    if (!KNOWN_NAMES.has(name) && BEYOND_LATIN1.test(name)) return false;
+    return this.table.find(name, field[1]) > 0 || !BEYOND_LATIN1.test(field[1]);
   }
 
   private writeSizeUpdates(out: Uint8Array, offset: number): number {
@@ -66,7 +73,8 @@ export class HpackEncoder {
   }
 
   private writeField(field: HeaderField, out: Uint8Array, offset: number): number {
-    const [name, value] = field;
+    const name = field[0];
+    const value = field[1];
     const known = KNOWN_NAMES.get(name);
     const staticIndex = known === undefined ? 0 : known.index;
     for (let i = staticIndex; i > 0 && i <= STATIC_TABLE_LENGTH && STATIC_TABLE[i - 1]![0] === name; i++) {
