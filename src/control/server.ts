@@ -208,9 +208,12 @@ class Session {
       const received = this.#session.socket.bytesRead;
       this.#session.ping(() => {});
       this.#after(this.#limits.pingTimeoutMs, () => {
-        if (this.#session.destroyed) return;
-        if (this.#session.socket.bytesRead === received) this.cut();
-        else this.#keepAlive();
+        // A thread that stood still has its timers before what came meanwhile: all clients would be cut off together.
+        setImmediate(() => {
+          if (this.#session.destroyed) return;
+          if (this.#session.socket.bytesRead === received) this.cut();
+          else this.#keepAlive();
+        });
       });
     });
   }

@@ -215,8 +215,12 @@ function keepSessionAlive(session: ClientHttp2Session, lost: (error: Error) => v
     if (!answered || session.destroyed) return;
     answered = false;
     missing = setTimeout(() => {
-      lost(new CulvertError('TIMEOUT', `no answer to a ping within ${PING_TIMEOUT_MS / 1000} s`));
-      session.destroy();
+      // A thread that stood still has its timers before the answer that came meanwhile.
+      setImmediate(() => {
+        if (answered || session.destroyed) return;
+        lost(new CulvertError('TIMEOUT', `no answer to a ping within ${PING_TIMEOUT_MS / 1000} s`));
+        session.destroy();
+      });
     }, PING_TIMEOUT_MS);
     session.ping(() => {
       answered = true;

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import net from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { type Handler, type HttpService, serveHttp } from '../../src/admin/http-service.ts';
+import { freePort } from '../support/free-ports.ts';
 import { ask, converse, memoryLog } from './client.ts';
 
 const hello: Handler = () => ({ status: 200, body: 'hello\n' });
@@ -115,10 +116,7 @@ test('a port that is taken is an error that names it', async (context) => {
 
 test('when one of several addresses is taken, none stays open', async (context) => {
   const { port } = await start(context);
-  const free = net.createServer().listen(0, '127.0.0.2');
-  await once(free, 'listening');
-  const other = (free.address() as net.AddressInfo).port;
-  await new Promise((resolve) => free.close(resolve));
+  const other = await freePort();
   const addresses = [
     { ip: '127.0.0.2', port: other },
     { ip: '127.0.0.1', port },

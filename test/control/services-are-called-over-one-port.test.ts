@@ -6,6 +6,7 @@ import { type TestContext, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
 import { status } from '@grpc/grpc-js';
 import { framePrefix, type GrpcService, refusal, type ServerStream } from '../../src/control/grpc/service.ts';
+import { eventually } from '../cni/support/eventually.ts';
 import { createAuthority } from '../native/authority.ts';
 import { call, connectClient, metadata, openStream, serve, servingCertificate } from './support/grpc.ts';
 
@@ -148,16 +149,31 @@ test('an old connection is asked to go, and its stream is ended after the grace'
 });
 
 test('a connection without any call is asked to go, one that is alive is not', async (t) => {
-  const limits = { maxIdleMs: 300, pingIntervalMs: 50, pingTimeoutMs: 50 };
+  const limits = { maxIdleMs: 300, pingIntervalMs: 50, pingTimeoutMs: 1000 };
   const served = await serve(t, [echo], { limits });
   const { session, stream } = await rawStream(t, served, ALWAYS);
+  let pings = 0;
+  session.on('ping', () => pings++);
   const idle = connectHttp2(served.address, { ca: served.rootPem });
   idle.on('error', () => {});
   t.after(() => idle.destroy());
   await once(idle, 'close');
-  // By now it was asked several times whether it lives.
+  await eventually('it is asked again whether it lives', () => pings >= 2);
   stream.write(Buffer.concat([framePrefix(1), Buffer.from('a')]));
   await once(stream, 'data');
+  assert.equal(session.destroyed, false);
+});
+
+test('an answer that came while this thread stood still keeps its connection', async (t) => {
+  const limits = { pingIntervalMs: 50, pingTimeoutMs: 500 };
+  const served = await serve(t, [echo], { limits });
+  const { session } = await rawStream(t, served, ALWAYS);
+  let pings = 0;
+  session.on('ping', () => {
+    // The answer is sent at the end of this turn of the client.
+    if (pings++ === 0) setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 600));
+  });
+  await eventually('it is asked again whether it lives', () => pings >= 2);
   assert.equal(session.destroyed, false);
 });
 

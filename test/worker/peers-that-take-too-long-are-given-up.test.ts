@@ -77,7 +77,7 @@ test('a server that does not answer a request keeps its tunnel while it is heard
 });
 
 test('a server of which nothing is heard any more gets no more requests in that tunnel', async (t) => {
-  const rig = await planeUnderTest(t, { responseTimeout: 300 });
+  const rig = await planeUnderTest(t, { responseTimeout: 1500 });
   let tunnels = 0;
   await http2Peer(t, rig, (stream, wire) => {
     tunnels++;

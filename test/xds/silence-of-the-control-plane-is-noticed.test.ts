@@ -15,7 +15,7 @@ async function until(what: string, holds: () => boolean): Promise<void> {
 
 /** A path to the control plane that can die: nothing gets through any more, and nobody is told. */
 async function pathTo(t: TestContext, server: TestIstiod) {
-  const path = { dead: false, address: '' };
+  const path = { dead: false, address: '', passedBack: () => {} };
   const sockets = new Set<Socket>();
   const listener = createServer((socket) => {
     const onward = connect(server.port, '127.0.0.1');
@@ -23,7 +23,12 @@ async function pathTo(t: TestContext, server: TestIstiod) {
       [socket, onward],
       [onward, socket],
     ] as const) {
-      sockets.add(from.on('error', () => {}).on('data', (bytes) => path.dead || to.write(bytes)));
+      const pass = (bytes: Buffer) => {
+        if (path.dead) return;
+        to.write(bytes);
+        if (from === onward) path.passedBack();
+      };
+      sockets.add(from.on('error', () => {}).on('data', pass));
     }
     socket.on('close', () => onward.destroy());
   });
@@ -80,6 +85,32 @@ test('a connection whose path has died is given up within 40 s, and the next one
     ({ stream, typeUrl }) => stream === 1 && typeUrl === ADDRESS,
   );
   assert.equal(Object.keys(initialVersions).length, 13);
+});
+
+test('an answer to a ping that came while this thread stood still is not late', async (t) => {
+  const server = await istiod(t);
+  const path = await pathTo(t, server);
+  t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
+  const { client, terminations } = startClient(t, { address: path.address, rootPem: server.rootPem });
+  await client.synced;
+  await until('acknowledged', () => server.requests.length === 4);
+  // Nothing else is on its way.
+  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+  const passed = new Promise<void>((resolve) => {
+    path.passedBack = () => {
+      path.passedBack = () => {};
+      // Before the client looks for what has arrived.
+      setImmediate(() => {
+        t.mock.timers.tick(10_000);
+        resolve();
+      });
+    };
+  });
+  t.mock.timers.tick(30_000);
+  await passed;
+  server.push({ policies: { 'demo/p': policy('p') } });
+  await until('pushed', () => client.status().types.Authorization!.resources === 1);
+  assert.deepEqual(terminations, []);
 });
 
 test('a control plane that connects and sends nothing is said to be slow, every half minute, until it does', async (t) => {
