@@ -38,8 +38,10 @@ export async function locateYaml(text: string): Promise<LocatedText> {
   };
   const faults: { at: number; text: string }[] = [];
   try {
-    const document = yaml.parseDocument(text, { lineCounter: lines, prettyErrors: false, logLevel: 'silent' });
-    for (const { pos, message } of [...document.errors, ...document.warnings]) {
+    // With `silent` the library would leave out a second document without a word, and with it the policies in it.
+    const document = yaml.parseDocument(text, { lineCounter: lines, prettyErrors: false, logLevel: 'error' });
+    for (const { pos, code, message: told } of [...document.errors, ...document.warnings]) {
+      const message = code === 'MULTIPLE_DOCS' ? 'a second document begins; only one is accepted' : told;
       // One mistake in a flow collection is reported once per level.
       if (faults.at(-1)?.text !== message) faults.push({ at: pos[0], text: message });
     }

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { isDeepStrictEqual } from 'node:util';
 import { CulvertError, messageOf } from '../errors.ts';
 import { followFile } from '../follow-file.ts';
@@ -34,7 +35,7 @@ export async function watchLocalFile(
 
   const followed = await followFile(path, {
     async use(content) {
-      const text = content.toString();
+      const text = textOf(content, path);
       const next = await loadLocal(text, path);
       if (isNothing(next) && !isNothing(current) && !isBraced(text)) throw truncated(path);
       // A difference is applied, so that what stays the same is left alone.
@@ -69,6 +70,12 @@ function isBraced(text: string): boolean {
     .replace(/^[ \t]*(?:#.*|---[ \t]*)$/gm, '')
     .trimStart()
     .startsWith('{');
+}
+
+/** A name with other characters in the place of some would be another name, and match nothing. */
+function textOf(content: Buffer, path: string): string {
+  if (!isUtf8(content)) throw new CulvertError('LOCAL_CONFIG_INVALID', `${path}: this is not text in UTF-8`);
+  return content.toString();
 }
 
 /** A full disk, or a writer that has only begun. */

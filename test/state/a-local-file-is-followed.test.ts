@@ -202,6 +202,15 @@ test('other sources are left alone: only what the file itself no longer says is 
   assert.deepEqual(followed.uids(), ['b', 'elsewhere']);
 });
 
+test('bytes that are no text in UTF-8 are refused, not read as other characters', async (context) => {
+  const path = join(await folder(context), 'mesh.yaml');
+  await writeFile(path, Buffer.from(file('café'), 'latin1'));
+  await assert.rejects(watchLocalFile(path, meshOf(), { applied() {}, rejected() {} }), {
+    code: 'LOCAL_CONFIG_INVALID',
+    message: `${path}: this is not text in UTF-8`,
+  });
+});
+
 test('a first load that fails is the error of the call', async (context) => {
   const path = join(await folder(context), 'mesh.yaml');
   const observer = { applied: () => assert.fail(), rejected: () => assert.fail() };

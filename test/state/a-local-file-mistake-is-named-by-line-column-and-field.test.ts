@@ -54,6 +54,11 @@ const mistakes: readonly [what: string, text: string, complaint: string][] = [
   ],
   ['an unknown tag', 'workloads: !x []', 'mesh.yaml:1:12: Unresolved tag: !x'],
   ['a key twice', 'workloads: []\nworkloads: []', 'mesh.yaml:2:1: Map keys must be unique'],
+  [
+    'a second document, which may hold the policies',
+    'workloads: []\n---\npolicies: []\n',
+    'mesh.yaml:2:1: a second document begins; only one is accepted',
+  ],
   ['an alias to itself', 'workloads: &a [*a]', 'mesh.yaml:1:16: alias without end or target'],
   [
     'a number for text',
