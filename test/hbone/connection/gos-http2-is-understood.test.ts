@@ -9,6 +9,7 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pipeline, Readable } from 'node:stream';
 import { after, before, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -57,6 +58,27 @@ test('a client in Go gets its bytes back', options, async (t) => {
   assert.equal(app.sockets.length, 20);
   await until('streams stay open', () => rig.plane.snapshot()[0]!.connections.length === 0);
 });
+
+test('a client in Go whose unread downloads use up its tunnel is brought to open another one', options, async (t) => {
+  const rig = await planeUnderTest(t);
+  const app = await application(t);
+  app.server.on('connection', (socket) => pipeline(endless(), socket, () => {}));
+  rig.app = app.port;
+  startPod(rig);
+  const env = { ...process.env, ...(await credentials(t, rig)) };
+  const target = [`${LOCALHOST}:${rig.ports.hbone}`, `${LOCALHOST}:${app.port}`];
+  const { stdout } = await run(peer, ['downloads', ...target, '5'], { env, timeout: 60_000 });
+  assert.equal(stdout, 'came over connection 2\n');
+});
+
+function endless(): Readable {
+  const bytes = randomBytes(65_536);
+  return new Readable({
+    read() {
+      this.push(bytes);
+    },
+  });
+}
 
 /** Tunnels of the pod end at a server in Go that never reads the first `stalled` streams. Returns what it says. */
 async function serverInGo(t: TestContext, rig: PlaneUnderTest, stalled: number): Promise<() => string[]> {

@@ -2,6 +2,7 @@
 // needs nothing but the standard library.
 //
 //	go-peer client <address> <authority> <streams> <bytes>   sends random bytes on each stream and expects them back
+//	go-peer downloads <address> <authority> <stalled>        leaves the first streams unread, asks until another one brings a megabyte
 //	go-peer server <stalled>                                 echoes, but for the first streams, which it never reads
 //
 // Key and certificates are files whose names stand in KEY, CHAIN and ROOTS.
@@ -23,6 +24,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 func main() {
@@ -44,35 +46,23 @@ func main() {
 	switch os.Args[1] {
 	case "client":
 		client(config, os.Args[2], os.Args[3], number(os.Args[4]), number(os.Args[5]))
+	case "downloads":
+		downloads(config, os.Args[2], os.Args[3], number(os.Args[4]))
 	case "server":
 		server(config, number(os.Args[2]))
 	}
 }
 
 func client(config *tls.Config, address, authority string, streams, length int) {
-	transport := &http.Transport{
-		ForceAttemptHTTP2: true,
-		DialTLSContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&tls.Dialer{Config: config}).DialContext(ctx, network, address)
-		},
-	}
+	var dials atomic.Int64
+	transport := transportTo(config, address, &dials)
 	var all sync.WaitGroup
 	for range streams {
 		all.Go(func() {
 			sent := make([]byte, length)
 			rand.Read(sent)
 			body, writer := io.Pipe()
-			response, err := transport.RoundTrip(&http.Request{
-				Method: http.MethodConnect,
-				URL:    &url.URL{Scheme: "https", Host: authority},
-				Host:   authority,
-				Header: http.Header{},
-				Body:   body,
-			})
-			check(err)
-			if response.StatusCode != http.StatusOK || response.ProtoMajor != 2 {
-				log.Fatalf("answered %s over %s", response.Status, response.Proto)
-			}
+			response := connect(transport, authority, body)
 			go func() {
 				_, err := writer.Write(sent)
 				check(err)
@@ -87,6 +77,51 @@ func client(config *tls.Config, address, authority string, streams, length int) 
 	}
 	all.Wait()
 	fmt.Println("whole")
+}
+
+func downloads(config *tls.Config, address, authority string, stalled int) {
+	var dials atomic.Int64
+	transport := transportTo(config, address, &dials)
+	// A share of the window of the connection for each of them.
+	transport.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerConnection: 1 << 18, MaxReceiveBufferPerStream: 1 << 17}
+	for range stalled {
+		body, _ := io.Pipe()
+		connect(transport, authority, body)
+	}
+	for came := int64(0); came < 1<<20; {
+		body, _ := io.Pipe()
+		response := connect(transport, authority, body)
+		patience := time.AfterFunc(2*time.Second, func() { response.Body.Close() })
+		came, _ = io.CopyN(io.Discard, response.Body, 1<<20)
+		patience.Stop()
+		response.Body.Close()
+	}
+	fmt.Printf("came over connection %d\n", dials.Load())
+}
+
+func transportTo(config *tls.Config, address string, dials *atomic.Int64) *http.Transport {
+	return &http.Transport{
+		ForceAttemptHTTP2: true,
+		DialTLSContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			dials.Add(1)
+			return (&tls.Dialer{Config: config}).DialContext(ctx, network, address)
+		},
+	}
+}
+
+func connect(transport *http.Transport, authority string, body io.ReadCloser) *http.Response {
+	response, err := transport.RoundTrip(&http.Request{
+		Method: http.MethodConnect,
+		URL:    &url.URL{Scheme: "https", Host: authority},
+		Host:   authority,
+		Header: http.Header{},
+		Body:   body,
+	})
+	check(err)
+	if response.StatusCode != http.StatusOK || response.ProtoMajor != 2 {
+		log.Fatalf("answered %s over %s", response.Status, response.Proto)
+	}
+	return response
 }
 
 func server(config *tls.Config, stalled int) {
