@@ -41,6 +41,7 @@ export class RandomConversation {
   readonly #connectionWindow: number;
   readonly #uses: Use[] = [];
   #inFlight: Buffer = Buffer.alloc(0);
+  #seconds = 0;
 
   constructor(random: Random, role: Role) {
     this.#random = random;
@@ -222,6 +223,8 @@ export class RandomConversation {
 
   /** What the owner of a connection does every second or so, which may be late. */
   #timePasses(): void {
+    // A peer that leaves a server nothing to send for longer is left by it.
+    if (this.#seconds++ % 5 === 4) this.model.windowUpdate(null, 1 << 22);
     this.under.now += this.#random.pick([1, 1000, 10_000]);
     this.under.connection.keepAlive(this.#random.pick([100, 10_000, 1_000_000]), PATIENCE);
   }
