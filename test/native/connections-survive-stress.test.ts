@@ -15,7 +15,7 @@ import { listenSomewhere } from './side.ts';
 import { Ledger } from './stress/record.ts';
 import { scriptOf } from './stress/script.ts';
 import type { Order, Report } from './stress/thread.ts';
-import { tinyBuffers } from './stress/tiny-buffers.ts';
+import { PROBES, tinyBuffers } from './stress/tiny-buffers.ts';
 
 const THREADS = 3;
 const AT_ONCE = 60;
@@ -37,8 +37,8 @@ test(`${CONNECTIONS} connections over ${THREADS} threads: what both ends were to
   const listeners = Array.from({ length: THREADS }, () => ({
     plain: listenSomewhere(),
     tls: listenSomewhere(),
-    tinyPlain: listenSomewhere(netns),
-    tinyTls: listenSomewhere(netns),
+    tinyPlain: listenSomewhere(netns, { keepalive: PROBES }),
+    tinyTls: listenSomewhere(netns, { keepalive: PROBES }),
   }));
   const pick = (what: 'fd' | 'port') =>
     listeners.map(({ plain, tls, tinyPlain, tinyTls }) => ({
@@ -50,6 +50,7 @@ test(`${CONNECTIONS} connections over ${THREADS} threads: what both ends were to
   const share = Math.ceil(CONNECTIONS / THREADS);
   const workers = pick('fd').map((listening, at) => {
     const order: Order = {
+      probes: PROBES,
       netns,
       listening,
       ports: pick('port'),

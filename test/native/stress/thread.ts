@@ -8,7 +8,7 @@ import {
   ChannelLoop,
   NO_HANDLER,
 } from '../../../native/channel.ts';
-import { OWN_NETNS } from '../../../native/netns.ts';
+import { type KeepAlive, OWN_NETNS } from '../../../native/netns.ts';
 import { PlainRelay } from '../../../src/relay/plain-relay.ts';
 import type { TestMaterial } from '../authority.ts';
 import { SERVER_ID, TRUST_DOMAIN } from '../secure-side.ts';
@@ -27,6 +27,8 @@ export interface Ports {
 }
 
 export interface Order {
+  /** Keep-alive of the connections that it makes. */
+  readonly probes: KeepAlive;
   readonly netns: number;
   /** Descriptors of this thread's listening sockets. */
   readonly listening: Ports;
@@ -56,6 +58,7 @@ const random = generator(order.from + 99);
 const loop = new ChannelLoop((error) => {
   throw error;
 });
+loop.setStreamOptions({ mark: 0, keepalive: order.probes, userTimeoutMs: 0 });
 const clientContext = loop.newTlsContext(order.client);
 const serverContext = loop.newTlsContext(order.server);
 
