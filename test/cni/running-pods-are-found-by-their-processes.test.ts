@@ -205,4 +205,8 @@ test('the kubelet is known under the names it has', (t) => {
   rmSync(join(proc, '7'), { recursive: true });
   show(8, 'kubelet', 'kubelet', 0);
   assert.equal(findKubeletUser(proc), 0);
+  assert.throws(() => findKubeletUser(join(proc, 'absent')), {
+    code: 'HOST_PROC_UNREADABLE',
+    message: /CULVERT_HOST_PROC/,
+  });
 });
