@@ -4,6 +4,7 @@
  */
 import type { Policy } from '../policy/types.ts';
 import type { PodInfo } from '../zds/types.ts';
+import type { PackedMap } from './packed-map.ts';
 import type { TextListBuilder } from './text-list.ts';
 import type {
   CidrVip,
@@ -56,6 +57,8 @@ export interface MeshState {
 }
 
 export interface MeshStore extends MeshState {
+  /** For the one source that has versions of what it sent, by name: most of the names are the workloads'. Empty at first. */
+  readonly versions: PackedMap;
   /** Applies a batch: upserts first, then removals. Subscribers are told once, after all of it is visible. */
   apply(changes: MeshUpdate): void;
   /**

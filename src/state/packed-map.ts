@@ -3,17 +3,25 @@ import type { TextListBuilder } from './text-list.ts';
 
 /**
  * A map from text to text for hundreds of thousands of names, kept as bytes outside of the heap: it costs what the texts
- * are long and 28 bytes (a `Map` of strings takes twice that), and the collector neither looks at it nor moves it.
+ * are long and 32 bytes (a `Map` of strings takes twice that), and the collector neither looks at it nor moves it.
  *
  * Each entry has a number, which stays the same while the entry is there: columns of other data go by it. The entries
  * come in no particular order. No change takes longer than a small part of the map is large (SHARDS).
  */
 export class PackedMap {
-  readonly #shards = Array.from({ length: SHARDS }, () => new Shard());
+  readonly #shards: readonly Shard[];
+  /** Of the value among those of a key. */
+  readonly #field: number;
   #size = 0;
   /** What was looked for last is often looked for again at once. */
   #lastKey = '';
   #lastId = -1;
+
+  /** @param shards of maps with the same keys (packedMaps) */
+  constructor(shards: readonly Shard[] = newShards(1), field = 0) {
+    this.#shards = shards;
+    this.#field = field;
+  }
 
   get size(): number {
     return this.#size;
@@ -24,7 +32,7 @@ export class PackedMap {
     if (key === this.#lastKey) return this.#lastId;
     hold(key);
     const shard = heldHash >>> SHARD_SHIFT;
-    const local = this.#shards[shard]!.find(heldHash, heldLength);
+    const local = this.#shards[shard]!.find(heldHash, heldLength, this.#field);
     return this.#remember(key, local < 0 ? -1 : local * SHARDS + shard);
   }
 
@@ -34,9 +42,8 @@ export class PackedMap {
     const valueLength = value === '' ? 0 : encode(value, heldLength) - heldLength;
     const shard = heldHash >>> SHARD_SHIFT;
     const entries = this.#shards[shard]!;
-    const before = entries.size;
-    const local = entries.set(heldHash, heldLength, valueLength);
-    this.#size += entries.size - before;
+    const local = entries.set(heldHash, heldLength, valueLength, this.#field);
+    if (entries.hasGrown) this.#size++;
     return this.#remember(key, local * SHARDS + shard);
   }
 
@@ -44,7 +51,7 @@ export class PackedMap {
   delete(key: string): number {
     hold(key);
     const shard = heldHash >>> SHARD_SHIFT;
-    const local = this.#shards[shard]!.delete(heldHash, heldLength);
+    const local = this.#shards[shard]!.delete(heldHash, heldLength, this.#field);
     this.#remember(key, -1);
     if (local < 0) return -1;
     this.#size--;
@@ -64,7 +71,7 @@ export class PackedMap {
 
   /** @param id of an entry that is there */
   valueAt(id: number): string {
-    return this.#shards[id & (SHARDS - 1)]!.valueAt(id >> SHARD_BITS);
+    return this.#shards[id & (SHARDS - 1)]!.valueAt(id >> SHARD_BITS, this.#field);
   }
 
   /** Appends the key of an entry that is there. */
@@ -75,8 +82,21 @@ export class PackedMap {
   /** The numbers of all entries. */
   *ids(): IterableIterator<number> {
     for (const [index, shard] of this.#shards.entries())
-      for (const local of shard.locals()) yield local * SHARDS + index;
+      for (const local of shard.locals(this.#field)) yield local * SHARDS + index;
   }
+}
+
+/**
+ * Two maps that have most of their keys in common, which are held once. Entries of the same key have the same number, and
+ * come and go each for itself.
+ */
+export function pairOfPackedMaps(): readonly [PackedMap, PackedMap] {
+  const shards = newShards(2);
+  return [new PackedMap(shards, 0), new PackedMap(shards, 1)];
+}
+
+function newShards(fields: number): readonly Shard[] {
+  return Array.from({ length: SHARDS }, () => new Shard(fields));
 }
 
 /** The highest bits of a hash choose the shard, the lowest the place in it. */
@@ -145,14 +165,18 @@ function mix(hash: number, word: number): number {
 
 /** A part of the entries: an index with open addressing, and the texts one behind the other. */
 class Shard {
-  size = 0;
+  /** Whether the last `set` made an entry. */
+  hasGrown = false;
   /**
    * Local number + 1 and hash of each place, beside each other so that a search stays in one piece of memory; 0 for a free
    * place. A power of two of places, at most 3/4 full.
    */
   #slots = new Int32Array(2 * 8);
-  /** COLUMNS numbers for each local number, beside each other because they are read together. */
-  #columns = new Int32Array(8 * COLUMNS);
+  /** Keys in the index. */
+  #count = 0;
+  /** Numbers for each local number, beside each other because they are read together. */
+  readonly #width: number;
+  #columns: Int32Array;
   #next = 0;
   readonly #free: number[] = [];
   #bytes = Buffer.allocUnsafeSlow(0);
@@ -160,66 +184,103 @@ class Shard {
   /** Bytes among those used that belong to no entry. */
   #dead = 0;
 
-  find(hash: number, length: number): number {
-    const slot = this.#slotOf(hash, length);
-    return this.#slots[slot]! - 1;
+  /** @param fields values that a key can have */
+  constructor(fields: number) {
+    this.#width = KEY_COLUMNS + fields * VALUE_COLUMNS;
+    this.#columns = new Int32Array(8 * this.#width);
   }
 
-  set(hash: number, keyLength: number, valueLength: number): number {
+  find(hash: number, length: number, field: number): number {
+    const local = this.#slots[this.#slotOf(hash, length)]! - 1;
+    return local < 0 || this.#columns[this.#valueOf(local, field) + LENGTH] === ABSENT ? -1 : local;
+  }
+
+  /** Key and value are in `scratch`. */
+  set(hash: number, keyLength: number, valueLength: number, field: number): number {
     const slot = this.#slotOf(hash, keyLength);
-    const found = this.#slots[slot]! - 1;
-    if (found >= 0) {
-      if (!this.#hasValue(found, keyLength, valueLength)) {
-        this.#dead += keyLength + this.#columns[found * COLUMNS + VALUE_LENGTH]!;
-        this.#columns[found * COLUMNS + START] = UNUSED;
-        this.#write(found, keyLength, valueLength);
+    let local = this.#slots[slot]! - 1;
+    this.hasGrown = true;
+    if (local >= 0) {
+      const value = this.#valueOf(local, field);
+      const before = this.#columns[value + LENGTH]!;
+      if (before !== ABSENT) {
+        this.hasGrown = false;
+        if (this.#isHeld(this.#columns[value + START]!, before, keyLength, valueLength)) return local;
+        this.#dead += before;
+        this.#columns[value + LENGTH] = 0;
       }
-      return found;
+      this.#makeRoom(valueLength);
+    } else {
+      this.#makeRoom(keyLength + valueLength);
+      local = this.#free.pop() ?? this.#next++;
+      if (local * this.#width >= this.#columns.length) this.#growColumns();
+      this.#columns.fill(ABSENT, local * this.#width, (local + 1) * this.#width);
+      this.#append(local * this.#width, 0, keyLength);
+      this.#slots[slot] = local + 1;
+      this.#slots[slot + 1] = hash;
+      this.#count++;
     }
-    const local = this.#free.pop() ?? this.#next++;
-    if (local * COLUMNS >= this.#columns.length) this.#growColumns();
-    this.#columns[local * COLUMNS + START] = UNUSED;
-    this.#write(local, keyLength, valueLength);
-    this.#slots[slot] = local + 1;
-    this.#slots[slot + 1] = hash;
-    this.size++;
-    if (this.size * 8 > this.#slots.length * 3) this.#growSlots();
+    this.#append(this.#valueOf(local, field), keyLength, valueLength);
+    if (this.#count * 8 > this.#slots.length * 3) this.#growSlots();
     return local;
   }
 
-  delete(hash: number, length: number): number {
+  delete(hash: number, length: number, field: number): number {
     const slot = this.#slotOf(hash, length);
     const local = this.#slots[slot]! - 1;
     if (local < 0) return -1;
-    this.#vacate(slot);
-    this.#dead += length + this.#columns[local * COLUMNS + VALUE_LENGTH]!;
-    this.#columns[local * COLUMNS + START] = UNUSED;
-    this.#free.push(local);
-    this.size--;
+    const value = this.#valueOf(local, field) + LENGTH;
+    if (this.#columns[value] === ABSENT) return -1;
+    this.#dead += this.#columns[value]!;
+    this.#columns[value] = ABSENT;
+    if (!this.#hasValue(local)) {
+      this.#vacate(slot);
+      this.#dead += length;
+      this.#columns[local * this.#width + LENGTH] = ABSENT;
+      this.#free.push(local);
+      this.#count--;
+    }
     if (this.#dead > this.#used / 2 && this.#used > SMALL) this.#rebuild(0);
     return local;
   }
 
   keyAt(local: number): string {
-    const start = this.#columns[local * COLUMNS + START]!;
-    return this.#bytes.toString('utf8', start, start + this.#columns[local * COLUMNS + KEY_LENGTH]!);
+    return this.#textAt(local * this.#width);
   }
 
   appendKey(local: number, to: TextListBuilder): void {
-    const start = this.#columns[local * COLUMNS + START]!;
-    to.append(this.#bytes, start, start + this.#columns[local * COLUMNS + KEY_LENGTH]!);
+    const start = this.#columns[local * this.#width + START]!;
+    to.append(this.#bytes, start, start + this.#columns[local * this.#width + LENGTH]!);
   }
 
-  valueAt(local: number): string {
-    const at = local * COLUMNS;
-    const length = this.#columns[at + VALUE_LENGTH]!;
+  valueAt(local: number, field: number): string {
+    return this.#textAt(this.#valueOf(local, field));
+  }
+
+  *locals(field: number): IterableIterator<number> {
+    for (let local = 0; local < this.#next; local++) {
+      if (this.#columns[this.#valueOf(local, field) + LENGTH] !== ABSENT) yield local;
+    }
+  }
+
+  #textAt(column: number): string {
+    const length = this.#columns[column + LENGTH]!;
     if (length === 0) return '';
-    const start = this.#columns[at + START]! + this.#columns[at + KEY_LENGTH]!;
+    const start = this.#columns[column + START]!;
     return this.#bytes.toString('utf8', start, start + length);
   }
 
-  *locals(): IterableIterator<number> {
-    for (let local = 0; local < this.#next; local++) if (this.#columns[local * COLUMNS + START] !== UNUSED) yield local;
+  /** Where its columns are. */
+  #valueOf(local: number, field: number): number {
+    return local * this.#width + KEY_COLUMNS + field * VALUE_COLUMNS;
+  }
+
+  #hasValue(local: number): boolean {
+    const end = (local + 1) * this.#width;
+    for (let at = local * this.#width + KEY_COLUMNS; at < end; at += VALUE_COLUMNS) {
+      if (this.#columns[at + LENGTH] !== ABSENT) return true;
+    }
+    return false;
   }
 
   /** Where the key is in the index, or would be. */
@@ -228,25 +289,20 @@ class Shard {
     const mask = slots.length - 1;
     let slot = (hash << 1) & mask;
     for (let held = slots[slot]!; held !== 0; held = slots[slot]!) {
-      if (slots[slot + 1] === hash && this.#hasKey(held - 1, length)) return slot;
+      if (slots[slot + 1] === hash) {
+        const column = (held - 1) * this.#width;
+        if (this.#isHeld(this.#columns[column + START]!, this.#columns[column + LENGTH]!, 0, length)) return slot;
+      }
       slot = (slot + 2) & mask;
     }
     return slot;
   }
 
-  #hasKey(local: number, length: number): boolean {
-    if (this.#columns[local * COLUMNS + KEY_LENGTH] !== length) return false;
-    const start = this.#columns[local * COLUMNS + START]!;
+  /** Whether the text of `have` bytes at `start` is the one of `length` bytes at `from` in `scratch`. */
+  #isHeld(start: number, have: number, from: number, length: number): boolean {
+    if (have !== length) return false;
     const bytes = this.#bytes;
-    for (let at = 0; at < length; at++) if (bytes[start + at] !== scratch[at]) return false;
-    return true;
-  }
-
-  #hasValue(local: number, keyLength: number, length: number): boolean {
-    if (this.#columns[local * COLUMNS + VALUE_LENGTH] !== length) return false;
-    const start = this.#columns[local * COLUMNS + START]! + keyLength;
-    const bytes = this.#bytes;
-    for (let at = 0; at < length; at++) if (bytes[start + at] !== scratch[keyLength + at]) return false;
+    for (let at = 0; at < length; at++) if (bytes[start + at] !== scratch[from + at]) return false;
     return true;
   }
 
@@ -265,16 +321,18 @@ class Shard {
     slots[gap] = 0;
   }
 
-  /** Appends the texts of `scratch`. */
-  #write(local: number, keyLength: number, valueLength: number): void {
-    const length = keyLength + valueLength;
-    if (this.#used + length > this.#bytes.length) this.#rebuild(length);
+  /** Appends `length` bytes of `scratch` as the text of the columns. */
+  #append(column: number, from: number, length: number): void {
     const bytes = this.#bytes;
-    for (let from = 0, to = this.#used; from < length; from++, to++) bytes[to] = scratch[from]!;
-    this.#columns[local * COLUMNS + START] = this.#used;
-    this.#columns[local * COLUMNS + KEY_LENGTH] = keyLength;
-    this.#columns[local * COLUMNS + VALUE_LENGTH] = valueLength;
-    this.#used += length;
+    const start = this.#used;
+    for (let at = 0; at < length; at++) bytes[start + at] = scratch[from + at]!;
+    this.#columns[column + START] = start;
+    this.#columns[column + LENGTH] = length;
+    this.#used = start + length;
+  }
+
+  #makeRoom(length: number): void {
+    if (this.#used + length > this.#bytes.length) this.#rebuild(length);
   }
 
   /** Leaves out what is dead, and makes room. */
@@ -284,11 +342,13 @@ class Shard {
       this.#bytes.copy(bytes, 0, 0, this.#used);
     } else {
       let used = 0;
-      for (const local of this.locals()) {
-        const at = local * COLUMNS;
-        const start = this.#columns[at + START]!;
-        const length = this.#columns[at + KEY_LENGTH]! + this.#columns[at + VALUE_LENGTH]!;
-        this.#columns[at + START] = used;
+      const columns = this.#columns;
+      // What is not there has no length either.
+      for (let at = 0; at < this.#next * this.#width; at += VALUE_COLUMNS) {
+        const length = columns[at + LENGTH]!;
+        if (length <= 0) continue;
+        const start = columns[at + START]!;
+        columns[at + START] = used;
         used += this.#bytes.copy(bytes, used, start, start + length);
       }
       this.#used = used;
@@ -298,7 +358,7 @@ class Shard {
   }
 
   #growColumns(): void {
-    const larger = new Int32Array(Math.ceil(this.#next * GROWTH) * COLUMNS);
+    const larger = new Int32Array(Math.ceil(this.#next * GROWTH) * this.#width);
     larger.set(this.#columns);
     this.#columns = larger;
   }
@@ -318,13 +378,13 @@ class Shard {
   }
 }
 
-const COLUMNS = 3;
-/** Of the key among the bytes; the value follows. */
+/** Of a key, and of each of its values: where it starts among the bytes, and its length. */
+const KEY_COLUMNS = 2;
+const VALUE_COLUMNS = 2;
 const START = 0;
-const KEY_LENGTH = 1;
-const VALUE_LENGTH = 2;
-/** The start of an entry that is not there. */
-const UNUSED = -1;
+const LENGTH = 1;
+/** The length of what is not there. */
+const ABSENT = -1;
 /** Bytes that are not worth to be saved. */
 const SMALL = 256;
 const GROWTH = 1.25;

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { PodInfo } from '../zds/types.ts';
 import type { EndpointView } from './endpoint-view.ts';
 import type { MeshChange, MeshStore, MeshUpdate, WorkloadUpdate } from './mesh-state.ts';
+import { pairOfPackedMaps } from './packed-map.ts';
 import { PolicyIndex } from './policy-index.ts';
 import { readKeys } from './read-keys.ts';
 import { ServiceIndex } from './service-index.ts';
@@ -14,7 +15,8 @@ import { type WorkloadKeys, WorkloadTable } from './workload-table.ts';
  * @param options.localNode name of this node, which limits `localWorkload` to its pods; '' means all nodes
  */
 export function createMeshState(options: { localNode: string }): MeshStore {
-  const workloads = new WorkloadTable(options.localNode);
+  const [uids, versions] = pairOfPackedMaps();
+  const workloads = new WorkloadTable(options.localNode, uids);
   const services = new ServiceIndex(workloads);
   const policies = new PolicyIndex();
   const listeners = new Map<(change: MeshChange) => void, () => boolean>();
@@ -88,6 +90,7 @@ export function createMeshState(options: { localNode: string }): MeshStore {
   }
 
   return {
+    versions,
     workload: (uid) => workloads.get(uid),
     workloadByAddress: (network, ip) => workloads.byAddress(network, ip),
     workloadByHostname: (namespace, hostname) => workloads.byHostname(namespace, hostname),

@@ -1,6 +1,6 @@
 import { formatIpv4 } from '../netns/address.ts';
 import type { Member, MemberAddresses, WorkloadUpdate } from './mesh-state.ts';
-import { PackedMap } from './packed-map.ts';
+import type { PackedMap } from './packed-map.ts';
 import { AddressIndex, addTo, ipv4Word, type RowIndex, type Rows, removeFrom } from './row-index.ts';
 import { SharedTexts } from './shared-texts.ts';
 import type { TextListBuilder } from './text-list.ts';
@@ -18,7 +18,7 @@ export class WorkloadTable {
   readonly #profiles = new ProfileIndex();
   readonly #nodes = new SharedTexts();
   /** The number of a uid is its row. The value is what does not fit into the columns (`restOf`). */
-  readonly #uids = new PackedMap();
+  readonly #uids: PackedMap;
   /** COLUMNS numbers for each row. */
   #columns = new Int32Array(0);
   // The other indexes.
@@ -30,9 +30,13 @@ export class WorkloadTable {
   readonly #recent: ({ readonly row: number; readonly workload: Workload } | undefined)[] = Array(RECENT);
   readonly #cursor: Cursor;
 
-  /** @param localNode name of this node; '' takes the workloads of all nodes as local */
-  constructor(localNode: string) {
+  /**
+   * @param localNode name of this node; '' takes the workloads of all nodes as local
+   * @param uids an empty map, for this alone
+   */
+  constructor(localNode: string, uids: PackedMap) {
     this.#localNode = localNode;
+    this.#uids = uids;
     this.#cursor = new Cursor(this);
   }
 

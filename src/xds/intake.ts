@@ -41,7 +41,7 @@ export interface IntakeOptions {
 }
 
 export class Intake {
-  readonly addresses = new KnownResources(ADDRESS);
+  readonly addresses: KnownResources;
   readonly authorizations = new KnownResources(AUTHORIZATION);
   readonly #store: MeshStore;
   readonly #localNode: string;
@@ -56,6 +56,7 @@ export class Intake {
   readonly #synced = new Set<TypeUrl>();
 
   constructor({ store, localNode, now, monotonic, collectNames, underlay }: IntakeOptions) {
+    this.addresses = new KnownResources(ADDRESS, store.versions);
     this.#store = store;
     this.#localNode = localNode;
     this.#now = now;

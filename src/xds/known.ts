@@ -5,7 +5,7 @@ import type { TypeUrl } from './delta.ts';
 export class KnownResources {
   readonly typeUrl: TypeUrl;
   /** Name → version of what was accepted last. */
-  readonly #versions = new PackedMap();
+  readonly #versions: PackedMap;
   /** Name → why it was not accepted. */
   readonly #rejected = new Map<string, string>();
   /**
@@ -15,8 +15,10 @@ export class KnownResources {
   #unreported: PackedMap | null = null;
   lastPush: Push | null = null;
 
-  constructor(typeUrl: TypeUrl) {
+  /** @param versions an empty map, for this alone */
+  constructor(typeUrl: TypeUrl, versions = new PackedMap()) {
     this.typeUrl = typeUrl;
+    this.#versions = versions;
   }
 
   get size(): number {

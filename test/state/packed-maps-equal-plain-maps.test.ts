@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { PackedMap } from '../../src/state/packed-map.ts';
+import { PackedMap, pairOfPackedMaps } from '../../src/state/packed-map.ts';
 import { NOTHING, WordMap } from '../../src/state/word-map.ts';
 
 /** Few enough to meet again, of many lengths, some beyond ASCII. */
@@ -9,37 +9,35 @@ const texts = fc.oneof(
   fc.integer({ min: 0, max: 400 }).map((number) => `Kubernetes//Pod/namespace/pod-${'x'.repeat(number % 50)}${number}`),
   fc.constantFrom('', 'ä', 'ö/日本語', 'a'.repeat(3000)),
 );
-const edits = fc.array(
-  fc.oneof(
-    fc.record({ kind: fc.constant('set' as const), key: texts, value: texts }),
-    fc.record({ kind: fc.constant('delete' as const), key: texts, value: fc.constant('') }),
-  ),
-  { maxLength: 2000 },
-);
+const entries = fc.record({ map: fc.nat(1), key: texts, value: fc.option(texts) });
 
-test('a packed map holds what a plain one does, and an entry keeps its number', () => {
+test('packed maps hold what plain ones do, and an entry keeps its number', () => {
   fc.assert(
-    fc.property(edits, (list) => {
-      const packed = new PackedMap();
-      const plain = new Map<string, { value: string; id: number }>();
-      for (const { kind, key, value } of list) {
-        const before = plain.get(key);
-        if (kind === 'set') {
-          const id = packed.set(key, value);
-          if (before !== undefined) assert.equal(id, before.id);
-          plain.set(key, { value, id });
+    fc.property(fc.array(entries, { maxLength: 2000 }), fc.boolean(), (list, isPair) => {
+      const packed = isPair ? pairOfPackedMaps() : [new PackedMap(), new PackedMap()];
+      const plain = packed.map(() => new Map<string, { value: string; id: number }>());
+      for (const { map, key, value } of list) {
+        const before = plain[map]!.get(key);
+        const beside = plain[1 - map]!.get(key);
+        if (value === null) {
+          assert.equal(packed[map]!.delete(key), before?.id ?? -1);
+          plain[map]!.delete(key);
         } else {
-          assert.equal(packed.delete(key), before?.id ?? -1);
-          plain.delete(key);
+          const id = packed[map]!.set(key, value);
+          if (before !== undefined) assert.equal(id, before.id);
+          if (isPair && beside !== undefined) assert.equal(id, beside.id);
+          plain[map]!.set(key, { value, id });
         }
       }
-      assert.equal(packed.size, plain.size);
-      assert.deepEqual([...packed.ids()].sort(), [...plain.values()].map(({ id }) => id).sort());
-      for (const [key, { value, id }] of plain) {
-        assert.equal(packed.find(key), id);
-        assert.deepEqual([packed.keyAt(id), packed.valueAt(id)], [key, value]);
+      for (const [map, held] of packed.entries()) {
+        assert.equal(held.size, plain[map]!.size);
+        assert.deepEqual([...held.ids()].sort(), [...plain[map]!.values()].map(({ id }) => id).sort());
+        for (const [key, { value, id }] of plain[map]!) {
+          assert.equal(held.find(key), id);
+          assert.deepEqual([held.keyAt(id), held.valueAt(id)], [key, value]);
+        }
+        for (const { key } of list) if (!plain[map]!.has(key)) assert.equal(held.find(key), -1);
       }
-      for (const { key } of list) if (!plain.has(key)) assert.equal(packed.find(key), -1);
     }),
     { numRuns: 50 },
   );
