@@ -1,4 +1,5 @@
 // Hot path of taking in a mesh: `npm run bench -- mesh`, `npm run bench -- scale`.
+import { free, resized } from './off-heap.ts';
 import type { TextListBuilder } from './text-list.ts';
 
 /**
@@ -176,7 +177,7 @@ class Shard {
   #count = 0;
   /** Numbers for each local number, beside each other because they are read together. */
   readonly #width: number;
-  #columns: Int32Array;
+  #columns: Int32Array<ArrayBuffer>;
   #next = 0;
   readonly #free: number[] = [];
   #bytes = Buffer.allocUnsafeSlow(0);
@@ -337,10 +338,11 @@ class Shard {
 
   /** Leaves out what is dead, and makes room. */
   #rebuild(more: number): void {
-    const bytes = Buffer.allocUnsafeSlow(Math.ceil((this.#used - this.#dead + more) * GROWTH) + SMALL);
+    const size = Math.ceil((this.#used - this.#dead + more) * GROWTH) + SMALL;
     if (this.#dead === 0) {
-      this.#bytes.copy(bytes, 0, 0, this.#used);
+      this.#bytes = Buffer.from(this.#bytes.buffer.transfer(size));
     } else {
+      const bytes = Buffer.allocUnsafeSlow(size);
       let used = 0;
       const columns = this.#columns;
       // What is not there has no length either.
@@ -353,14 +355,13 @@ class Shard {
       }
       this.#used = used;
       this.#dead = 0;
+      free(this.#bytes);
+      this.#bytes = bytes;
     }
-    this.#bytes = bytes;
   }
 
   #growColumns(): void {
-    const larger = new Int32Array(Math.ceil(this.#next * GROWTH) * this.#width);
-    larger.set(this.#columns);
-    this.#columns = larger;
+    this.#columns = resized(this.#columns, Math.ceil(this.#next * GROWTH) * this.#width);
   }
 
   #growSlots(): void {
@@ -375,6 +376,7 @@ class Shard {
       slots[slot + 1] = before[from + 1]!;
     }
     this.#slots = slots;
+    free(before);
   }
 }
 

@@ -1,4 +1,6 @@
 // Hot path of taking in a mesh: `npm run bench -- mesh`.
+import { free } from './off-heap.ts';
+
 /**
  * A map from 32-bit numbers to such numbers, kept outside of the heap: 8 bytes per entry and as much free room. Like
  * PackedMap it grows in small steps.
@@ -89,10 +91,11 @@ class Shard {
       this.#places[at] = places[from]!;
       this.#places[at + 1] = places[from + 1]!;
     }
+    free(places);
   }
 }
 
-function freePlaces(count: number): Int32Array {
+function freePlaces(count: number): Int32Array<ArrayBuffer> {
   return new Int32Array(count * 2).fill(NOTHING);
 }
 

@@ -1,5 +1,6 @@
 import { formatIpv4 } from '../netns/address.ts';
 import type { Member, MemberAddresses, WorkloadUpdate } from './mesh-state.ts';
+import { resized } from './off-heap.ts';
 import type { PackedMap } from './packed-map.ts';
 import { AddressIndex, addTo, ipv4Word, type RowIndex, type Rows, removeFrom } from './row-index.ts';
 import { SharedTexts } from './shared-texts.ts';
@@ -208,9 +209,7 @@ export class WorkloadTable {
   #put(row: number, profile: number, node: number, ipv4: number, flags: number): void {
     const start = row * COLUMNS;
     if (start >= this.#columns.length) {
-      const larger = new Int32Array(Math.ceil((row + 1) * 1.25) * COLUMNS);
-      larger.set(this.#columns);
-      this.#columns = larger;
+      this.#columns = resized(this.#columns, Math.ceil((row + 1) * 1.25) * COLUMNS);
     }
     this.#columns[start + PROFILE] = profile;
     this.#columns[start + NODE] = node;

@@ -1,5 +1,6 @@
 // Hot path of taking in a mesh: `npm run bench -- xds`, `npm run bench -- scale`.
 import type { WorkloadUpdate } from '../state/mesh-state.ts';
+import { free } from '../state/off-heap.ts';
 import { BYTES, tag, VARINT } from './wire.ts';
 
 /**
@@ -162,8 +163,7 @@ export class AlikeWorkloads {
 
   clear(): void {
     this.#byHash.clear();
-    // Their memory goes now instead of with the next collection.
-    for (const piece of this.#pieces) piece.buffer.transfer(0);
+    for (const piece of this.#pieces) free(piece);
     this.#pieces.length = 0;
   }
 }
