@@ -22,7 +22,7 @@ test('who is not of the mesh is turned away at 15008, with one line in the log, 
   const neighbour = dial(client, server.ipv4, 8080);
   await alive(neighbour);
 
-  const talks: { name: string; say: (connection: Talk) => void; error: RegExp }[] = [
+  const talks: { name: string; say: (connection: Talk) => unknown; error: RegExp }[] = [
     {
       name: 'plain HTTP',
       say: (c) => c.send('GET / HTTP/1.1\r\nhost: server\r\n\r\n'),
@@ -41,13 +41,20 @@ test('who is not of the mesh is turned away at 15008, with one line in the log, 
     { name: 'half a TLS record, then nothing', say: (c) => c.send('\x16\x03\x01\x02\x00\x01'), error: /took too long/ },
     { name: 'nothing', say: () => {}, error: /took too long/ },
     { name: 'nothing but a FIN', say: (c) => c.finish(), error: /closed the connection during the handshake/ },
-    { name: 'a RST', say: (c) => c.reset(), error: /^tls handshake error: Connection reset by peer/ },
+    {
+      name: 'a RST',
+      async say(connection) {
+        await established(connection);
+        connection.reset();
+      },
+      error: /^tls handshake error: Connection reset by peer/,
+    },
   ];
   for (const { name, say, error } of talks) {
     await t.test(name, async () => {
       const before = agent.here();
       const connection = dial(stranger, server.ipv4, 15008);
-      say(connection);
+      await say(connection);
       if (!connection.socket.destroyed) assert.match(await fate(connection), /^(fin|ECONNRESET)$/);
       const line = await agent.access(() => true, before);
       assert.equal(line.level, 'warn');
@@ -204,6 +211,11 @@ test('who is not of the mesh is turned away at 15008, with one line in the log, 
 async function alive(connection: Talk): Promise<void> {
   connection.send('ping');
   assert.equal(await connection.text(4), 'ping');
+}
+
+/** The other side knows of the connection: one that is reset before has never been. */
+function established({ socket }: Talk): Promise<void> {
+  return new Promise((resolve) => socket.write('', () => resolve()));
 }
 
 /** How the other side ends a TLS connection. */

@@ -168,7 +168,8 @@ function talk(socket: Socket, peer: Talk['peer']): Talk {
     // While the socket is open, so that it can be asked for later.
     localPort: socket.localPort ?? 0,
     send: (data) => void socket.write(data),
-    finish: () => void socket.end(),
+    // Something to write is waited with until the connection is there; to shut down one that is not gives it up.
+    finish: () => void (socket.writableEnded ? socket.end() : socket.end('')),
     reset: () => void socket.resetAndDestroy(),
     async read(length) {
       let bytes: Buffer | null = null;
