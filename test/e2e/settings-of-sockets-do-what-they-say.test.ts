@@ -77,9 +77,9 @@ test('settings of sockets do what they say', async (t) => {
     assert.match(line.field('error'), /3 outbound connections.*CULVERT_MAX_CONNECTIONS_PER_POD/);
     held.pop()!.socket.destroy();
     await agent.until(
-      'rid of one',
-      async () => (await agent.dump()).workloadState['uid-client']!.connections!.outbound.length,
-      (open) => open === 2,
+      'rid of one, on both of its sides',
+      async () => Object.values((await agent.dump()).workloadState),
+      (pods) => pods.every(({ connections: c }) => c!.inbound.length + c!.outbound.length === 2),
     );
     assert.equal(await exchange(dial(client, server.ipv4, 8080), ''), `${client.ipv4}\n`);
     for (const { socket } of held) socket.destroy();
