@@ -4,7 +4,8 @@
  *
  *     control-plane.ts <workloads> <port> <folder> <changes per second> [<policies>]
  *
- * Writes `root.pem` and `status.json`.
+ * Writes `root.pem` and `status.json`. All is encoded ahead. `acknowledgedMs` begins before the first byte is sent, when the
+ * response is handed to the gRPC library, and ends with the agent's answer, which comes when all of it is in force.
  */
 import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

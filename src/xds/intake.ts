@@ -177,9 +177,10 @@ export class Intake {
    * known denies. So that attaching a policy cuts nobody off, a workload waits for it, a moment at most.
    */
   #mustWait(update: WorkloadUpdate): boolean {
-    const { uid, node, authorizationPolicies } = update.workload;
-    if (authorizationPolicies.length === 0 || (this.#localNode !== '' && node !== this.#localNode)) return false;
-    if (!this.#synced.has(AUTHORIZATION)) return false;
+    const { uid, node } = update.workload;
+    if ((this.#localNode !== '' && node !== this.#localNode) || !this.#synced.has(AUTHORIZATION)) return false;
+    const { authorizationPolicies } = update.workload;
+    if (authorizationPolicies.length === 0) return false;
     const before = this.#store.workload(uid);
     if (before === null) return false;
     return authorizationPolicies.some(
