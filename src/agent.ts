@@ -1,4 +1,5 @@
 /** Composition root of the agent: builds the parts, connects them, and ends them in order (spec §16). */
+import { closeSync, openSync } from 'node:fs';
 import { revokedAmong } from '../native/crl.ts';
 import { checkCapabilities, denyDumps, raiseNofileLimit } from '../native/netns.ts';
 import { configDumpRoute, loggingRoute, quitRoute, xdsRoute } from './admin/admin-routes.ts';
@@ -127,6 +128,7 @@ async function start(
     authority.close();
   });
   if (config.tlsKeylog !== null) {
+    makeKeyLog(config.tlsKeylog);
     log.warn(
       'app',
       'TLS session secrets are written to a file: whoever reads it can decrypt all traffic of this node',
@@ -372,4 +374,17 @@ function onSignals(stop: (signal: string) => void): void {
     interrupted = true;
     stop('SIGINT');
   });
+}
+
+/** @throws CulvertError KEYLOG_UNWRITABLE */
+function makeKeyLog(path: string): void {
+  try {
+    closeSync(openSync(path, 'a', 0o600));
+  } catch (cause) {
+    throw new CulvertError(
+      'KEYLOG_UNWRITABLE',
+      `CULVERT_TLS_KEYLOG cannot be written: ${messageOf(cause)}; name a file in a folder that is there and writable, or leave it empty`,
+      { cause },
+    );
+  }
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFile, realpath } from 'node:fs/promises';
+import { readFile, realpath, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { watchFolders } from './watch-folders.ts';
 
@@ -27,6 +27,8 @@ export async function followFile(path: string, user: FileUser): Promise<Followed
   async function load(): Promise<void> {
     let content: Buffer;
     try {
+      // A pipe or a device may never end.
+      if (!(await stat(path)).isFile()) throw new Error(`${path} is not a regular file`);
       content = await readFile(path);
     } catch (error) {
       const reason = String(error);

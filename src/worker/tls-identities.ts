@@ -38,14 +38,7 @@ export class TlsContexts implements TlsIdentities {
   set(identity: string, certificate: WorkloadCertificate): boolean {
     let context: number;
     try {
-      context = this.#loop.newTlsContext({
-        chainPem: certificate.chainPem,
-        key: certificate.privateKey,
-        rootsPem: certificate.rootsPem,
-        groups: this.#settings.tlsGroups,
-        keyLogPath: this.#settings.keyLogPath,
-        tls12: this.#settings.tls12,
-      });
+      context = this.#newContext(identity, certificate);
     } catch (error) {
       const what = `the certificate cannot be used: ${messageOf(error)}`;
       this.#log.warn('identity', this.#contexts.has(identity) ? `${what}; the one of before stays in use` : what, {
@@ -59,6 +52,28 @@ export class TlsContexts implements TlsIdentities {
     this.#contexts.set(identity, context);
     this.#settle(identity, context);
     return previous !== undefined;
+  }
+
+  #newContext(identity: string, certificate: WorkloadCertificate): number {
+    const { tlsGroups, tls12, keyLogPath } = this.#settings;
+    const make = (keyLogPath: string) =>
+      this.#loop.newTlsContext({
+        chainPem: certificate.chainPem,
+        key: certificate.privateKey,
+        rootsPem: certificate.rootsPem,
+        groups: tlsGroups,
+        keyLogPath,
+        tls12,
+      });
+    try {
+      return make(keyLogPath);
+    } catch (error) {
+      // A key log that went away must not cost the traffic. Any other mistake is made again.
+      if (keyLogPath === '') throw error;
+      const context = make('');
+      this.#log.warn('identity', 'TLS session secrets are not written', { identity, error: messageOf(error) });
+      return context;
+    }
   }
 
   /** Drops the context of an identity. Connections that use it keep it until they end. */

@@ -202,6 +202,13 @@ test('other sources are left alone: only what the file itself no longer says is 
   assert.deepEqual(followed.uids(), ['b', 'elsewhere']);
 });
 
+test('a device or a pipe is refused: what is read from it may never end', async () => {
+  await assert.rejects(watchLocalFile('/dev/zero', meshOf(), { applied() {}, rejected() {} }), {
+    code: 'LOCAL_CONFIG_UNREADABLE',
+    message: 'local configuration /dev/zero cannot be read: /dev/zero is not a regular file',
+  });
+});
+
 test('bytes that are no text in UTF-8 are refused, not read as other characters', async (context) => {
   const path = join(await folder(context), 'mesh.yaml');
   await writeFile(path, Buffer.from(file('café'), 'latin1'));
