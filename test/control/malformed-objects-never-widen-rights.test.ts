@@ -76,6 +76,11 @@ const malformed: [string, unknown, RegExp][] = [
     /namespaces\[0\] must be a text that is not empty/,
   ],
   [
+    'a rule with nothing behind its dash',
+    { ...good, rules: [null] },
+    /spec\.rules\[0\] must be a rule \(\{\} for one that matches everything\), not null/,
+  ],
+  [
     'a value that is null',
     { ...good, rules: [{ from: [{ source: { namespaces: [null] } }] }] },
     /namespaces\[0\] must be a text that is not empty/,

@@ -144,6 +144,8 @@ function readAction(spec: Field): AuthorizationPolicy['action'] {
 }
 
 function readRule(rule: Field): Rule {
+  // A list entry with nothing behind it would be a rule without conditions, which matches everything.
+  if (!rule.isPresent) throw rule.wrong('a rule ({} for one that matches everything)');
   expectOnly(rule, ['from', 'to', 'when']);
   return {
     to: rule

@@ -107,7 +107,8 @@ export async function watchFolder(options: FolderSourceOptions): Promise<FolderS
       return null;
     }
     const metadata = metadataOf(object);
-    if (text(metadata.name) === '') throw new ManifestError('metadata.name is missing', line, column);
+    if (text(metadata.name) === '')
+      throw new ManifestError(`metadata.name of a ${kind.kind} is missing or no text`, line, column);
     // As kubectl has it.
     const namespace = kind.namespaced ? { namespace: text(metadata.namespace) || 'default' } : {};
     const complete = { ...object, metadata: { ...metadata, ...namespace } };

@@ -97,7 +97,7 @@ for (const [what, content, problem] of [
   [
     'an object without a name',
     `${gate('b', '1')}---\napiVersion: v1\nkind: City\n`,
-    /a\.yaml:6:1: metadata\.name is missing/,
+    /a\.yaml:6:1: metadata\.name of a City is missing/,
   ],
   ['no object', 'hello', /a\.yaml:1:1: this is no Kubernetes object: it needs apiVersion and kind/],
   ['an alias bomb', aliasBomb(), /a\.yaml:1:\d+: .*alias/i],
