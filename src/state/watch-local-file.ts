@@ -37,7 +37,9 @@ export async function watchLocalFile(
     async use(content) {
       const text = textOf(content, path);
       const next = await loadLocal(text, path);
-      if (isNothing(next) && !isNothing(current) && !isBraced(text)) throw truncated(path);
+      // At the start a mesh of empty lists may be meant; a file without a word may not.
+      const isCut = firstFailure === undefined ? !isNothing(current) && !isBraced(text) : contentOf(text) === '';
+      if (isNothing(next) && isCut) throw truncated(path);
       // A difference is applied, so that what stays the same is left alone.
       const update = difference(current, next);
       current = next;
@@ -64,12 +66,14 @@ function isNothing({ workloads, services, policies }: LocalMesh): boolean {
   return workloads.length + services.length + policies.length === 0;
 }
 
-/** Whether the text, without the comments before it, is a map in braces: such a one cannot be read before its end is there. */
+/** Whether the text is a map in braces: such a one cannot be read before its end is there. */
 function isBraced(text: string): boolean {
-  return text
-    .replace(/^[ \t]*(?:#.*|---[ \t]*)$/gm, '')
-    .trimStart()
-    .startsWith('{');
+  return contentOf(text).startsWith('{');
+}
+
+/** The text without comments and the line that begins a document. */
+function contentOf(text: string): string {
+  return text.replace(/^[ \t]*(?:#.*|---[ \t]*)$/gm, '').trim();
 }
 
 /** A name with other characters in the place of some would be another name, and match nothing. */

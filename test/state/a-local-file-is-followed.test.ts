@@ -222,6 +222,8 @@ test('a first load that fails is the error of the call', async (context) => {
   const path = join(await folder(context), 'mesh.yaml');
   const observer = { applied: () => assert.fail(), rejected: () => assert.fail() };
   await assert.rejects(watchLocalFile(path, meshOf(), observer), { code: 'LOCAL_CONFIG_UNREADABLE' });
-  await writeFile(path, 'nonsense');
-  await assert.rejects(watchLocalFile(path, meshOf(), observer), { code: 'LOCAL_CONFIG_INVALID' });
+  for (const text of ['nonsense', '', '---\n# The mesh of the shop\n']) {
+    await writeFile(path, text);
+    await assert.rejects(watchLocalFile(path, meshOf(), observer), { code: 'LOCAL_CONFIG_INVALID' }, text);
+  }
 });
