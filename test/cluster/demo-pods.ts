@@ -19,7 +19,8 @@ export async function runPod(
   }: { namespace?: string; labels?: object; serves?: boolean; probes?: boolean; serviceAccount?: string },
 ): Promise<void> {
   const serve = `mkdir -p /www; echo I am ${name} > /www/index.html; exec httpd -f -p 8080 -h /www`;
-  const probe = { httpGet: { path: '/', port: 8080 }, periodSeconds: 1, failureThreshold: 3 };
+  // Who is refused hears so at once; that the machine is slow is no failure.
+  const probe = { httpGet: { path: '/', port: 8080 }, periodSeconds: 1, timeoutSeconds: 15, failureThreshold: 3 };
   await cluster.apply({
     apiVersion: 'v1',
     kind: 'Pod',
@@ -71,7 +72,7 @@ export async function agentLog(daemonSet: string, node: Node): Promise<string> {
 }
 
 /** The busybox of these nodes is static: its wget crashes on looking up names, nc does not. */
-const REQUEST = String.raw`printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 5`;
+const REQUEST = String.raw`printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 15`;
 
 /** @param address where the server is to be asked; by default its own */
 export async function fetchFrom(client: string, server: string, address?: string): Promise<string> {

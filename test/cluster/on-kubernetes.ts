@@ -63,8 +63,11 @@ test('a label enrols running pods by the watch and new pods by the plugin', { sk
     await eventually(`${name} is enrolled`, async () => (await status(name)) === 'enabled', WAIT);
   }
   assert.equal(await status('out'), undefined);
-  const log = await agentLog('culvert-cni', 'node1');
-  assert.match(log, /pod captured.*demo\/client/);
+  await eventually(
+    'it is in the log',
+    async () => /pod captured.*demo\/client/.test(await agentLog('culvert-cni', 'node1')),
+    WAIT,
+  );
 });
 
 test('traffic between nodes goes through mTLS, as seen on the wire', { skip }, async () => {
@@ -138,7 +141,11 @@ test('another node agent takes over, and pods keep their traffic meanwhile', { s
   const { failed, done } = await traffic.stop();
   assert.equal(failed, 0, `${failed} of ${done} requests failed`);
   assert.equal(await status('server'), 'enabled');
-  assert.match(await agentLog('culvert-cni', 'node2'), /enrolled pods found.*pods=2.*without_namespace=0/);
+  await eventually(
+    'it has found both pods',
+    async () => /enrolled pods found.*pods=2.*without_namespace=0/.test(await agentLog('culvert-cni', 'node2')),
+    WAIT,
+  );
 });
 
 test('a new agent takes over from the old one under load', { skip }, async () => {

@@ -104,7 +104,7 @@ test('objects are left alone while nobody answers, and all are written then', as
   assert.ok(attempts.size < UNWRITABLE + WRITABLE, 'not each of them waits for an answer');
   await eventually('another attempt', () => warnings.length > 1);
   answer();
-  await eventually('all', () => written.size === UNWRITABLE + WRITABLE, 30_000);
+  await eventually('all', () => written.size === UNWRITABLE + WRITABLE);
 });
 
 test('a status that is too large is not tried again at once', async (t) => {

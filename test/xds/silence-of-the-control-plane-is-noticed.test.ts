@@ -2,9 +2,8 @@ import assert from 'node:assert/strict';
 import { connect, createServer, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { ADDRESS, type TestIstiod } from '../support/istiod.ts';
+import { PATIENCE_MS } from '../support/patience.ts';
 import { istiod, policy, startClient, uid, workload } from './support/client-under-test.ts';
-
-const PATIENCE_MS = 15_000;
 
 /** Turns of the loop instead of a timer, which is the test's own here. */
 async function until(what: string, holds: () => boolean): Promise<void> {

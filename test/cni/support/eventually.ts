@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { PATIENCE_MS } from '../../support/patience.ts';
 
 /** Waits until something holds; what it throws counts as not yet. */
-export async function eventually(what: string, holds: () => unknown, ms = 30_000): Promise<void> {
+export async function eventually(what: string, holds: () => unknown, ms = PATIENCE_MS): Promise<void> {
   const deadline = Date.now() + ms;
   let last: unknown = 'it did not hold';
   while (Date.now() < deadline) {

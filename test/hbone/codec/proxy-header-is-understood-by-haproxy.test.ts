@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { buildProxyHeader } from '../../../src/hbone/proxy-protocol.ts';
 import type { SocketAddress } from '../../../src/netns/address.ts';
+import { PATIENCE_MS } from '../../support/patience.ts';
 
 // An independent reader of the header; it answers with the addresses that it took from it.
 
@@ -56,7 +57,7 @@ const PAIRS: ReadonlyArray<{ title: string; source: SocketAddress; destination: 
 ];
 
 for (const { title, source, destination, seen } of PAIRS) {
-  test(`haproxy reads the addresses of ${title}`, { skip, timeout: 10_000 }, async () => {
+  test(`haproxy reads the addresses of ${title}`, { skip, timeout: PATIENCE_MS }, async () => {
     const socket = net.connect(socketPath);
     socket.write(buildProxyHeader(source, destination, 'spiffe://cluster.local/ns/a/sa/b'));
     socket.write('GET / HTTP/1.0\r\n\r\n');
