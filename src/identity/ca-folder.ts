@@ -34,6 +34,18 @@ export async function openCaFolder(dir: string, create: () => Promise<CaFiles>):
   try {
     await makeFolder(dir);
     if ((await present(dir)).length === 0) await offer(dir, await create());
+  } catch (error) {
+    throw unusable(dir, error);
+  }
+  return await readCaFolder(dir);
+}
+
+/**
+ * Reads the folder of a CA, and makes nothing where somebody has taken it away.
+ * @throws CulvertError CA_FOLDER_UNUSABLE (cannot be read) or CA_FOLDER_INCOMPLETE
+ */
+export async function readCaFolder(dir: string): Promise<CaFiles> {
+  try {
     if ((await present(dir)).length < NAMES.length) await finish(dir);
     const found = await present(dir);
     if (found.length < NAMES.length) throw incomplete(dir, found);
@@ -47,10 +59,7 @@ export async function openCaFolder(dir: string, create: () => Promise<CaFiles>):
       key: await readFile(join(dir, key)),
     };
   } catch (error) {
-    if (error instanceof CulvertError) throw error;
-    throw new CulvertError('CA_FOLDER_UNUSABLE', `the CA folder ${dir} cannot be used: ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw unusable(dir, error);
   }
 }
 
@@ -132,7 +141,15 @@ async function inode(path: string): Promise<bigint | null> {
   return found?.ino ?? null;
 }
 
+function unusable(dir: string, error: unknown): CulvertError {
+  if (error instanceof CulvertError) return error;
+  return new CulvertError('CA_FOLDER_UNUSABLE', `the CA folder ${dir} cannot be used: ${messageOf(error)}`, {
+    cause: error,
+  });
+}
+
 function incomplete(dir: string, found: readonly string[]): CulvertError {
+  if (found.length === 0) return new CulvertError('CA_FOLDER_INCOMPLETE', `the CA folder ${dir} is empty`);
   const missing = NAMES.filter((name) => !found.includes(name));
   return new CulvertError(
     'CA_FOLDER_INCOMPLETE',

@@ -1,6 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { access } from 'node:fs/promises';
-import { openCaFolder } from './ca-folder.ts';
+import { openCaFolder, readCaFolder } from './ca-folder.ts';
 import { checkValidity } from './ca-material.ts';
 import type { CertificateAuthorityClient } from './certificate.ts';
 import { followCa } from './followed-ca.ts';
@@ -35,10 +34,7 @@ export async function openEmbeddedCa(options: EmbeddedCaOptions): Promise<Certif
   const ca = followCa({
     where: dir,
     files: await openCaFolder(dir, create),
-    async read() {
-      await access(dir); // nothing is made anew where an operator has taken it away
-      return await openCaFolder(dir, () => Promise.reject(new Error('it is empty')));
-    },
+    read: () => readCaFolder(dir),
     now,
     changed,
     ...(options.interval === undefined ? {} : { interval: options.interval }),

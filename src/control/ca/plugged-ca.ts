@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CulvertError, messageOf } from '../../errors.ts';
-import { CA_FILE_NAMES, type CaFiles, openCaFolder } from '../../identity/ca-folder.ts';
+import { CA_FILE_NAMES, type CaFiles, openCaFolder, readCaFolder } from '../../identity/ca-folder.ts';
 import { followCa } from '../../identity/followed-ca.ts';
 import { splitCertificates } from '../../identity/pem.ts';
 import { caFilesOf, createRoot } from '../../identity/self-signed-root.ts';
@@ -33,12 +33,12 @@ export async function openPluggedCa(options: PluggedCaOptions): Promise<CaSource
   let lists = await readLists(dir);
   const ca = followCa({
     where: dir,
-    files: await readFiles(dir, async () => {
-      if (create === null) throw new CulvertError('CA_FOLDER_INCOMPLETE', `the CA folder ${dir} is empty`);
-      return caFilesOf(await createRoot(create.trustDomain, now(), create.lifeMs));
+    files: await readFiles(dir, () => {
+      if (create === null) return readCaFolder(dir);
+      return openCaFolder(dir, async () => caFilesOf(await createRoot(create.trustDomain, now(), create.lifeMs)));
     }),
     async read() {
-      const files = await readFiles(dir, () => Promise.reject(new Error('it is empty')));
+      const files = await readFiles(dir, () => readCaFolder(dir));
       const found = await readLists(dir);
       if (found !== lists) {
         lists = found;
@@ -91,9 +91,10 @@ export async function isPlugged(dir: string): Promise<boolean> {
 /** The layout of Kubernetes' TLS Secrets, as cert-manager writes them. */
 const TLS_LAYOUT = { cert: 'tls.crt', key: 'tls.key', roots: 'ca.crt' } as const;
 
-async function readFiles(dir: string, create: () => Promise<CaFiles>): Promise<CaFiles> {
+/** @param istios what reads the other layout */
+async function readFiles(dir: string, istios: () => Promise<CaFiles>): Promise<CaFiles> {
   const cert = await textOf(dir, TLS_LAYOUT.cert);
-  if (cert === null) return await openCaFolder(dir, create);
+  if (cert === null) return await istios();
   const key = await textOf(dir, TLS_LAYOUT.key);
   const roots = await textOf(dir, TLS_LAYOUT.roots);
   if (key === null || roots === null) {

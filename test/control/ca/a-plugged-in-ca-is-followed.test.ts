@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { isPlugged, openPluggedCa } from '../../../src/control/ca/plugged-ca.ts';
@@ -121,6 +121,18 @@ test('a root that agents do not trust yet is refused, until it was published bef
   await eventually('the new one signs', signsWith('new.crt'));
   put({ 'root-cert.pem': text('new.crt') });
   await eventually('the old one is forgotten', () => splitCertificates(source.material()!.rootsPem).length === 1);
+});
+
+test('a folder that is taken away is not made anew, and the CA of before goes on signing', async (t) => {
+  const folder = scratchFolder(t);
+  makeRoot(folder, 'root');
+  const dir = layOut(folder, { key: ['root.key'], cert: ['root.crt'], chain: ['root.crt'], roots: ['root.crt'] });
+  const { source, has } = await open(t, dir);
+  const before = source.material();
+  renameSync(dir, `${dir}.away`);
+  await has('ENOENT');
+  assert.equal(existsSync(dir), false);
+  assert.equal(source.material(), before);
 });
 
 test('revocation lists beside the CA are passed on', async (t) => {
