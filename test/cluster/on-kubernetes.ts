@@ -63,11 +63,7 @@ test('a label enrols running pods by the watch and new pods by the plugin', { sk
     await eventually(`${name} is enrolled`, async () => (await status(name)) === 'enabled', WAIT);
   }
   assert.equal(await status('out'), undefined);
-  await eventually(
-    'it is in the log',
-    async () => /pod captured.*demo\/client/.test(await agentLog('culvert-cni', 'node1')),
-    WAIT,
-  );
+  await logSays('node1', /pod captured.*demo\/client/);
 });
 
 test('traffic between nodes goes through mTLS, as seen on the wire', { skip }, async () => {
@@ -141,11 +137,7 @@ test('another node agent takes over, and pods keep their traffic meanwhile', { s
   const { failed, done } = await traffic.stop();
   assert.equal(failed, 0, `${failed} of ${done} requests failed`);
   assert.equal(await status('server'), 'enabled');
-  await eventually(
-    'it has found both pods',
-    async () => /enrolled pods found.*pods=2.*without_namespace=0/.test(await agentLog('culvert-cni', 'node2')),
-    WAIT,
-  );
+  await logSays('node2', /enrolled pods found.*pods=2.*without_namespace=0/);
 });
 
 test('a new agent takes over from the old one under load', { skip }, async () => {
@@ -252,6 +244,18 @@ test('an uninstall leaves the nodes as they were', { skip }, async () => {
   assert.match(await fetchFrom('client', 'server'), /I am server/);
   await cluster.kubectl('delete', 'namespace', 'demo', '--timeout=120s');
 });
+
+/** Waits for a line of the node agent; the error shows what it said instead. */
+async function logSays(node: Node, line: RegExp): Promise<void> {
+  await eventually(
+    `${node} says ${line}`,
+    async () => {
+      assert.match(await agentLog('culvert-cni', node), line);
+      return true;
+    },
+    WAIT,
+  );
+}
 
 function conflist(node: Node): string {
   return join(cluster.folder(node), 'cni-conf/10-bridge.conflist');
