@@ -118,8 +118,12 @@ export function openAdsStream({
     scheduled = false;
     const until = performance.now() + SLICE_MS;
     try {
-      while (!closed && work() && performance.now() < until);
-      intake.flush();
+      try {
+        while (!closed && work() && performance.now() < until);
+      } finally {
+        // What was read before a mistake counts as held, so it has to take effect.
+        intake.flush();
+      }
     } catch (error) {
       finish({ kind: 'status', code: STATUS.INTERNAL, message: messageOf(error) });
     }

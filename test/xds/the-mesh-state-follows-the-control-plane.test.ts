@@ -226,6 +226,22 @@ test('bytes that are no message end the stream, and the next one goes on', async
   await until('in step', () => holds(store, [uid('a'), uid('b')], []));
 });
 
+test('what was read before bytes that are no message takes effect without another stream', async (t) => {
+  const server = await istiod(t);
+  server.change({ addresses: { [uid('a')]: workload('a') } });
+  const { client, store, until, lines } = startClient(t, server);
+  await client.synced;
+  const value = encode('Address', workload('b'));
+  const whole = encode('DeltaDiscoveryResponse', {
+    resources: [{ name: uid('b'), version: '1', resource: { typeUrl: ADDRESS, value } }],
+    typeUrl: ADDRESS,
+    nonce: 'n',
+  });
+  server.sendRaw(Buffer.concat([whole, Buffer.of(0x17)]));
+  await until('refused', () => lines.some((line) => line.includes('cannot be read')));
+  assert.ok(holds(store, [uid('a'), uid('b')], []));
+});
+
 test('a trust anchor need not be self-signed', async (t) => {
   const authority = createAuthority();
   const material = authority.material({ dnsNames: ['localhost'] });
