@@ -18,7 +18,7 @@ export class PackedMap {
   #lastKey = '';
   #lastId = -1;
 
-  /** @param shards of maps with the same keys (packedMaps) */
+  /** @param shards of maps with the same keys (pairOfPackedMaps) */
   constructor(shards: readonly Shard[] = newShards(1), field = 0) {
     this.#shards = shards;
     this.#field = field;

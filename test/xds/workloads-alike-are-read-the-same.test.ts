@@ -28,8 +28,10 @@ const own = fc.oneof(
 
 /** What most pods have for themselves: one address, and the name is in the uid. */
 const pod = fc
-  .constantFrom('a', 'b', 'ü')
+  .constantFrom('a', 'b', 'ü', 'a/b')
   .map((name) => [field({ name, uid: `u/${name}`, addresses: [Buffer.from('0a000003', 'hex')] })]);
+
+const GATEWAY: Json = { hostname: { namespace: 'ns1', hostname: 'gateway' }, hboneMtlsPort: 15008 };
 
 const shared = fc.oneof(
   fc.constantFrom('ns1', 'ns2').map((namespace) => field({ namespace })),
@@ -40,6 +42,24 @@ const shared = fc.oneof(
     .map((services) => field({ services })),
   fc.constantFrom('a', 'b').map((zone) => field({ locality: { zone } })),
   fc.constantFrom('HBONE', 'NONE').map((tunnelProtocol) => field({ tunnelProtocol })),
+  fc.constantFrom('td1', 'td2').map((trustDomain) => field({ trustDomain })),
+  fc.constantFrom('sa1', 'sa2').map((serviceAccount) => field({ serviceAccount })),
+  fc.constantFrom('net1', 'net2').map((network) => field({ network })),
+  fc
+    .constantFrom<Json[]>(
+      { waypoint: GATEWAY },
+      { networkGateway: GATEWAY },
+      { networkMode: 'HOST_NETWORK' },
+      { capacity: { value: 7 } },
+      { nativeTunnel: true },
+      { authorizationPolicies: ['ns1/p'] },
+      { clusterId: 'c2' },
+      { workloadType: 'JOB' },
+      { canonicalName: 'c' },
+      { canonicalRevision: 'r' },
+      { applicationTunnel: { protocol: 'PROXY', port: 15088 } },
+    )
+    .map(field),
   fc
     .constantFrom('fa0703616263', '00', '12', '1201', '28ffffffff0f', '28ffffffffffffffffff01', 'c00c07', '8a000178')
     .map(bytesOf),
