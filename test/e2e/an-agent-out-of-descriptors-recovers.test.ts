@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { meshNetwork, startAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, listenEcho, type Talk } from '../support/pod-sockets.ts';
 
-/** Three in each of two pods, of each of two threads. */
-const LISTENERS = 12;
+/** As many listeners of a pod connections arrive at: one kind of them, of each of two threads. */
+const LISTENERS = 2;
 
 test('an agent that runs out of descriptors keeps the connections it has, and takes new ones once it can', async (t) => {
   const network = await meshNetwork(t);
@@ -19,6 +20,8 @@ test('an agent that runs out of descriptors keeps the connections it has, and ta
   await listenEcho(server, 8080);
   const first = dial(client, server.ipv4, 8080);
   await alive(first);
+  // So that each thread has its tunnel: one that cannot be accepted is given up after ten seconds, with what waits for it.
+  for (let i = 0; i < 20; i++) assert.equal(await exchange(dial(client, server.ipv4, 8080), 'hello'), 'hello');
 
   const crowd: Talk[] = [];
   for (let i = 0; i < 200; i++) crowd.push(dial(client, server.ipv4, 8080));
@@ -26,6 +29,11 @@ test('an agent that runs out of descriptors keeps the connections it has, and ta
   await alive(first);
   const answer = await agent.get('/config_dump').catch((error: Error) => error);
   t.diagnostic(answer instanceof Error ? answer.message : `config dump: ${answer.status}`);
+  // It stays so for a while, in which a listener that does not rest shows itself.
+  for (let round = 0; round < 10; round++) {
+    await delay(100);
+    for (let i = 0; i < 20; i++) crowd.push(dial(client, server.ipv4, 8080));
+  }
   for (const { socket } of crowd) socket.destroy();
   await agent.until(
     'taking connections again',
@@ -42,12 +50,15 @@ test('an agent that runs out of descriptors keeps the connections it has, and ta
   assert.equal((await agent.ready()).status, 200);
   // A line now and then, by the agent's own clock, and not one for each attempt.
   const lines = agent.output().split('\n');
-  const times = lines
-    .filter((line) => line.includes('a listener rests'))
-    .map((line) => Date.parse(line.split('\t')[0]!));
-  const seconds = (Math.max(...times) - Math.min(...times)) / 1000;
-  assert.ok(times.length <= LISTENERS * (10 * seconds + 1), `${times.length} lines in ${seconds} s`);
-  t.diagnostic(`${times.length} lines in ${seconds} s`);
+  for (const pod of [client, server]) {
+    const times = lines
+      .filter((line) => line.includes('a listener rests') && line.includes(`uid-${pod.name}`))
+      .map((line) => Date.parse(line.split('\t')[0]!));
+    const seconds = times.length === 0 ? 0 : (Math.max(...times) - Math.min(...times)) / 1000;
+    t.diagnostic(`${pod.name}: ${times.length} lines in ${seconds} s`);
+    // Twice of what it is, and some: a timer counts from the begin of the loop's turn, which may have stood still since.
+    assert.ok(times.length <= LISTENERS * (20 * seconds + 5), `${times.length} lines in ${seconds} s`);
+  }
 });
 
 async function alive(connection: Talk): Promise<void> {
