@@ -33,11 +33,13 @@ async function main(argv: readonly string[]): Promise<number> {
   const [command = 'proxy', ...rest] = argv;
   if (FOLLOW_THE_ENVIRONMENT.includes(command) && rest.length > 0) {
     if (rest.includes('--help') || rest.includes('-h')) return main(['help']);
-    // ztunnel ignores what follows `proxy`, so an image that is swapped for it does too.
-    if (command !== 'proxy') {
-      terminal.err(`culvert ${command} takes no arguments, and got: ${rest.join(' ')}\n${SETTINGS_HINT}\n`);
+    if (command === 'control') {
+      terminal.err(`culvert control takes no arguments, and got: ${rest.join(' ')}\n${SETTINGS_HINT}\n`);
       return 2;
     }
+    // An image that is swapped for the incumbent's gets the incumbent's arguments: a node must not go without for them.
+    if (command !== 'proxy')
+      terminal.err(`culvert ${command} ignores its arguments: ${rest.join(' ')}\n${SETTINGS_HINT}\n`);
   }
   switch (command) {
     case 'agent':

@@ -51,7 +51,12 @@ test('an agent that cannot start says why, in words for who has to change it, an
       env: { ...good, IPV6_ENABLED: 'yes', SECRET_TTL: 'soon', RUST_LOG: 'loud' },
       says: [/IPV6_ENABLED.*yes/, /SECRET_TTL.*soon/, /RUST_LOG.*loud/],
     },
-    { name: 'with a broken mesh file', env: { ...good, LOCAL_XDS_PATH: broken }, says: [/broken\.yaml:3:3: .*color/] },
+    {
+      name: 'with a broken mesh file, and an argument, for which it would have started',
+      env: { ...good, LOCAL_XDS_PATH: broken },
+      argv: ['agent', 'ztunnel'],
+      says: [/culvert agent ignores its arguments: ztunnel/, /broken\.yaml:3:3: .*color/],
+    },
     {
       name: 'with a mesh file that is not there',
       env: { ...good, LOCAL_XDS_PATH: join(folder, 'absent.yaml') },
@@ -74,8 +79,10 @@ test('an agent that cannot start says why, in words for who has to change it, an
     {
       name: 'as a node agent outside of a pod',
       env: { ...good, KUBERNETES_SERVICE_HOST: '', NODE_NAME: '' },
-      argv: ['cni'],
+      // As of istio-cni.
+      argv: ['cni', '--log_output_level=default:info', '--log_as_json'],
       says: [
+        /^culvert cni ignores its arguments: --log_output_level=default:info --log_as_json\nits settings are/,
         /- NODE_NAME is not set; accepted: .*spec\.nodeName/,
         /- KUBERNETES_SERVICE_HOST is not set; accepted: .* gives to every pod/,
       ],
@@ -133,14 +140,13 @@ test('an agent that cannot start says why, in words for who has to change it, an
     assert.equal(await patiently('still running', exited), 0);
   });
 
-  await t.test('version and help start nothing, and an argument that means nothing is refused', async () => {
+  await t.test('version and help start nothing, and a control plane refuses arguments', async () => {
     for (const [argv, status, says] of [
       [['version'], 0, /^culvert \d+\.\d+\.\d+/],
       [['help'], 0, /usage: culvert <command>/],
       [['agent', '--help'], 0, /usage: culvert <command>/],
       [['proxy', 'ztunnel', '-h'], 0, /usage: culvert <command>/],
-      [['cni', '--help'], 0, /usage: culvert <command>/],
-      [['agent', '--port', '15000'], 2, /culvert agent takes no arguments, and got: --port 15000/],
+      [['cni', '--log_as_json', '--help'], 0, /^culvert \S+: [\s\S]*usage: culvert <command>/],
       [['control', 'status'], 2, /culvert control takes no arguments, and got: status/],
     ] as const) {
       const { child, exited, output } = runCulvert(argv, {});
