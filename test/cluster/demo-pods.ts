@@ -18,8 +18,8 @@ export async function runPod(
     serviceAccount = 'default',
   }: { namespace?: string; labels?: object; serves?: boolean; probes?: boolean; serviceAccount?: string },
 ): Promise<void> {
-  const serve = `mkdir -p /www; echo I am ${name} > /www/index.html; exec httpd -f -p 8080 -h /www`;
-  // Who is refused hears so at once; that the machine is slow is no failure.
+  const serve = `mkdir -p /www; echo I am ${name} > /www/index.html; exec httpd -f -v -p 8080 -h /www`;
+  // That the machine is slow is no failure; so it takes a while until kubectl tells of probes that fail (`probesAnswered`).
   const probe = { httpGet: { path: '/', port: 8080 }, periodSeconds: 1, timeoutSeconds: 15, failureThreshold: 3 };
   await cluster.apply({
     apiVersion: 'v1',
@@ -64,6 +64,12 @@ export async function podsOf(app: string): Promise<readonly KubeObject[]> {
 
 export async function rolledOut(name: string, kind = 'daemonset'): Promise<void> {
   await cluster.kubectl('rollout', 'status', '-n', 'culvert-system', `${kind}/${name}`, '--timeout=240s');
+}
+
+/** How many of the kubelet's probes a pod with probes has answered. They come from an address of their own (spec node-04). */
+export async function probesAnswered(name: string): Promise<number> {
+  const log = await cluster.kubectl('logs', '-n', 'demo', name);
+  return log.split('\n').filter((line) => /\b169\.254\.7\.127\b.*response:200/.test(line)).length;
 }
 
 export async function agentLog(daemonSet: string, node: Node): Promise<string> {
