@@ -41,6 +41,8 @@ export async function locateYaml(text: string): Promise<LocatedText> {
     // With `silent` the library would leave out a second document without a word, and with it the policies in it.
     const document = yaml.parseDocument(text, { lineCounter: lines, prettyErrors: false, logLevel: 'error' });
     for (const { pos, code, message: told } of [...document.errors, ...document.warnings]) {
+      // A file may end with a line that begins another one.
+      if (code === 'MULTIPLE_DOCS' && saysNothing(text.slice(pos[0]))) continue;
       const message = code === 'MULTIPLE_DOCS' ? 'a second document begins; only one is accepted' : told;
       // One mistake in a flow collection is reported once per level.
       if (faults.at(-1)?.text !== message) faults.push({ at: pos[0], text: message });
@@ -52,6 +54,11 @@ export async function locateYaml(text: string): Promise<LocatedText> {
     faults.push({ at: 0, text: `cannot be parsed: ${messageOf(error)}` });
     return { root: null, faults, positionOf };
   }
+}
+
+/** Whether a text has nothing but comments and lines that begin or end a document. */
+function saysNothing(text: string): boolean {
+  return text.replace(/^(?:[ \t]*#.*|(?:---|\.\.\.)(?:[ \t]+#.*|[ \t]*))$/gm, '').trim() === '';
 }
 
 type Yaml = typeof import('yaml');

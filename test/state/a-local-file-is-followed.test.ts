@@ -227,3 +227,11 @@ test('a first load that fails is the error of the call', async (context) => {
     await assert.rejects(watchLocalFile(path, meshOf(), observer), { code: 'LOCAL_CONFIG_INVALID' }, text);
   }
 });
+
+test('a file that ends with the line that would begin another document is read', async (context) => {
+  const path = join(await folder(context), 'mesh.yaml');
+  for (const end of ['---\n', '---', '---\r\n', '--- # end\n', '---\n# end', '---\n...\n']) {
+    await writeFile(path, file('a') + end);
+    assert.deepEqual((await follow(context, path)).uids(), ['a'], end);
+  }
+});

@@ -59,6 +59,16 @@ const mistakes: readonly [what: string, text: string, complaint: string][] = [
     'workloads: []\n---\npolicies: []\n',
     'mesh.yaml:2:1: a second document begins; only one is accepted',
   ],
+  [
+    'a first document that says nothing',
+    '---\n---\nworkloads: []\n',
+    'mesh.yaml:2:1: a second document begins; only one is accepted',
+  ],
+  [
+    'a third document, behind one that says nothing',
+    'workloads: []\n---\n# more\n---\npolicies: []\n',
+    'mesh.yaml:2:1: a second document begins; only one is accepted',
+  ],
   ['an alias to itself', 'workloads: &a [*a]', 'mesh.yaml:1:16: alias without end or target'],
   [
     'a number for text',
