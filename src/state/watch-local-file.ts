@@ -73,12 +73,18 @@ function isBraced(text: string): boolean {
 
 /** The text without comments and the line that begins a document. */
 function contentOf(text: string): string {
+/** The bytes without lines that are comments. */
+function withoutComments(content: Buffer): Buffer {
+  return Buffer.from(content.toString('latin1').replace(/^[ \t]*#.*$/gm, ''), 'latin1');
+}
+
   return text.replace(/^[ \t]*(?:#.*|---[ \t]*)$/gm, '').trim();
 }
 
 /** A name with other characters in the place of some would be another name, and match nothing. */
 function textOf(content: Buffer, path: string): string {
-  if (!isUtf8(content)) throw new CulvertError('LOCAL_CONFIG_INVALID', `${path}: this is not text in UTF-8`);
+  if (!isUtf8(content) && !isUtf8(withoutComments(content)))
+    throw new CulvertError('LOCAL_CONFIG_INVALID', `${path}: this is not text in UTF-8`);
   return content.toString();
 }
 

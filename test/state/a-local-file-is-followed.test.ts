@@ -220,6 +220,12 @@ test('bytes that are no text in UTF-8 are refused, not read as other characters'
 
 test('a first load that fails is the error of the call', async (context) => {
   const path = join(await folder(context), 'mesh.yaml');
+test('a comment may hold bytes that are no text in UTF-8', async (context) => {
+  const path = join(await folder(context), 'mesh.yaml');
+  await writeFile(path, Buffer.from(`# Café\n${file('a')}  # Café`, 'latin1'));
+  assert.deepEqual((await follow(context, path)).uids(), ['a']);
+});
+
   const observer = { applied: () => assert.fail(), rejected: () => assert.fail() };
   await assert.rejects(watchLocalFile(path, meshOf(), observer), { code: 'LOCAL_CONFIG_UNREADABLE' });
   for (const text of ['nonsense', '', '---\n# The mesh of the shop\n']) {
