@@ -13,6 +13,11 @@ export interface LocalMesh {
   readonly policies: readonly (readonly [PolicyKey, Policy])[];
 }
 
+export interface LoadedMesh extends LocalMesh {
+  /** The first character of what the text says: `{` of a map in braces; '' when it says nothing. */
+  readonly begin: string;
+}
+
 /**
  * Reads the local configuration, YAML or JSON (spec §9.8).
  *
@@ -20,7 +25,7 @@ export interface LocalMesh {
  * @throws CulvertError LOCAL_CONFIG_INVALID whose message lists all problems (the first 20 in full), each with file, line,
  *   column, field path, what is given and what is accepted. Nothing else is ever thrown.
  */
-export async function loadLocal(text: string, fileName: string): Promise<LocalMesh> {
+export async function loadLocal(text: string, fileName: string): Promise<LoadedMesh> {
   const located = await locateYaml(text);
   if (located.root === null) {
     throw invalid(
@@ -34,12 +39,14 @@ export async function loadLocal(text: string, fileName: string): Promise<LocalMe
     found.push({ at, path, text: problem });
     return INVALID;
   };
-  const file = localFile(located.root, '', problems);
+  const { root } = located;
+  const file = localFile(root, '', problems);
   if (file === INVALID) throw invalid(fileName, found, located.positionOf);
   return {
     workloads: withServiceEndpoints(file.workloads, file.services),
     services: file.services.map(({ definition }) => definition),
     policies: file.policies.map((policy) => [policyKey(policy), policy] as const),
+    begin: root.kind === 'scalar' && root.value === null ? '' : text.charAt(root.at),
   };
 }
 

@@ -35,10 +35,10 @@ export async function watchLocalFile(
 
   const followed = await followFile(path, {
     async use(content) {
-      const text = textOf(content, path);
-      const next = await loadLocal(text, path);
-      // At the start a mesh of empty lists may be meant; a file without a word may not.
-      const isCut = firstFailure === undefined ? !isNothing(current) && !isBraced(text) : contentOf(text) === '';
+      const next = await loadLocal(textOf(content, path), path);
+      // A map in braces cannot be read before its end is there. At the start a mesh of empty lists may be meant as well;
+      // a file without a word may not.
+      const isCut = firstFailure === undefined ? !isNothing(current) && next.begin !== '{' : next.begin === '';
       if (isNothing(next) && isCut) throw truncated(path);
       // A difference is applied, so that what stays the same is left alone.
       const update = difference(current, next);
@@ -66,26 +66,16 @@ function isNothing({ workloads, services, policies }: LocalMesh): boolean {
   return workloads.length + services.length + policies.length === 0;
 }
 
-/** Whether the text is a map in braces: such a one cannot be read before its end is there. */
-function isBraced(text: string): boolean {
-  return contentOf(text).startsWith('{');
-}
-
-/** The text without comments and the line that begins a document. */
-function contentOf(text: string): string {
-/** The bytes without lines that are comments. */
-function withoutComments(content: Buffer): Buffer {
-  return Buffer.from(content.toString('latin1').replace(/^[ \t]*#.*$/gm, ''), 'latin1');
-}
-
-  return text.replace(/^[ \t]*(?:#.*|---[ \t]*)$/gm, '').trim();
-}
-
-/** A name with other characters in the place of some would be another name, and match nothing. */
+/** A name with other characters in the place of some would be another name, and match nothing; comments may be anything. */
 function textOf(content: Buffer, path: string): string {
   if (!isUtf8(content) && !isUtf8(withoutComments(content)))
     throw new CulvertError('LOCAL_CONFIG_INVALID', `${path}: this is not text in UTF-8`);
   return content.toString();
+}
+
+/** The bytes without lines that are comments. */
+function withoutComments(content: Buffer): Buffer {
+  return Buffer.from(content.toString('latin1').replace(/^[ \t]*#.*$/gm, ''), 'latin1');
 }
 
 /** A full disk, or a writer that has only begun. */

@@ -126,6 +126,8 @@ test('a file that has become empty is taken for one that is being written', { ti
     ['\n', /mesh\.yaml: the file is empty; to empty the mesh, write \{\}/],
     ['# The mesh of\n# the shop', /the file is empty/],
     ['---\n', /the file is empty/],
+    ['--- # The mesh', /the file is empty/],
+    ['\uFEFF# The mesh', /the file is empty/],
     ['null', /the file is empty/],
     ['~', /the file is empty/],
     ['workloads: []\n', /the file is empty/],
@@ -147,7 +149,7 @@ test('a file that says in braces that there is nothing empties the mesh', { time
   await writeFile(path, file('a'));
   const followed = await follow(context, path);
   await followed.next();
-  for (const text of ['{}', '# Nothing today.\n---\n{"workloads": [],\n"policies": []}\n']) {
+  for (const text of ['{}', '--- {}', '# Nothing today.\n---\n{"workloads": [],\n"policies": []}\n']) {
     await writeFile(`${path}.new`, text);
     await rename(`${path}.new`, path);
     assert.equal(await followed.next(), 1);
@@ -218,17 +220,25 @@ test('bytes that are no text in UTF-8 are refused, not read as other characters'
   });
 });
 
-test('a first load that fails is the error of the call', async (context) => {
-  const path = join(await folder(context), 'mesh.yaml');
 test('a comment may hold bytes that are no text in UTF-8', async (context) => {
   const path = join(await folder(context), 'mesh.yaml');
   await writeFile(path, Buffer.from(`# Café\n${file('a')}  # Café`, 'latin1'));
   assert.deepEqual((await follow(context, path)).uids(), ['a']);
 });
 
+test('a first load that fails is the error of the call', async (context) => {
+  const path = join(await folder(context), 'mesh.yaml');
   const observer = { applied: () => assert.fail(), rejected: () => assert.fail() };
   await assert.rejects(watchLocalFile(path, meshOf(), observer), { code: 'LOCAL_CONFIG_UNREADABLE' });
-  for (const text of ['nonsense', '', '---\n# The mesh of the shop\n']) {
+  const withoutWord = [
+    '',
+    '---\n# The mesh of the shop\n',
+    '--- # The mesh',
+    '\uFEFF# The mesh',
+    '%YAML 1.2\n---',
+    '---\n...',
+  ];
+  for (const text of ['nonsense', ...withoutWord]) {
     await writeFile(path, text);
     await assert.rejects(watchLocalFile(path, meshOf(), observer), { code: 'LOCAL_CONFIG_INVALID' }, text);
   }

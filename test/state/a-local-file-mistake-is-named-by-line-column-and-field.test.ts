@@ -232,9 +232,15 @@ test('an alias stands for the value it names', async () => {
   assert.deepEqual([workloads[1]?.workload.namespace, workloads[1]?.workload.workloadIps], ['x', ['10.0.0.1']]);
 });
 
-for (const text of ['', '# nothing yet\n', 'workloads: []\nservices: []\npolicies: []\n', '{}']) {
+for (const [text, begin] of [
+  ['', ''],
+  ['# nothing yet\n', ''],
+  ['workloads: []\nservices: []\npolicies: []\n', 'w'],
+  ['{}', '{'],
+  ['--- # now\n{}', '{'],
+]) {
   test(`${JSON.stringify(text)} is an empty mesh`, async () => {
-    assert.deepEqual(await loadLocal(text, 'mesh.yaml'), { workloads: [], services: [], policies: [] });
+    assert.deepEqual(await loadLocal(text!, 'mesh.yaml'), { workloads: [], services: [], policies: [], begin });
   });
 }
 
