@@ -224,7 +224,7 @@ export class Http2Connection {
     if (this.#closed) return;
     this.#windows.adapt();
     this.#scheduler.tick();
-    if (this.#options.role === 'server' && this.#scheduler.starvedFor >= STARVED_PATIENCE) this.drain();
+    if (this.#options.role === 'server' && this.accepting) this.#leaveStalled();
     const now = this.#options.now();
     for (let stalled = this.#scheduler.countStalled(now); stalled > 0; stalled--)
       this.#options.breached('window-stall');
@@ -246,6 +246,12 @@ export class Http2Connection {
     if (this.#closed || this.#pingSentAt > 0) return;
     this.#pingSentAt = this.#options.now();
     this.#sender.ping(PingPurpose.KEEP_ALIVE);
+  }
+
+  #leaveStalled(): void {
+    if (!this.#scheduler.isStuck(this.#streams.all(), STARVED_PATIENCE)) return;
+    this.#options.breached('window-starved');
+    this.drain();
   }
 
   #sendPreface(isServer: boolean): void {

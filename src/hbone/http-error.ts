@@ -43,6 +43,8 @@ export type Breach =
   | 'window-trickle'
   /** A stream waits for window, for a minute so far: nothing is read for it, but it holds its connection. */
   | 'window-stall'
+  /** Streams that are not read leave a server nothing to send: its client is asked to open another connection. */
+  | 'window-starved'
   | 'slow-preface'
   | 'unread-answers'
   /** This agent’s own fault. */

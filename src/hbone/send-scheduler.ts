@@ -172,6 +172,18 @@ export class SendScheduler {
     this.wake();
   }
 
+  /**
+   * For so many seconds streams have held nearly all of the window, and those that sent something meanwhile hold less than a
+   * quarter of it: the rest have stalled, or nearly so. A peer that returns credit in small pieces, each used at once, looks
+   * starved too while all of its streams move.
+   */
+  isStuck(streams: Iterable<Http2Stream>, seconds: number): boolean {
+    if (this.starvedFor < seconds) return false;
+    let moving = 0;
+    for (const stream of streams) if (this.#second - stream.servedIn < seconds) moving += stream.unread;
+    return this.#isScarce(this.window + moving);
+  }
+
   /** That is less than a quarter of the connection's window. */
   #isScarce(window: number): boolean {
     return 4 * window < this.window + this.#unread;

@@ -67,3 +67,41 @@ test('whoever is read gets on at every peer, whatever its windows, its distance 
     assert.ok(isDone(), JSON.stringify({ seed, returns, windows, taken }));
   }
 });
+
+for (const returns of ['h2, as ztunnel', 'net/http2 of Go'] as const) {
+  /** A server with downloads that its client reads at that many bytes in a tenth of a second. */
+  const downloads = (...speeds: readonly number[]) => {
+    const peer = new LateReader(RETURNS[returns], { stream: MB, connection: MB }, 0, 'server');
+    const each = speeds.map((speed) => peer.upload(speed));
+    return { peer, each };
+  };
+  const passSecond = (peer: LateReader) => {
+    for (let step = 0; step < 10; step++) peer.step();
+    peer.second();
+  };
+
+  for (const speed of [500, 10 * KB])
+    test(`a server keeps a tunnel whose downloads all move, by ${speed} bytes in a tenth of a second, at ${returns}`, () => {
+      const { peer, each } = downloads(...Array.from({ length: 12 }, () => speed));
+      for (const { give } of each) give(100 * MB);
+      let least = MB;
+      for (let second = 0; second < 40; second++) {
+        passSecond(peer);
+        if (second > 20) least = Math.min(least, peer.sender.connection.sendWindow);
+      }
+      assert.ok(least < MB / 4, `never starved, ${least} bytes left`);
+      assert.ok(peer.sender.connection.accepting);
+      assert.deepEqual(peer.sender.breaches, []);
+    });
+
+  test(`a server leaves a tunnel whose downloads have stalled, though one moves, at ${returns}`, () => {
+    const { peer, each } = downloads(10 * KB, ...Array.from({ length: 12 }, () => 0));
+    for (const { give } of each.slice(1)) give(100 * MB);
+    for (let second = 0; second < 40; second++) {
+      each[0]!.give(KB);
+      passSecond(peer);
+    }
+    assert.equal(peer.sender.connection.accepting, false);
+    assert.deepEqual(peer.sender.breaches, ['window-starved']);
+  });
+}

@@ -1,6 +1,6 @@
 import { FrameType } from '../../../../src/hbone/frames.ts';
 import type { Http2Stream } from '../../../../src/hbone/stream.ts';
-import { ConnectionUnderTest, frame, words } from './connection-under-test.ts';
+import { ConnectionUnderTest, connectFrame, frame, type Role, words } from './connection-under-test.ts';
 
 const KB = 1024;
 
@@ -33,21 +33,28 @@ interface Step {
   readonly credit: Buffer[];
 }
 
-/** A server that returns credit, that of the connection too, only for what its readers have taken, and some steps later. */
+/** A peer that returns credit, that of the connection too, only for what its readers have taken, and some steps later. */
 export class LateReader {
-  readonly client: ConnectionUnderTest;
+  readonly sender: ConnectionUnderTest;
+  readonly #role: Role;
   readonly #isDue: (window: Window) => boolean;
   readonly #connection: Window;
   readonly #streamSize: number;
   readonly #streams = new Map<number, Received>();
   readonly #onTheWay: Step[];
 
-  /** `delay`: steps until what is sent arrives. */
-  constructor(isDue: (window: Window) => boolean, windows: { stream: number; connection: number }, delay = 0) {
-    this.client = new ConnectionUnderTest('client').established([[4, windows.stream]]);
+  /** `delay`: steps until what is sent arrives. `role` is that of the sender. */
+  constructor(
+    isDue: (window: Window) => boolean,
+    windows: { stream: number; connection: number },
+    delay = 0,
+    role: Role = 'client',
+  ) {
+    this.sender = new ConnectionUnderTest(role).established([[4, windows.stream]]);
     const more = windows.connection - 65_535;
-    if (more > 0) this.client.receive(frame(FrameType.WINDOW_UPDATE, 0, 0, words(more)));
-    this.client.frames();
+    if (more > 0) this.sender.receive(frame(FrameType.WINDOW_UPDATE, 0, 0, words(more)));
+    this.sender.frames();
+    this.#role = role;
     this.#isDue = isDue;
     this.#connection = { left: windows.connection, read: 0, size: windows.connection };
     this.#streamSize = windows.stream;
@@ -56,8 +63,8 @@ export class LateReader {
 
   /** A stream with an application behind it that has `give`n it bytes, read at a speed in bytes a step. */
   upload(speed: number) {
-    const { stream, recorder } = this.client.open();
-    this.client.frames();
+    const { stream, recorder } = this.#role === 'client' ? this.sender.open() : this.#requested();
+    this.sender.frames();
     this.#streams.set(stream.id, {
       left: this.#streamSize,
       read: 0,
@@ -67,10 +74,10 @@ export class LateReader {
       total: 0,
     });
     // The answer to the CONNECT.
-    this.client.receive(frame(FrameType.HEADERS, 4, stream.id, Buffer.from([0x88])));
+    if (this.#role === 'client') this.sender.receive(frame(FrameType.HEADERS, 4, stream.id, Buffer.from([0x88])));
     let given = 0;
     const send = () => {
-      for (let now = -1; given > 0 && now !== 0; given -= now) now = this.client.send(stream, Math.min(given, 64 * KB));
+      for (let now = -1; given > 0 && now !== 0; given -= now) now = this.sender.send(stream, Math.min(given, 64 * KB));
     };
     recorder.onWritable = send;
     return {
@@ -82,9 +89,17 @@ export class LateReader {
     };
   }
 
+  /** A stream that the peer has opened, for a download. */
+  #requested() {
+    this.sender.receive(connectFrame(2 * this.sender.requests.length + 1));
+    const request = this.sender.requests.at(-1)!;
+    request.stream.respond([[':status', '200']], false);
+    return request;
+  }
+
   /** An application answers on the stream. */
   answer(stream: Http2Stream): void {
-    this.client.receive(frame(FrameType.DATA, 0, stream.id, Buffer.alloc(100)));
+    this.sender.receive(frame(FrameType.DATA, 0, stream.id, Buffer.alloc(100)));
   }
 
   taken(stream: Http2Stream): number {
@@ -94,9 +109,9 @@ export class LateReader {
 
   /** What was sent arrives, is read, and credit comes back. */
   step(): void {
-    this.#onTheWay.push({ frames: this.client.frames(), credit: [] });
+    this.#onTheWay.push({ frames: this.sender.frames(), credit: [] });
     const { frames, credit } = this.#onTheWay.shift()!;
-    if (credit.length > 0) this.client.receive(...credit);
+    if (credit.length > 0) this.sender.receive(...credit);
     for (const { type, streamId, payload } of frames) {
       const stream = this.#streams.get(streamId);
       if (type !== FrameType.DATA || stream === undefined) continue;
@@ -119,13 +134,13 @@ export class LateReader {
         window.read = 0;
       }
     }
-    if (this.#onTheWay.length === 0) this.client.receive(...returned);
+    if (this.#onTheWay.length === 0) this.sender.receive(...returned);
     else this.#onTheWay.at(-1)!.credit.push(...returned);
   }
 
   /** What a tunnel does every second. */
   second(): void {
-    this.client.now += 1000;
-    this.client.connection.keepAlive(1e9, 1e9);
+    this.sender.now += 1000;
+    this.sender.connection.keepAlive(1e9, 1e9);
   }
 }
