@@ -1,11 +1,13 @@
 #include "tls-context.h"
 
+#include <cerrno>
 #include <cstring>
 #include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 #include <stdexcept>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tls-session.h"
@@ -67,6 +69,19 @@ void KeyLog(const SSL* ssl, const char* line) {
   session->OnKeyLogLine(line);
 }
 
+/** Throws unless it is a regular file: opening a pipe, or writing to it, can stand the thread still for ever. */
+int OpenKeyLog(const std::string& path) {
+  const std::string what = "cannot open the TLS key log '" + path + "': ";
+  ERR_clear_error();
+  int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+  // A pipe that nobody reads.
+  if (fd < 0) Fail(what + (errno == ENXIO ? "not a regular file" : std::strerror(errno)));
+  struct stat status;
+  if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) return fd;
+  close(fd);
+  Fail(what + "not a regular file");
+}
+
 }  // namespace
 
 int SessionIndex() {
@@ -120,11 +135,7 @@ TlsContext::TlsContext(const TlsMaterial& material) {
     EVP_PKEY_free(key);
     if (used != 1 || SSL_CTX_check_private_key(context_) != 1) Fail("the private key does not belong to the certificate");
 
-    if (!material.key_log_path.empty()) {
-      ERR_clear_error();
-      key_log_fd_ = open(material.key_log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-      if (key_log_fd_ < 0) Fail("cannot open the TLS key log '" + material.key_log_path + "': " + std::strerror(errno));
-    }
+    if (!material.key_log_path.empty()) key_log_fd_ = OpenKeyLog(material.key_log_path);
   } catch (...) {
     SSL_CTX_free(context_);
     throw;

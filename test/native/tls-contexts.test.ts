@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { closeSync, constants, existsSync, openSync, readFileSync, statSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { assertNothingOpened, openDescriptors } from '../support/descriptors.ts';
@@ -65,6 +66,30 @@ for (const [name, { material, error }] of Object.entries(wrong)) {
     loop.newTlsContext(serverMaterial);
   });
 }
+
+test('a key log that is a pipe or a link is refused, and nothing of it stays open', (t) => {
+  const loop = testLoop(t);
+  const folder = temporaryFolder(t);
+  const pipe = join(folder, 'pipe');
+  const link = join(folder, 'link');
+  assert.equal(spawnSync('mkfifo', [pipe]).status, 0);
+  symlinkSync(join(folder, 'elsewhere'), link);
+  const refused = (keyLogPath: string, message: RegExp) => {
+    const before = openDescriptors();
+    assert.throws(() => loop.newTlsContext({ ...serverMaterial, keyLogPath }), {
+      code: 'TLS_CONTEXT_INVALID',
+      message,
+    });
+    assertNothingOpened(before);
+  };
+  const reader = openSync(pipe, constants.O_RDWR);
+  refused(pipe, /^cannot open the TLS key log '.*pipe': not a regular file$/);
+  closeSync(reader);
+  // Nobody reads it now.
+  refused(pipe, /^cannot open the TLS key log '.*pipe': not a regular file$/);
+  refused(link, /^cannot open the TLS key log '.*link': Too many levels of symbolic links$/);
+  assert.equal(existsSync(join(folder, 'elsewhere')), false);
+});
 
 test('an unreadable root among good ones is passed over', async (t) => {
   const loop = testLoop(t);
