@@ -1,5 +1,4 @@
 /** Composition root of the agent: builds the parts, connects them, and ends them in order (spec §16). */
-import { closeSync, openSync } from 'node:fs';
 import { revokedAmong } from '../native/crl.ts';
 import { checkCapabilities, denyDumps, raiseNofileLimit } from '../native/netns.ts';
 import { configDumpRoute, loggingRoute, quitRoute, xdsRoute } from './admin/admin-routes.ts';
@@ -14,6 +13,7 @@ import { dumpConfig } from './config/dump.ts';
 import { CulvertError, messageOf } from './errors.ts';
 import { collectAfterStart } from './garbage.ts';
 import { dumpCertificates } from './identity/dump.ts';
+import { makeKeyLog } from './identity/key-log.ts';
 import { type CertificateManager, createCertificateManager } from './identity/manager.ts';
 import { openAuthority } from './identity/open-authority.ts';
 import { followRevocationLists } from './identity/revocation-lists.ts';
@@ -127,14 +127,7 @@ async function start(
     certificates.close();
     authority.close();
   });
-  if (config.tlsKeylog !== null) {
-    makeKeyLog(config.tlsKeylog);
-    log.warn(
-      'app',
-      'TLS session secrets are written to a file: whoever reads it can decrypt all traffic of this node',
-      { file: config.tlsKeylog, peers: config.tlsKeylogAddresses?.join(',') ?? 'all' },
-    );
-  }
+  const tlsKeylog = makeKeyLog(config, log);
 
   const started = registry.counter(WORKLOAD_MANAGER.started);
   const stopped = registry.counter(WORKLOAD_MANAGER.stopped);
@@ -152,7 +145,7 @@ async function start(
   end.push(() => hostnames.close());
   const supervisor: Supervisor = new Supervisor({
     threads: config.workerThreads,
-    settings: planeSettings(config),
+    settings: planeSettings({ ...config, tlsKeylog }),
     revocations: config.crlPath === null ? null : new Uint8Array(),
     log,
     logFormat: config.logFormat,
@@ -374,17 +367,4 @@ function onSignals(stop: (signal: string) => void): void {
     interrupted = true;
     stop('SIGINT');
   });
-}
-
-/** @throws CulvertError KEYLOG_UNWRITABLE */
-function makeKeyLog(path: string): void {
-  try {
-    closeSync(openSync(path, 'a', 0o600));
-  } catch (cause) {
-    throw new CulvertError(
-      'KEYLOG_UNWRITABLE',
-      `CULVERT_TLS_KEYLOG cannot be written: ${messageOf(cause)}; name a file in a folder that is there and writable, or leave it empty`,
-      { cause },
-    );
-  }
 }

@@ -72,11 +72,6 @@ test('an agent that cannot start says why, in words for who has to change it, an
       ],
     },
     {
-      name: 'with a key log that cannot be written',
-      env: { ...good, CULVERT_TLS_KEYLOG: join(folder, 'absent', 'keys.log') },
-      says: [/CULVERT_TLS_KEYLOG cannot be written: ENOENT.*name a file in a folder that is there/],
-    },
-    {
       name: 'as a node agent outside of a pod',
       env: { ...good, KUBERNETES_SERVICE_HOST: '', NODE_NAME: '' },
       // As of istio-cni.

@@ -1,6 +1,15 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import {
+  chmodSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -12,6 +21,8 @@ test('an agent serves pods while nobody can read its memory, and prints no key',
   const client = await network.addPod('client');
   const server = await network.addPod('server');
   const keyLog = join(network.folder, 'keys.log');
+  writeFileSync(keyLog, '');
+  chmodSync(keyLog, 0o644);
   const agent = await startAgent({
     network,
     mesh: { workloads: [client, server].map((pod) => workload(pod)) },
@@ -43,6 +54,28 @@ test('an agent serves pods while nobody can read its memory, and prints no key',
     assert.ok(!text.includes(key));
   }
 });
+
+for (const [what, error, make] of [
+  ['in a folder that is gone', 'ENOENT', () => {}],
+  ['that is a pipe', 'not a regular file', (path) => spawnSync('mkfifo', [path])],
+  ['that is a link', 'not a regular file', (path) => symlinkSync(`${path}-elsewhere`, path)],
+] as readonly (readonly [string, string, (path: string) => void])[])
+  test(`an agent with a key log ${what} starts without it, and says what to change`, async (t) => {
+    const network = await meshNetwork(t);
+    const pod = await network.addPod('pod');
+    const keyLog = join(network.folder, error === 'ENOENT' ? 'absent/keys.log' : 'keys.log');
+    make(keyLog);
+    const agent = await startAgent({
+      network,
+      mesh: { workloads: [workload(pod)] },
+      env: { CULVERT_TLS_KEYLOG: keyLog },
+    });
+    const line = await agent.line('CULVERT_TLS_KEYLOG cannot be written');
+    assert.match(line, /\terror\t.*name a regular file/);
+    assert.ok(line.includes(error), line);
+    await agent.enrol(pod);
+    assert.ok(!agent.output().includes('secrets are written'));
+  });
 
 test('a debugger of the same user cannot attach unless that is permitted', async (t) => {
   if (process.geteuid!() !== 0 || readFileSync('/proc/self/uid_map', 'utf8').trim().split(/\s+/)[2] !== '4294967295') {
