@@ -58,6 +58,7 @@ function newContext(plan: DeliverPlan, ends: InboundEnds, told: WorkloadLabels |
       mutualTls: isTunnel,
       // The incumbent takes the application's name from the workload then (spec §12.2).
       sourceApp: told?.workloadName ?? null,
+      isShared: told === null,
     },
   };
 }

@@ -13,6 +13,8 @@ export interface TrafficLabels {
   readonly mutualTls: boolean;
   /** `source_app` where it is not the canonical name: what baggage says of a workload that is not known. */
   readonly sourceApp: string | null;
+  /** Other connections have these very labels too. */
+  readonly isShared: boolean;
 }
 
 /** How a connection ended; `-` is well. Values of `response_flags`. */
@@ -70,11 +72,12 @@ export const TRAILING_LABELS = [
 /** Keeps label values apart in a series key. Neither HTTP fields (RFC 9113 §8.2.1) nor Kubernetes names can hold it. */
 const SEPARATOR = '\0';
 
-/** Connections that are alike share their labels: a key is made once for all of them. */
+/** Connections that are alike share their labels: a key is made once for all of them. Others keep none while they are held. */
 const keys = new WeakMap<TrafficLabels, string>();
 
 /** One text for a label set, from which `labelsOfKey` gets the values back. */
 export function seriesKey(labels: TrafficLabels): string {
+  if (!labels.isShared) return newKey(labels);
   let key = keys.get(labels);
   if (key === undefined) {
     key = newKey(labels);
@@ -85,8 +88,9 @@ export function seriesKey(labels: TrafficLabels): string {
 
 function newKey(labels: TrafficLabels): string {
   const { source, destination, service } = labels;
-  const from = source === null ? NO_WORKLOAD : partsOf(source);
-  const to = destination === null ? NO_WORKLOAD : partsOf(destination);
+  const parts = labels.isShared ? partsOf : newParts;
+  const from = source === null ? NO_WORKLOAD : parts(source);
+  const to = destination === null ? NO_WORKLOAD : parts(destination);
   const principal = destination?.identity ?? '';
   const app = labels.sourceApp ?? from.app;
   const asked = service === null ? '\0\0' : `${service.hostname}\0${service.namespace}\0${service.name}`;
@@ -110,16 +114,20 @@ const partsByWorkload = new WeakMap<WorkloadLabels, WorkloadParts>();
 function partsOf(workload: WorkloadLabels): WorkloadParts {
   let parts = partsByWorkload.get(workload);
   if (parts === undefined) {
-    const { workloadName, canonicalName, canonicalRevision, namespace, clusterId, region, zone } = workload;
-    parts = {
-      names: `${workloadName}\0${canonicalName}\0${canonicalRevision}\0${namespace}`,
-      app: canonicalName,
-      version: `${canonicalRevision}\0${clusterId}`,
-      place: `${region}\0${zone}`,
-    };
+    parts = newParts(workload);
     partsByWorkload.set(workload, parts);
   }
   return parts;
+}
+
+function newParts(workload: WorkloadLabels): WorkloadParts {
+  const { workloadName, canonicalName, canonicalRevision, namespace, clusterId, region, zone } = workload;
+  return {
+    names: `${workloadName}\0${canonicalName}\0${canonicalRevision}\0${namespace}`,
+    app: canonicalName,
+    version: `${canonicalRevision}\0${clusterId}`,
+    place: `${region}\0${zone}`,
+  };
 }
 
 /** The values for LEADING_LABELS and TRAILING_LABELS, the latter perhaps without the places; never more than there are names. */

@@ -42,6 +42,7 @@ export function contextOf(
       sourcePrincipal: sourceIdentity,
       mutualTls: isTunnel,
       sourceApp: null,
+      isShared: farEnd === null,
     },
   };
 }

@@ -75,6 +75,7 @@ function trafficLabelsOf({ labels }: Captured): TrafficLabels {
     sourcePrincipal: text('source_principal'),
     mutualTls: text('connection_security_policy') === 'mutual_tls',
     sourceApp: null,
+    isShared: true,
   };
 }
 

@@ -28,6 +28,7 @@ export function trafficLabels(more: Partial<TrafficLabels> = {}): TrafficLabels 
     sourcePrincipal: 'spiffe://cluster.local/ns/demo/sa/client',
     mutualTls: true,
     sourceApp: null,
+    isShared: true,
     ...more,
   };
 }

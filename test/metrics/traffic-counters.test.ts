@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import {
   createTrafficCounters,
   OPENED,
@@ -62,4 +64,20 @@ test('counts survive growth', () => {
   for (const [at, handle] of handles.entries()) {
     assert.deepEqual(entryOf(report, handle), { live: 1, opened: 1, received: at, sent: 0 });
   }
+});
+
+test('connections that share their labels with no other keep nothing of them here', () => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const counters = createTrafficCounters();
+  const name = 'n'.repeat(200);
+  const held = Array.from({ length: 10_000 }, () =>
+    trafficLabels({ source: workload('guest', { canonicalName: name, clusterId: name }), isShared: false }),
+  );
+  collect();
+  const before = process.memoryUsage().heapUsed;
+  for (const labels of held) counters.open(labels);
+  collect();
+  const each = (process.memoryUsage().heapUsed - before) / held.length;
+  assert.ok(each < 100, `${each} bytes for each`);
 });

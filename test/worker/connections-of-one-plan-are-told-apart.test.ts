@@ -63,7 +63,10 @@ test('what a source says of itself goes into no other context', () => {
   const context = contextOf(plan, ends, told);
   assert.equal(context.source, told);
   assert.equal(context.labels.sourceApp, 'guest');
-  assert.equal(contextOf(plan, ends, null).source, null);
+  assert.equal(context.labels.isShared, false);
+  const shared = contextOf(plan, ends, null);
+  assert.equal(shared.source, null);
+  assert.equal(shared.labels.isShared, true);
 });
 
 test('policies see each connection as it is, whoever came before it', () => {
