@@ -3,8 +3,8 @@ import { type TestContext, test } from 'node:test';
 import type { ControlStatus } from '../../src/control/status/report.ts';
 import { type ApiServer, noApiServer, startApiServer } from '../cni/support/api-server.ts';
 import { eventually } from '../cni/support/eventually.ts';
+import { runCulvert } from '../support/culvert-process.ts';
 import { freePorts } from '../support/free-ports.ts';
-import { runCulvert } from '../support/mesh.ts';
 import { installShippedKinds } from './support/shipped-kinds.ts';
 
 async function startReplica(t: TestContext, server: ApiServer, name: string) {

@@ -4,8 +4,9 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { runCulvert } from '../support/culvert-process.ts';
 import { freePorts } from '../support/free-ports.ts';
-import { meshNetwork, meshText, runCulvert, startAgent } from '../support/mesh.ts';
+import { meshNetwork, meshText, startAgent } from '../support/mesh.ts';
 import { patiently } from '../support/pod-sockets.ts';
 
 test('an agent that cannot start says why, in words for who has to change it, and exits with 1', async (t) => {

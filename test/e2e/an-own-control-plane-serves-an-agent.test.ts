@@ -4,8 +4,9 @@ import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { eventually } from '../cni/support/eventually.ts';
+import { runCulvert } from '../support/culvert-process.ts';
 import { freePorts } from '../support/free-ports.ts';
-import { type MeshNetwork, meshNetwork, runCulvert, startAgent } from '../support/mesh.ts';
+import { type MeshNetwork, meshNetwork, startAgent } from '../support/mesh.ts';
 import { dial, exchange, fate, listenEcho } from '../support/pod-sockets.ts';
 import type { Pod } from '../support/pods.ts';
 

@@ -1,10 +1,9 @@
 /** Agents under test: child processes, each with a mesh file of its own, and pods for them to serve. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
 import type { ConfigDump } from '../../src/admin/config-dump.ts';
 import { chooseRulesBackend } from '../../src/cni/rules/backend.ts';
@@ -14,14 +13,13 @@ import type { Logger } from '../../src/log/logger.ts';
 import { startZdsServer, type ZdsServer } from '../../src/zds/server.ts';
 import type { PodInfo } from '../../src/zds/types.ts';
 import { type AccessLine, readAccessLine } from './access-log.ts';
+import { runCulvert } from './culvert-process.ts';
 import { freePorts } from './free-ports.ts';
 import { closeConnections } from './pod-sockets.ts';
 import type { Pod, PodNetwork } from './pods.ts';
 import './pods.ts';
 import { PATIENCE_MS } from './patience.ts';
 import { readSamples, type Sample } from './samples.ts';
-
-const cli = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 
 /** A pod network with agents in it. */
 export interface MeshNetwork extends PodNetwork {
@@ -246,53 +244,6 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
     }),
   ]);
   return agent;
-}
-
-/** The `culvert` command as a child process that ends with the test. */
-export function runCulvert(
-  argv: readonly string[],
-  env: Readonly<Record<string, string>>,
-  maxDescriptors: number | null = null,
-  /** What the command is to be run by. */
-  by: readonly string[] = [],
-): {
-  readonly child: ChildProcess;
-  readonly exited: Promise<number | null>;
-  output(): string;
-  /** Calls back whenever there is more output. Returns what ends that. */
-  watch(look: () => void): () => void;
-} {
-  const inherited = ['PATH', 'CULVERT_ADDON', 'NODE_OPTIONS'].flatMap((name) => {
-    const value = process.env[name];
-    return value === undefined ? [] : [[name, value]];
-  });
-  const limited = maxDescriptors === null ? [] : ['prlimit', `--nofile=${maxDescriptors}:${maxDescriptors}`, '--'];
-  const command = [...by, ...limited, process.execPath, cli, ...argv];
-  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...command], {
-    env: { ...Object.fromEntries(inherited), ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  let output = '';
-  const watchers = new Set<() => void>();
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (chunk: string) => {
-      output += chunk;
-      for (const look of [...watchers]) look();
-    });
-  }
-  const exited = new Promise<number | null>((resolve, reject) => {
-    child.on('close', resolve);
-    child.on('error', reject);
-  });
-  return {
-    child,
-    exited,
-    output: () => output,
-    watch(look) {
-      watchers.add(look);
-      return () => watchers.delete(look);
-    },
-  };
 }
 
 /** Runs a command with a resolv.conf of its own. */
