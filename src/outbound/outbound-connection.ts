@@ -101,13 +101,19 @@ export class OutboundConnection extends CapturedConnection {
     this.pod.balancer.succeeded(endpoint);
   }
 
-  /** The endpoint was not reached: on to another one, or the end. */
-  #missed(plan: ForwardPlan, endpoint: PlannedEndpoint, refusal: Refusal, fault: Fault): void {
+  /** The endpoint was not reached: on to another one, if there is time for it, or the end. */
+  #missed(
+    plan: ForwardPlan,
+    endpoint: PlannedEndpoint,
+    refusal: Refusal,
+    fault: Fault,
+    timeLeft = this.#timeLeft(),
+  ): void {
     this.#settle();
     const { plane, pod } = this;
     const endpoints = endpointsOf(plan);
     if (fault === 'endpoint') pod.balancer.failed(serviceOf(plan, this), endpoints, endpoint, this.#attemptedAt);
-    const next = fault === 'none' || pod.stopped ? null : this.#another(endpoints, endpoint);
+    const next = fault === 'none' || pod.stopped ? null : this.#another(endpoints, endpoint, timeLeft);
     if (next === null) {
       this.refuse(refusal);
       return;
@@ -119,11 +125,15 @@ export class OutboundConnection extends CapturedConnection {
     this.#connect(plan, next);
   }
 
-  #another(endpoints: EndpointSet, failed: PlannedEndpoint): PlannedEndpoint | null {
+  /** For connecting, in ms; 0 or less when it is over. */
+  #timeLeft(): number {
+    return this.#connectBy - this.plane.now();
+  }
+
+  #another(endpoints: EndpointSet, failed: PlannedEndpoint, timeLeft: number): PlannedEndpoint | null {
     this.#tried ??= new Set();
     this.#tried.add(failed.healthKey);
     const attemptsLeft = MAX_ATTEMPTS - this.#tried.size;
-    const timeLeft = this.#connectBy - this.plane.now();
     if (attemptsLeft <= 0 || timeLeft <= 0) return null;
     // Where many fail at once all near ones may be gone: the last attempts are for farther ones.
     const { attemptTimeout, connectTimeout } = this.plane.settings;
@@ -153,14 +163,14 @@ export class OutboundConnection extends CapturedConnection {
         return;
       }
       // One that is heard of is left in time to ask another; when it is too late for that, its answer is all there is to hope for.
-      const timeLeft = this.#connectBy - this.plane.now();
+      const timeLeft = this.#timeLeft();
       if (timeLeft > attemptTimeout || timeLeft <= 0) {
         this.#limitPatience(plan, endpoint, attempt);
         return;
       }
       // Its tunnel serves others.
       attempt.cancel();
-      this.#missed(plan, endpoint, UNANSWERED, faultAt(endpoint, 'beyond'));
+      this.#missed(plan, endpoint, UNANSWERED, faultAt(endpoint, 'beyond'), timeLeft);
     });
   }
 

@@ -193,6 +193,36 @@ test('endpoints that are all slower than the time for connecting are waited for 
   assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'slow' });
 });
 
+for (const reading of [1, 2, 3, 4]) {
+  test(`an endpoint that is heard of is kept when the time ends at reading ${reading} of the clock`, async (t) => {
+    const rig = await planeUnderTest(t, { attemptTimeout: 1000, connectTimeout: 1900 });
+    const { now } = rig.plane;
+    let begun = 0;
+    let readings = 0;
+    const slow = await http2Peer(t, rig, (stream) => {
+      Object.assign(rig.plane, {
+        now() {
+          const real = now();
+          if (real < begun + 1200 || real > begun + 1900) return real;
+          return begun + (++readings < reading ? 1899 : 2100);
+        },
+      });
+      setTimeout(() => {
+        if (stream.closed) return;
+        stream.respond({ ':status': 200 });
+        stream.end('slow');
+      }, 2200);
+    });
+    const plan = twoEndpoints(rig, slow, slow);
+    rig.answer = () => {
+      begun = now();
+      return plan;
+    };
+    startPod(rig);
+    assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'slow' });
+  });
+}
+
 test('a short time for connecting is shared by near and far: one near endpoint that fails moves nobody away', async (t) => {
   const rig = await planeUnderTest(t, { attemptTimeout: 4000, connectTimeout: 4000 });
   const serving = (name: string) =>
