@@ -30,7 +30,11 @@ function standStill(): void {
   arm();
 }
 
-const late = (ms: unknown) => (typeof ms === 'number' ? ms * (1 + Math.random() * LATENESS) : ms);
+/** A timer that was to wait longer than this, in ms, would not wait at all. */
+const LONGEST_WAIT = 2 ** 31 - 1;
+
+const late = (ms: unknown) =>
+  typeof ms === 'number' && ms <= LONGEST_WAIT ? Math.min(LONGEST_WAIT, ms * (1 + Math.random() * LATENESS)) : ms;
 
 /** The same with its time prolonged, with whatever else belongs to it. */
 function unpunctual<F>(punctual: F, time: number): F {
