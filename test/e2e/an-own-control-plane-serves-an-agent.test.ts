@@ -40,6 +40,7 @@ async function controlPlane(network: MeshNetwork) {
       TERMINATION_GRACE_PERIOD_SECONDS: '4',
     });
     network.defer(() => process.child.kill('SIGKILL'));
+    network.logs.set('control plane', process.output);
     await eventually('ready', async () => {
       if (process.child.exitCode !== null) throw new Error(process.output());
       return (await get(readiness, '/healthz/ready')).status === 200;

@@ -15,7 +15,7 @@ import type { PodInfo } from '../../src/zds/types.ts';
 import { type AccessLine, readAccessLine } from './access-log.ts';
 import { runCulvert } from './culvert-process.ts';
 import { freePorts } from './free-ports.ts';
-import { closeConnections } from './pod-sockets.ts';
+import { closeConnections, patiently } from './pod-sockets.ts';
 import type { Pod, PodNetwork } from './pods.ts';
 import './pods.ts';
 import { PATIENCE_MS } from './patience.ts';
@@ -25,19 +25,27 @@ import { readSamples, type Sample } from './samples.ts';
 export interface MeshNetwork extends PodNetwork {
   /** Has something ended before the network goes, the last one first. */
   defer(end: () => unknown): void;
+  /** What is printed by whom; a test that fails shows the end of it. */
+  readonly logs: Map<string, () => string>;
 }
 
 /** Removed when the test ends, and with it every agent and every connection that was made in it. */
 export async function meshNetwork(t: TestContext): Promise<MeshNetwork> {
   const network = await createPodNetwork();
-  const ends: (() => unknown)[] = [];
+  const ends = new AsyncDisposableStack();
+  ends.defer(() => network.close());
+  const logs: MeshNetwork['logs'] = new Map();
+  const showLogs = (of: Pick<TestContext, 'passed' | 'diagnostic'>) => {
+    if (!of.passed) for (const [name, log] of logs) of.diagnostic(`${name} said:\n${tail(log())}`);
+  };
+  t.afterEach((subtest) => showLogs(subtest as TestContext));
   t.after(async () => {
+    showLogs(t);
     // First the connections: an agent that is told to stop waits for them.
     closeConnections();
-    for (const end of ends.reverse()) await end();
-    await network.close();
+    await ends.disposeAsync();
   });
-  return { ...network, defer: (end) => ends.push(end) };
+  return { ...network, defer: (end) => ends.defer(async () => void (await end())), logs };
 }
 
 export interface TestAgent {
@@ -230,7 +238,13 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
     },
   };
   nodeAgents.set(agent, { zds, socket });
-  network.defer(() => agent.stop());
+  network.logs.set(name, output);
+  network.defer(() =>
+    patiently('it does not end', agent.stop()).catch((error: Error) => {
+      child.kill('SIGKILL');
+      throw new Error(`${error.message}; ${name} said:\n${tail(output())}`);
+    }),
+  );
   await Promise.race([
     besides === undefined
       ? zds.whenAgent()
@@ -315,7 +329,7 @@ export function noMoreThan(before: ReadonlyMap<string, number>): (now: ReadonlyM
 }
 
 function tail(text: string): string {
-  return text.split('\n').slice(-20).join('\n');
+  return text.split('\n').slice(-30).join('\n');
 }
 
 interface NodeAgent {
