@@ -119,7 +119,7 @@ export async function createPodNetwork(): Promise<PodNetwork> {
       node.close();
       await deleteNamespaces([...names, nodeName]);
       rmSync(folder, { recursive: true, force: true });
-      stopReaper();
+      await stopReaper();
     },
   };
 }
@@ -178,9 +178,9 @@ async function removeLeftovers(): Promise<void> {
 
 /**
  * A shell that waits for this process to end, by any means, and then removes what is left of the network. Processes in
- * the pods are gone by then, see OwnedProcesses. Returns a function that ends it.
+ * the pods are gone by then, see OwnedProcesses. Returns a function that ends it and waits until it is gone.
  */
-function startReaper(tag: string, folder: string): () => void {
+function startReaper(tag: string, folder: string): () => Promise<unknown> {
   const reaper = spawn('sh', ['-c', REAP, 'sh', tag, folder], {
     stdio: ['pipe', 'ignore', 'ignore'],
     detached: true,
@@ -190,7 +190,15 @@ function startReaper(tag: string, folder: string): () => void {
   stdin.on('error', () => {});
   stdin.unref();
   reaper.unref();
-  return () => stdin.end();
+  const gone = new Promise((resolve) => {
+    reaper.once('exit', resolve);
+    reaper.once('error', resolve);
+  });
+  return () => {
+    stdin.end();
+    reaper.ref();
+    return gone;
+  };
 }
 
 const REAP = `
@@ -199,5 +207,6 @@ read -r _
 for path in ${NETNS_FOLDER}/"$1"-*; do
   if [ -e "$path" ]; then ip netns delete "\${path##*/}"; fi
 done
-rm -rf -- "$2"
+# An agent that is still being killed may have made one more file meanwhile.
+rm -rf -- "$2" || { sleep 1; rm -rf -- "$2"; }
 `;

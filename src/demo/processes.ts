@@ -21,8 +21,8 @@ export function createOwnedProcesses(): OwnedProcesses {
   const running = new Set<ChildProcess>();
   return {
     start(argv, { netns = null, env = {} } = {}) {
-      const [program, ...args] = ['setpriv', '--pdeathsig', 'KILL', '--', ...argvInNetns(argv, netns)];
-      const child = spawn(program!, args, {
+      const owned = ['--pdeathsig', 'KILL', '--', 'sh', '-c', UNLESS_ORPHANED, `${process.pid}`];
+      const child = spawn('setpriv', [...owned, ...argvInNetns(argv, netns)], {
         stdio: stdioInNetns(['ignore', 'pipe', 'pipe'], netns),
         env: { ...process.env, PATH: toolPath(), ...env },
         // Ctrl-C is for the parent, which ends its children in order.
@@ -38,6 +38,9 @@ export function createOwnedProcesses(): OwnedProcesses {
     },
   };
 }
+
+/** The kernel kills it from here on; when its parent died before that, there is somebody else in the parent's place. */
+const UNLESS_ORPHANED = '[ "$PPID" = "$0" ] && exec "$@"';
 
 /** Ends one process and waits until it is gone. */
 export async function end(child: ChildProcess, graceMs: number): Promise<void> {

@@ -138,11 +138,11 @@ export function createStage(echoLog: ((line: string) => void) | null): StageBuil
   };
 }
 
-/** Longer than a cold start on a small machine takes, addon and type stripping included. */
-const AGENT_START_MS = 20_000;
+/** Longer than a cold start on a small and busy machine takes, addon and type stripping included. */
+const AGENT_START_MS = 60_000;
 /** More than the agent's own deadline for connections. */
 const AGENT_GRACE_MS = 4000;
-const WEB_START_MS = 10_000;
+const WEB_START_MS = 60_000;
 
 async function startWebServer(pod: Pod): Promise<void> {
   const self = [process.execPath, ...process.execArgv, process.argv[1]!];

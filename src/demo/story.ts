@@ -87,7 +87,7 @@ export async function playStory({ screen, stop, once, echoLog }: StoryOptions): 
 }
 
 /** A line is written when its connection has ended at both sides, which may be a moment after curl has its answer. */
-const LOG_PATIENCE_MS = 5000;
+const LOG_PATIENCE_MS = 30_000;
 
 /** Both ends of what went through tunnels, one end of what did not. */
 function isComplete(access: readonly AccessLine[], { toService, overIpv6 }: Conversations): boolean {
