@@ -92,7 +92,16 @@ test('when the endpoints of the own zone die those of the next zone, and of the 
 
   await t.test('the nearest is back: it takes over again', async () => {
     servers.set('near', await serve('near'));
-    await agent.until('back', ask, (answers) => answers.every((answer) => answer === 'near'));
+    await agent.until(
+      'back, in every thread that has missed it',
+      async () => {
+        const answers = await ask();
+        const { unhealthyEndpoints = [] } = (await agent.dump()).workloadState['uid-client']!;
+        return { answers, unhealthy: unhealthyEndpoints.map(({ uid }) => uid) };
+      },
+      ({ answers, unhealthy }) =>
+        answers.every((answer) => answer === 'near') && !unhealthy.includes(workloadUid(pod('near'))),
+    );
     await allServedBy('near');
   });
 

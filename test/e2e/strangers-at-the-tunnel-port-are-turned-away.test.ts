@@ -120,7 +120,10 @@ test('who is not of the mesh is turned away at 15008, with one line in the log, 
   });
 
   await t.test('no socket is left of them', async () => {
+    const before = agent.here();
     neighbour.socket.destroy();
+    // Both of its lines: those of the next ones are then the first that follow.
+    for (const side of ['outbound', 'inbound']) await agent.access(({ field }) => field('direction') === side, before);
     await onlyTunnelsLeft(agent);
   });
 

@@ -160,7 +160,14 @@ test('workloads of another network are reached through its gateway, by a tunnel 
   });
 
   await t.test('many connections share the tunnel to the gateway, each with a tunnel of its own inside', async () => {
+    const onlyOuterTunnel = () =>
+      west.until(
+        'rid of the inner tunnels',
+        async () => total(await west.metrics(), 'culvert_tunnels_open', { role: 'client' }),
+        (tunnels) => tunnels === 1,
+      );
     await west.atRest();
+    await onlyOuterTunnel();
     const before = requests.length;
     const connections = await Promise.all(
       Array.from({ length: 30 }, async (_, i) => {
@@ -182,11 +189,7 @@ test('workloads of another network are reached through its gateway, by a tunnel 
       connection.finish();
       assert.equal(await fate(connection), 'fin');
     }
-    await west.until(
-      'rid of the inner tunnels',
-      async () => total(await west.metrics(), 'culvert_tunnels_open', { role: 'client' }),
-      (tunnels) => tunnels === 1,
-    );
+    await onlyOuterTunnel();
     await west.until(
       'rid of the streams',
       async () => total(await west.metrics(), 'culvert_streams_open', { role: 'client' }),
