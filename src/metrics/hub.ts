@@ -33,6 +33,8 @@ export interface MetricsHubOptions {
   threads: () => Iterable<ReportingThread>;
   /** How long a series that no connection uses is kept after it last counted. Default one hour. */
   idleMs?: number;
+  /** How long a scrape waits for a thread, in ms. Default one second. */
+  reportMs?: number;
   now?: () => number;
   /** Told when a thread does not give a report, or gives one that cannot be used. */
   onError?: (thread: string, error: unknown) => void;
@@ -48,7 +50,8 @@ const REPORT_TIMEOUT_MS = 1000;
 
 /** Registers the traffic families in `registry`. */
 export function createMetricsHub(options: MetricsHubOptions): MetricsHub {
-  const { registry, threads, idleMs = DEFAULT_IDLE_MS, now = Date.now, onError = () => {} } = options;
+  const { registry, threads, now = Date.now, onError = () => {} } = options;
+  const { idleMs = DEFAULT_IDLE_MS, reportMs = REPORT_TIMEOUT_MS } = options;
   const traffic = createTrafficStore(registry);
   const evicted = registry.counter(SERIES_EVICTED);
   /** What the values of a thread's reports stand for. */
@@ -56,7 +59,7 @@ export function createMetricsHub(options: MetricsHubOptions): MetricsHub {
   const collecting = new Map<string, Promise<void>>();
 
   async function refresh(): Promise<void> {
-    await Promise.all([...threads()].map((thread) => withinTime(collectOnce(thread), REPORT_TIMEOUT_MS)));
+    await Promise.all([...threads()].map((thread) => withinTime(collectOnce(thread), reportMs)));
     evicted.add(traffic.evict(now(), idleMs));
   }
 
@@ -109,10 +112,13 @@ export function createMetricsHub(options: MetricsHubOptions): MetricsHub {
   };
 }
 
-/** Settles when the work does, or when its time is over; the work goes on. */
+/**
+ * Settles when the work does, or when its time is over; the work goes on. What has arrived by then is still read: a loop
+ * that comes late comes to its timers first.
+ */
 function withinTime(work: Promise<void>, ms: number): Promise<void> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, ms);
+    const timer = setTimeout(() => setImmediate(resolve), ms);
     work.then(resolve, reject).finally(() => clearTimeout(timer));
   });
 }

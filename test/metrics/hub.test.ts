@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { type TestContext, test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import {
   createMetricsHub,
@@ -10,6 +11,7 @@ import {
 } from '../../src/metrics/hub.ts';
 import { createRegistry } from '../../src/metrics/registry.ts';
 import type { ThreadReport } from '../../src/metrics/thread-metrics.ts';
+import { PATIENCE_MS } from '../support/patience.ts';
 import type { Order } from './reporting-worker.ts';
 
 interface TestWorker extends ReportingThread {
@@ -17,7 +19,7 @@ interface TestWorker extends ReportingThread {
   stop(): Promise<unknown>;
 }
 
-/** A thread that has started: a report of one that has not may come later than a scrape waits for it. */
+/** A thread that has started. */
 async function startWorker(context: TestContext, name: string): Promise<TestWorker> {
   const worker = new Worker(new URL('reporting-worker.ts', import.meta.url));
   context.after(() => worker.terminate());
@@ -35,6 +37,7 @@ async function startWorker(context: TestContext, name: string): Promise<TestWork
   };
 }
 
+/** A hub that waits for every report, unless told otherwise. */
 function start(
   context: TestContext,
   threads: readonly TestWorker[],
@@ -43,7 +46,8 @@ function start(
   const failures: string[] = [];
   context.after(() => assert.deepEqual(failures, []));
   const onError = (thread: string, error: unknown) => failures.push(`${thread}: ${error}`);
-  return createMetricsHub({ registry: createRegistry(), threads: () => threads, onError, ...more });
+  const registry = createRegistry();
+  return createMetricsHub({ registry, threads: () => threads, onError, reportMs: PATIENCE_MS, ...more });
 }
 
 /** The value of the sample whose line begins with the name and holds the text; null when there is none. */
@@ -96,7 +100,7 @@ test('a series is dropped when no connection uses it and nothing was counted for
 test('the counters of a thread that ended stay, its gauges and connections go', async (context) => {
   let time = 0;
   const threads = [await startWorker(context, 'one#1'), await startWorker(context, 'two#1')];
-  const hub = createMetricsHub({ registry: createRegistry(), threads: () => threads, idleMs: 1000, now: () => time });
+  const hub = start(context, threads, { idleMs: 1000, now: () => time });
   for (const worker of threads) worker.order({ kind: 'open', to: 'server', bytes: 7 });
   assert.equal(await sampleOf(hub, 'istio_tcp_sockets_open'), 2);
   const [dead] = threads.splice(0, 1);
@@ -113,16 +117,35 @@ test('the counters of a thread that ended stay, its gauges and connections go', 
 
 test('a scrape does not wait for a thread that does not answer, and its report counts when it comes', async (context) => {
   const [fast, slow] = [await startWorker(context, 'fast'), await startWorker(context, 'slow')];
-  const hub = start(context, [fast, slow]);
-  await hub.refresh();
+  const hub = start(context, [fast, slow], { reportMs: 100 });
+  const gate = new Int32Array(new SharedArrayBuffer(4));
   fast.order({ kind: 'open', to: 'server', bytes: 1 });
   slow.order({ kind: 'open', to: 'server', bytes: 1000 });
-  slow.order({ kind: 'stall', ms: 3000 });
+  slow.order({ kind: 'wait', gate });
   const received = () => sampleOf(hub, 'istio_tcp_received_bytes_total');
-  assert.equal(await received(), 1);
-  let last = 1;
-  while (last === 1) last = (await received())!;
+  let first: number | null = null;
+  while (first === null) first = await received();
+  assert.equal(first, 1);
+  Atomics.store(gate, 0, 1);
+  Atomics.notify(gate, 0);
+  let last: number | null = first;
+  while (last === 1) last = await received();
   assert.equal(last, 1001);
+});
+
+test('a report that has come counts, however late the loop of the scrape gets to it', async (context) => {
+  const worker = await startWorker(context, 'one');
+  const hub = start(context, [worker], { reportMs: 50 });
+  worker.order({ kind: 'open', to: 'server', bytes: 1 });
+  // At the end of a turn: timers come next.
+  await turn();
+  const scrape = sampleOf(hub, 'istio_tcp_received_bytes_total');
+  const reported = new Int32Array(new SharedArrayBuffer(4));
+  worker.order({ kind: 'tell', gate: reported });
+  Atomics.wait(reported, 0, 0);
+  const end = performance.now() + 60;
+  while (performance.now() < end);
+  assert.equal(await scrape, 1);
 });
 
 test('a thread that fails to report is named, and the others are scraped', async (context) => {

@@ -11,7 +11,11 @@ export type Order =
   | { kind: 'open'; to: string; bytes: number }
   | { kind: 'close' }
   | { kind: 'report' }
-  | { kind: 'stall'; ms: number };
+  | { kind: 'stall'; ms: number }
+  /** Stands still until there is something else than 0. */
+  | { kind: 'wait'; gate: Int32Array<SharedArrayBuffer> }
+  /** Wakes who waits there. */
+  | { kind: 'tell'; gate: Int32Array<SharedArrayBuffer> };
 
 const port = parentPort!;
 const metrics = createThreadMetrics(`worker-${threadId}`);
@@ -43,7 +47,14 @@ port.on('message', (order: Order) => {
     case 'stall': {
       const end = Date.now() + order.ms;
       while (Date.now() < end);
+      break;
     }
+    case 'wait':
+      Atomics.wait(order.gate, 0, 0);
+      break;
+    case 'tell':
+      Atomics.store(order.gate, 0, 1);
+      Atomics.notify(order.gate, 0);
   }
 });
 port.postMessage('started');
