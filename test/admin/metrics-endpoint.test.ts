@@ -78,7 +78,7 @@ test('a scrape that fails is answered 500 with the reason', async (context) => {
 
 test('a scrape that fails half-way is broken off, not ended as if whole', async (context) => {
   function* failing() {
-    yield 'a 1\n';
+    yield 'a 1\n'.repeat(1000);
     throw new Error('lost a worker');
   }
   const { port, lines } = await start(context, async () => failing());
@@ -114,18 +114,22 @@ test('a client that leaves half-way stops the work and is nobody’s error', asy
 });
 
 test('other requests are served while a large reply is on its way', async (context) => {
-  let turns = 0;
-  function* slow() {
-    for (let at = 0; at < 200; at++) {
-      turns++;
-      yield 'a 1\n'.repeat(1000);
-    }
+  const most = 1_000_000;
+  const begun = Promise.withResolvers<void>();
+  let served = false;
+  let made = 0;
+  function* large() {
+    begun.resolve();
+    // Pieces that no client has to make room for first.
+    while (!served && made++ < most) yield '';
+    yield 'a 1\n';
   }
   let scrapes = 0;
-  const { port } = await start(context, async () => (scrapes++ === 0 ? slow() : pieces));
-  const large = ask(port, '/metrics');
-  await ask(port, '/metrics');
-  const done = turns;
-  assert.equal((await large).body.length, 200 * 4000);
-  assert.ok(done < 200, `${done} pieces were made first`);
+  const { port } = await start(context, async () => (scrapes++ === 0 ? large() : pieces));
+  const reply = ask(port, '/metrics');
+  await begun.promise;
+  assert.equal((await ask(port, '/metrics')).text, whole);
+  assert.ok(made < most, `${made} pieces were made first`);
+  served = true;
+  assert.equal((await reply).text, 'a 1\n');
 });
