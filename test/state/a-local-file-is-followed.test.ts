@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -31,6 +32,9 @@ async function follow(context: TestContext, path: string) {
   };
 }
 
+/** Writes a file that is followed in place, and in one go: a file that is empty for a moment is one to complain of. */
+const edit = writeFileSync;
+
 async function folder(context: TestContext): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'culvert-local-file-'));
   context.after(() => rm(path, { recursive: true, force: true }));
@@ -47,7 +51,7 @@ test('an edit is applied as a difference', { timeout: 60_000 }, async (context) 
     ({ touched }) => changed.push(...[...touched].filter((key) => key.startsWith('w '))),
     () => true,
   );
-  await writeFile(path, file('a', 'c'));
+  edit(path, file('a', 'c'));
   assert.equal(await followed.next(), 2);
   assert.deepEqual(changed.sort(), ['w b', 'w c']);
   assert.deepEqual(followed.uids(), ['a', 'c']);
@@ -95,7 +99,7 @@ test('an edit of the file behind a link to another directory is seen', { timeout
   await symlink(join(there, 'real.yaml'), join(here, 'mesh.yaml'));
   const followed = await follow(context, join(here, 'mesh.yaml'));
   await followed.next();
-  await writeFile(join(there, 'real.yaml'), file('b'));
+  edit(join(there, 'real.yaml'), file('b'));
   await followed.next();
   assert.deepEqual(followed.uids(), ['b']);
 });
@@ -107,12 +111,12 @@ test('an invalid file is reported and the last good state kept, until it is mend
   await writeFile(path, file('a'));
   const followed = await follow(context, path);
   await followed.next();
-  await writeFile(path, `${file('a')}- {uid: b, namespace: 1}`);
+  edit(path, `${file('a')}- {uid: b, namespace: 1}`);
   const rejection = (await followed.next()) as CulvertError;
   assert.equal(rejection.code, 'LOCAL_CONFIG_INVALID');
   assert.match(rejection.message, /mesh\.yaml:3:23: workloads\[1\]\.namespace: 1 is given/);
   assert.deepEqual(followed.uids(), ['a']);
-  await writeFile(path, file('a', 'b'));
+  edit(path, file('a', 'b'));
   assert.equal(await followed.next(), 1);
   assert.deepEqual(followed.uids(), ['a', 'b']);
 });
@@ -170,7 +174,7 @@ test('a file that goes away leaves the last good state, and is followed again wh
   await rm(path);
   assert.equal(((await followed.next()) as CulvertError).code, 'LOCAL_CONFIG_UNREADABLE');
   assert.deepEqual(followed.uids(), ['a']);
-  await writeFile(path, file('b'));
+  edit(path, file('b'));
   await followed.next();
   assert.deepEqual(followed.uids(), ['b']);
 });
@@ -185,7 +189,7 @@ test('a directory that is replaced is followed again', { timeout: 60_000 }, asyn
   await rename(join(parent, 'conf'), join(parent, 'old'));
   assert.equal(((await followed.next()) as CulvertError).code, 'LOCAL_CONFIG_UNREADABLE');
   await mkdir(join(parent, 'conf'));
-  await writeFile(path, file('b'));
+  edit(path, file('b'));
   assert.equal(await followed.next(), 2);
   assert.deepEqual(followed.uids(), ['b']);
 });
@@ -199,7 +203,7 @@ test('other sources are left alone: only what the file itself no longer says is 
   await followed.next();
   const [existing] = [...followed.mesh.workloads()];
   followed.mesh.apply({ workloads: [{ workload: { ...existing!, uid: 'elsewhere' }, services: {} }] });
-  await writeFile(path, file('b'));
+  edit(path, file('b'));
   await followed.next();
   assert.deepEqual(followed.uids(), ['b', 'elsewhere']);
 });
