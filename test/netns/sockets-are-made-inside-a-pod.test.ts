@@ -136,7 +136,8 @@ test('accepted connections inherit mark, keep-alive and user timeout', async (t)
   const socket = await accepted(fd);
   for (const pod of [server, client]) {
     const shown = await sockets(pod, '-oe', 'state', 'established');
-    assert.match(shown, /timer:\(keepalive,(2min5|3min)/, pod.name);
+    // Of 3 min; the time of Linux is 2 h.
+    assert.match(shown, /timer:\(keepalive,([12]min\d+sec|3min),/, pod.name);
     assert.match(shown, /fwmark:0x539/, pod.name);
   }
   for (const open of [socket.fd, connecting.fd, fd]) closeFd(open);
