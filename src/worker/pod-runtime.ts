@@ -81,9 +81,12 @@ export class PodRuntime implements Pod {
     this.listeners.length = 0;
   }
 
-  /** Takes the connections that wait to be accepted, which closing would reset, and then closes. */
+  /**
+   * Takes the connections that wait to be accepted, which closing would reset. Each listener is closed before others are
+   * emptied: what comes while connections are taken goes to a successor's.
+   */
   drainListeners(): void {
-    for (const { fd, original, handler } of this.#open) {
+    for (const { id, fd, original, handler } of this.#open.splice(0)) {
       try {
         for (let accepted = acceptTcp(fd, original); accepted !== null; accepted = acceptTcp(fd, original)) {
           this.#take(accepted, handler);
@@ -91,6 +94,7 @@ export class PodRuntime implements Pod {
       } catch {
         // Out of descriptors: those who wait are lost with the listener.
       }
+      this.#loop.closeListener(id);
     }
     this.closeListeners();
   }

@@ -4,7 +4,9 @@ import { connect as connectHttp2 } from 'node:http2';
 import { connect } from 'node:net';
 import { test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
+import { acceptTcp, closeFd, connectTcp, listenTcp, OWN_NETNS } from '../../native/netns.ts';
 import { privateKeyPem } from '../../src/identity/workload-key.ts';
+import { plainListener, unmarked } from '../support/tcp.ts';
 import {
   application,
   dial,
@@ -27,6 +29,32 @@ test('a plane without connections has drained at once', async (t) => {
   });
   assert.equal(done, true);
   await assert.rejects(dial(t, rig.ports.outbound));
+});
+
+test('what comes while the plane takes connections that wait goes to its successor', async (t) => {
+  const rig = await planeUnderTest(t);
+  startPod(rig);
+  const successor = listenTcp(OWN_NETNS, '0.0.0.0', rig.ports.hbone, plainListener).fd;
+  t.after(() => closeFd(successor));
+  const connect = (port: number) => {
+    const { fd } = connectTcp(OWN_NETNS, LOCALHOST, port, null, unmarked);
+    t.after(() => closeFd(fd));
+  };
+  const { plans } = rig.plane;
+  const outbound = plans.outbound.bind(plans);
+  plans.outbound = (...question) => {
+    // The kernel spreads them over all who listen.
+    for (let i = 0; i < 16; i++) connect(rig.ports.hbone);
+    return outbound(...question);
+  };
+  connect(rig.ports.outbound);
+  rig.plane.drain(LONG, () => {});
+  let taken = 0;
+  for (let next = acceptTcp(successor, false); next !== null; next = acceptTcp(successor, false)) {
+    closeFd(next.fd);
+    taken++;
+  }
+  assert.equal(taken, 16);
 });
 
 test('live connections end by themselves, and then the plane has drained', async (t) => {
