@@ -15,16 +15,18 @@ export class Deadlines {
     this.#now = now;
   }
 
-  /** Calls `expired` once the time has passed, unless the deadline is cleared before. */
-  set(expired: () => void): Deadline {
+  /** Calls `expired` once the time has passed, unless the deadline is cleared before; it is told the time of the tick. */
+  set(expired: (now: number) => void): Deadline {
     const isOn = this.#duration > 0;
     return new Deadline(isOn ? this.#list : null, isOn ? this.#now() + this.#duration : 0, expired);
   }
 
-  /** Fires what is due. Called by the thread's tick. */
-  tick(): void {
-    const now = this.#now();
-    for (let first = this.#list.first; first !== null && first.at <= now; first = this.#list.first) first.fire();
+  /**
+   * Fires what is due at `now`. Called by the thread's tick, which has read since then all that had arrived by then: what
+   * arrives while it reads or waits for a processor is not late.
+   */
+  tick(now: number): void {
+    for (let first = this.#list.first; first !== null && first.at <= now; first = this.#list.first) first.fire(now);
   }
 }
 
@@ -38,10 +40,10 @@ export class Deadline {
   #list: List | null;
   #previous: Deadline | null = null;
   #next: Deadline | null = null;
-  #expired: (() => void) | null;
+  #expired: ((now: number) => void) | null;
 
   /** Goes to the end of `list`; null when it never falls due. */
-  constructor(list: List | null, at: number, expired: () => void) {
+  constructor(list: List | null, at: number, expired: (now: number) => void) {
     this.at = at;
     this.#expired = expired;
     this.#list = list;
@@ -58,10 +60,10 @@ export class Deadline {
     this.#leave();
   }
 
-  fire(): void {
+  fire(now: number): void {
     const expired = this.#expired;
     this.clear();
-    expired?.();
+    expired?.(now);
   }
 
   /** Refers to no other one afterwards: what is old would keep what is young. */

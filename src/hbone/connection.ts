@@ -113,9 +113,9 @@ export class Http2Connection {
     return this.#handler.established;
   }
 
-  /** Milliseconds since the peer was last heard of. */
-  get silentFor(): number {
-    return this.#options.now() - this.#lastActivity;
+  /** When the peer was last heard of, by the clock of the options. */
+  get heardAt(): number {
+    return this.#lastActivity;
   }
 
   get isClosed(): boolean {

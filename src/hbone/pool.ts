@@ -119,14 +119,14 @@ export class TunnelPool {
   }
 
   /**
-   * The tunnel is to take no more streams, nor are those that stand in for it and have been silent for as long, in ms: what has
+   * The tunnel is to take no more streams, nor are those that stand in for it and have been silent since then: what has
    * swallowed one may have swallowed them all. Who asks next gets one that was heard of since, or a new one.
    */
-  retireSilent(connection: Http2Connection, silentFor: number): void {
+  retireSilent(connection: Http2Connection, since: number): void {
     const name = this.#tunnels.get(connection)?.group.name;
     const group = name === undefined ? undefined : this.#groups.get(name);
     for (const tunnel of [...(group?.tunnels ?? [])]) {
-      if (tunnel.connection.silentFor >= silentFor) this.retire(tunnel.connection);
+      if (tunnel.connection.heardAt <= since) this.retire(tunnel.connection);
     }
     this.retire(connection);
   }

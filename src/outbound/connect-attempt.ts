@@ -18,8 +18,8 @@ export type TunnelSource = (attempt: ConnectAttempt) => UnderWay | null;
 
 /** What is on the way to an endpoint. */
 export interface UnderWay {
-  /** The endpoint has given no sign of itself for the time that an attempt may take. */
-  readonly isSilent: boolean;
+  /** The endpoint has given no sign of itself, by `now`, for the time that an attempt may take. */
+  isSilentAt(now: number): boolean;
   /** The endpoint is given up as silent. */
   lapse(): void;
   /** Nobody wants it any more. */
@@ -87,12 +87,12 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
   }
 
   /** There is no tunnel yet, or nothing is heard of the one that the request was sent in, though a sign was asked for. */
-  get isSilent(): boolean {
-    if (this.#sentAt === null) return this.#tunnel?.isSilent ?? true;
+  isSilentAt(now: number): boolean {
+    if (this.#sentAt === null) return this.#tunnel?.isSilentAt(now) ?? true;
     if (this.#connection === null || this.#askedAt === null) return false;
     const { attemptTimeout } = this.#plane.settings;
-    const askedFor = this.#plane.now() - this.#askedAt;
-    return askedFor >= attemptTimeout / 4 && this.#connection.silentFor >= Math.max(askedFor, attemptTimeout);
+    const { heardAt } = this.#connection;
+    return heardAt <= this.#askedAt && now - this.#askedAt >= attemptTimeout / 4 && now - heardAt >= attemptTimeout;
   }
 
   /** A tunnel that is silent gets no more requests. */
@@ -124,7 +124,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
     this.#stream = stream;
     this.#sentAt = this.#plane.now();
     const { deadlines } = this.#plane;
-    this.#deadline = deadlines.response.set(() => this.#unanswered(connection));
+    this.#deadline = deadlines.response.set((now) => this.#unanswered(connection, now));
     this.#watch(connection, this.#isAsking);
   }
 
@@ -204,17 +204,16 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
    * tunnel that was there before is replaced when it is silent; one that was opened for the request was answered just now.
    */
   #watch(connection: Http2Connection, wasThere: boolean): void {
-    this.#look = this.#plane.deadlines.silence.set(() => {
-      if (this.isSilent && wasThere) {
+    this.#look = this.#plane.deadlines.silence.set((now) => {
+      if (wasThere && this.isSilentAt(now)) {
         this.#isReplacing = true;
         // The request in it is not taken back: the answer may still come first. Another old one that is silent would prove nothing.
-        this.#plane.pool.retireSilent(connection, this.#plane.settings.attemptTimeout);
+        this.#plane.pool.retireSilent(connection, now - this.#plane.settings.attemptTimeout);
         this.#askForTunnel();
         return;
       }
-      const now = this.#plane.now();
-      if (this.#askedAt === null || connection.silentFor < now - this.#askedAt) {
-        this.#askedAt = now;
+      if (this.#askedAt === null || connection.heardAt > this.#askedAt) {
+        this.#askedAt = this.#plane.now();
         connection.probe();
       }
       this.#watch(connection, wasThere);
@@ -228,7 +227,7 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
   #abandonSilent(): boolean {
     this.#isReplacing = false;
     if (this.#connection === null) return true;
-    if (!this.isSilent) {
+    if (!this.isSilentAt(this.#plane.now())) {
       this.#watch(this.#connection, true);
       return false;
     }
@@ -249,12 +248,12 @@ export class ConnectAttempt implements TunnelRequest, StreamHandler, UnderWay {
     this.#sentAt = null;
   }
 
-  #unanswered(connection: Http2Connection): void {
+  #unanswered(connection: Http2Connection, now: number): void {
     const { metrics, pool, settings } = this.#plane;
     metrics.add(metrics.slot(TUNNEL_TIMEOUTS, 'client', 'connect-response'), 1);
     this.#stream?.reset(ErrorCode.CANCEL);
-    // Not even a PING was answered: the next request tries a new tunnel.
-    const isSilent = connection.silentFor >= settings.responseTimeout;
+    // Not even a PING was answered, or nothing was heard at all: the next request tries a new tunnel.
+    const isSilent = this.isSilentAt(now) || now - connection.heardAt >= settings.responseTimeout;
     if (isSilent) pool.retire(connection);
     this.refuse(UNANSWERED, isSilent ? 'endpoint' : 'beyond');
   }

@@ -152,10 +152,10 @@ export class OutboundConnection extends CapturedConnection {
   }
 
   #setPatience(plan: ForwardPlan, endpoint: PlannedEndpoint, attempt: UnderWay): void {
-    this.#patience = this.plane.deadlines.attempt.set(() => {
+    this.#patience = this.plane.deadlines.attempt.set((now) => {
       if (this.#underWay === null) return;
       const { attemptTimeout } = this.plane.settings;
-      if (attempt.isSilent) {
+      if (attempt.isSilentAt(now)) {
         attempt.lapse();
         const { ip, port } = endpoint.address;
         const message = `no connection to ${formatSocketAddress({ ip, port })} within ${attemptTimeout} ms`;
@@ -205,7 +205,7 @@ export class OutboundConnection extends CapturedConnection {
     failedAtOnce = false;
     this.#underWay = dialling;
     const giveUp = () => dialling.cancel();
-    this.#limitPatience(plan, endpoint, { isSilent: true, lapse: giveUp, cancel: giveUp });
+    this.#limitPatience(plan, endpoint, { isSilentAt: () => true, lapse: giveUp, cancel: giveUp });
   }
 
   #connectThroughTunnel(plan: ForwardPlan, endpoint: PlannedEndpoint): void {

@@ -77,8 +77,8 @@ export function innerTunnels(
     });
     outer.start();
     return {
-      get isSilent() {
-        return handshake === null ? outer.isSilent : plane.now() - handshakeAt >= plane.settings.attemptTimeout;
+      isSilentAt(now) {
+        return handshake === null ? outer.isSilentAt(now) : now - handshakeAt >= plane.settings.attemptTimeout;
       },
       lapse() {
         // The tunnel to the gateway serves others well if only what is beyond it is silent.

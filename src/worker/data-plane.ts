@@ -172,8 +172,9 @@ export class DataPlane implements Plane {
       clientTunnels: () => this.pool.connections(),
     });
     this.#timer = setInterval(() => {
-      // What has arrived is read first: a peer is not late because this thread had to wait for a processor.
-      this.#nextTick = setImmediate(() => this.#tick());
+      // What has arrived by now is read first: a peer is not late because this thread had to wait for a processor.
+      const now = this.now();
+      this.#nextTick = setImmediate(() => this.#tick(now));
     }, TICK);
   }
 
@@ -355,9 +356,8 @@ export class DataPlane implements Plane {
     };
   }
 
-  #tick(): void {
-    for (const deadlines of Object.values(this.deadlines)) deadlines.tick();
-    const now = this.now();
+  #tick(now: number): void {
+    for (const deadlines of Object.values(this.deadlines)) deadlines.tick(now);
     if (now - this.#lastTunnelTick >= TUNNEL_TICK) {
       this.#lastTunnelTick = now;
       this.pool.tick();

@@ -32,7 +32,7 @@ test('deadlines fire once, in the order they were set, and those that were clear
           if (step.which < dueAt.length) dueAt[step.which] = null;
         } else {
           now += step.time;
-          deadlines.tick();
+          deadlines.tick(now);
           for (const [number, at] of dueAt.entries()) {
             if (at === null || at > now) continue;
             expected.push(number);
@@ -57,10 +57,10 @@ test('a deadline that fires may clear others and set new ones', () => {
   const second = deadlines.set(() => fired.push('second'));
   deadlines.set(() => fired.push('third'));
   now = DURATION;
-  deadlines.tick();
+  deadlines.tick(now);
   assert.deepEqual(fired, ['first', 'third']);
   now += DURATION;
-  deadlines.tick();
+  deadlines.tick(now);
   assert.deepEqual(fired, ['first', 'third', 'new']);
 });
 
@@ -70,5 +70,5 @@ test('deadlines of no length are off', () => {
   deadlines.set(() => assert.fail('fired')).clear();
   deadlines.set(() => assert.fail('fired'));
   now = 1e9;
-  deadlines.tick();
+  deadlines.tick(now);
 });

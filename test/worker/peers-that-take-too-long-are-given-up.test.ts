@@ -26,7 +26,7 @@ test('a server that does not shake hands', async (t) => {
 });
 
 test('a network gateway that takes nothing of the handshake with the far end', async (t) => {
-  const rig = await planeUnderTest(t, { handshakeTimeout: 1000 });
+  const rig = await planeUnderTest(t, { handshakeTimeout: 3000 });
   const resets: number[] = [];
   const port = await tlsPeer(t, rig, (socket) => {
     const http2 = createHttp2({ settings: { initialWindowSize: 0 } });
@@ -77,7 +77,8 @@ test('a server that does not answer a request keeps its tunnel while it is heard
 });
 
 test('a server of which nothing is heard any more gets no more requests in that tunnel', async (t) => {
-  const rig = await planeUnderTest(t, { responseTimeout: 1500 });
+  // What its TLS and HTTP/2 still have to say may come after the request: it is asked for a sign of itself after that.
+  const rig = await planeUnderTest(t, { attemptTimeout: 500, responseTimeout: 3000 });
   let tunnels = 0;
   await http2Peer(t, rig, (stream, wire) => {
     tunnels++;

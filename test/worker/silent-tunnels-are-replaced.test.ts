@@ -30,8 +30,8 @@ async function between(t: TestContext, rig: PlaneUnderTest, target: number) {
         far.unpipe(near);
       }
     },
-    /** Lets the answers of the far end through at once, when there are some and `isWhole`, and then stops this thread. */
-    async deliverAndSleep(isWhole: () => boolean, ms: number) {
+    /** Keeps back the answers of the far end until there are some and `isWhole`; what comes of it lets them through at once. */
+    async gather(isWhole: () => boolean) {
       const [[near, far]] = passing as [[Socket, Socket]];
       const held: Buffer[] = [];
       far
@@ -39,10 +39,7 @@ async function between(t: TestContext, rig: PlaneUnderTest, target: number) {
         .on('data', (bytes: Buffer) => held.push(bytes))
         .resume();
       await until('no answer', () => isWhole() && held.length > 0);
-      // Between two looks for what has arrived, so that the timers that are due by then come before the next.
-      await new Promise(setImmediate);
-      near.write(Buffer.concat(held));
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+      return () => near.write(Buffer.concat(held));
     },
     release() {
       for (const [near, far] of passing) near.pipe(far).pipe(near);
@@ -127,7 +124,7 @@ test('of several tunnels that fell silent together a request waits for one only'
   assert.deepEqual(await Promise.all(first), Array(4).fill({ end: 'end', heard: 'served' }));
   // Nothing is on the way any more that would be heard once the request is sent.
   await until('a stream stays', () =>
-    [...rig.plane.pool.connections()].every((each) => each.streamCount === 0 && each.silentFor > 200),
+    [...rig.plane.pool.connections()].every((each) => each.streamCount === 0 && performance.now() - each.heardAt > 200),
   );
   assert.equal(way.connections, 4);
   way.swallow();
@@ -194,18 +191,50 @@ test('a slow answer is waited for in the tunnel that was asked, as long as its p
   assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'silent-tunnel'), 0);
 });
 
-test('an answer that arrived while this thread had to wait is not late', async (t) => {
-  const rig = await planeUnderTest(t, { responseTimeout: 2500 });
-  let answered = 0;
-  const target = await http2Peer(t, rig, (stream) => {
-    stream.on('close', () => answered++);
-    serve(stream);
+/** The answer comes and this thread stands still; the time for it is over when it goes on. */
+const standstills: readonly [when: string, comes: (t: TestContext, standStill: () => void) => Promise<void>][] = [
+  [
+    // The timers that are due by then come before the next look for what has arrived.
+    'before it looks for what has arrived',
+    async (_, standStill) => {
+      await new Promise(setImmediate);
+      standStill();
+    },
+  ],
+  [
+    'after it has looked for what has arrived, and then looks at what is due',
+    ({ mock }, standStill) =>
+      new Promise((resolve) => {
+        const { setImmediate } = globalThis;
+        const next = mock.method(globalThis, 'setImmediate', (lookAtDeadlines: () => void) => {
+          next.mock.restore();
+          return setImmediate(() => {
+            standStill();
+            lookAtDeadlines();
+            resolve();
+          });
+        });
+      }),
+  ],
+];
+for (const [when, comes] of standstills) {
+  test(`an answer is not late that arrives while this thread stands still ${when}`, async (t) => {
+    const rig = await planeUnderTest(t, { responseTimeout: 2500 });
+    let answered = 0;
+    const target = await http2Peer(t, rig, (stream) => {
+      stream.on('close', () => answered++);
+      serve(stream);
+    });
+    const way = await between(t, rig, target);
+    startPod(rig);
+    assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'served' });
+    const heard = hear(t, rig);
+    const deliver = await way.gather(() => answered === 2);
+    await comes(t, () => {
+      deliver();
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3000);
+    });
+    assert.deepEqual(await heard, { end: 'end', heard: 'served' });
+    assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'connect-response'), 0);
   });
-  const way = await between(t, rig, target);
-  startPod(rig);
-  assert.deepEqual(await hear(t, rig), { end: 'end', heard: 'served' });
-  const heard = hear(t, rig);
-  await way.deliverAndSleep(() => answered === 2, 3000);
-  assert.deepEqual(await heard, { end: 'end', heard: 'served' });
-  assert.equal(count(rig, TUNNEL_TIMEOUTS, 'client', 'connect-response'), 0);
-});
+}

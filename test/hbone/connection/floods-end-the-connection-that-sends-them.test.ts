@@ -249,10 +249,10 @@ test('a peer that does not send its preface in time is given up', () => {
     expectSettings(under.connection, deadlines);
     under.frames();
     under.now += 9_999;
-    deadlines.tick();
+    deadlines.tick(under.now);
     assert.deepEqual(under.said(), []);
     under.now += 1;
-    deadlines.tick();
+    deadlines.tick(under.now);
     assert.deepEqual(under.said(), ['GOAWAY SETTINGS_TIMEOUT (last 0)']);
     assert.deepEqual(under.breaches, ['slow-preface']);
   }

@@ -282,7 +282,7 @@ test('with a tunnel that is silent go those that are silent for as long, and non
   for (const tunnel of [silent, alsoSilent, heard, other]) tunnel.now += 1000;
   heard.finish(requests[2]!.stream!);
   alsoSilent.now += 500;
-  under.pool.retireSilent(silent.connection, 1000);
+  under.pool.retireSilent(silent.connection, silent.connection.heardAt);
   assert.deepEqual([requests[0]!.reset, requests[1]!.reset, elsewhere.reset], ['', '', '']);
   alsoSilent.finish(requests[1]!.stream!);
   assert.deepEqual(
@@ -293,8 +293,8 @@ test('with a tunnel that is silent go those that are silent for as long, and non
   assert.equal(under.request().connection, heard.connection);
   assert.equal(under.request().stream, null);
   // Again, when the group has gone meanwhile.
-  under.pool.retireSilent(silent.connection, 1000);
-  under.pool.retireSilent(alsoSilent.connection, 1000);
+  under.pool.retireSilent(silent.connection, silent.connection.heardAt);
+  under.pool.retireSilent(alsoSilent.connection, alsoSilent.connection.heardAt);
   assert.equal(silent.transport.closed, false);
 });
 

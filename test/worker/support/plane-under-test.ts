@@ -127,6 +127,7 @@ export async function planeUnderTest(
     plane.stop();
     metrics.close();
     rmSync(folder, { recursive: true });
+    if (!t.passed) t.diagnostic(`the plane's log:\n${text}`);
   });
   return rig;
 }
@@ -280,8 +281,8 @@ export const SETTINGS: PlaneSettings = {
   maxHandshakesPerPod: 0,
   connectTimeout: 30_000,
   attemptTimeout: 5000,
-  ejectionTime: 5000,
-  ejectionMaxTime: 60_000,
+  ejectionTime: 60_000,
+  ejectionMaxTime: 600_000,
   ejectionMaxPercent: 50,
   handshakeTimeout: 30_000,
   settingsTimeout: 30_000,
