@@ -52,7 +52,14 @@ export interface Timers {
 
 export const realTimers: Timers = {
   after(ms, callback) {
-    const timer = setTimeout(callback, ms);
-    return () => clearTimeout(timer);
+    let turn: NodeJS.Immediate | undefined;
+    const timer = setTimeout(() => {
+      // What has arrived is read first: an answer is not late because this process had to wait for a processor.
+      turn = setImmediate(callback);
+    }, ms);
+    return () => {
+      clearTimeout(timer);
+      clearImmediate(turn);
+    };
   },
 };

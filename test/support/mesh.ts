@@ -344,7 +344,7 @@ function nodeAgentOf(agent: TestAgent | undefined): NodeAgent | undefined {
 }
 
 function startNodeAgent(socket: string): NodeAgent {
-  return { zds: startZdsServer({ path: socket, log: quiet }), socket };
+  return { zds: startZdsServer({ path: socket, log: quiet, answerMs: PATIENCE_MS }), socket };
 }
 
 function descriptorsOf(pid: number): Map<string, number> {
