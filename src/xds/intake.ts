@@ -190,7 +190,12 @@ export class Intake {
 
   #hold(update: WorkloadUpdate, until: number): void {
     this.#held.set(update.workload.uid, { update, until });
-    this.#heldTimer ??= setTimeout(() => this.#releaseDue(), until - this.#monotonic());
+    this.#heldTimer ??= this.#releaseIn(until - this.#monotonic());
+  }
+
+  /** A thread that stood still has its timers before what came meanwhile: that is read in one turn and taken in in the next. */
+  #releaseIn(ms: number): NodeJS.Timeout {
+    return setTimeout(() => setImmediate(() => setImmediate(() => this.#releaseDue())), ms);
   }
 
   /** Lets those go whose time is over, of many some at a time. */
@@ -204,7 +209,7 @@ export class Intake {
     }
     this.flush();
     const isOver = next === Number.POSITIVE_INFINITY;
-    this.#heldTimer = isOver ? null : setTimeout(() => this.#releaseDue(), Math.max(0, next - now));
+    this.#heldTimer = isOver ? null : this.#releaseIn(Math.max(0, next - now));
   }
 
   #release(uid: string, update: WorkloadUpdate): void {

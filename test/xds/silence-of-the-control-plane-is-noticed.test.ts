@@ -1,44 +1,9 @@
 import assert from 'node:assert/strict';
-import { connect, createServer, type Socket } from 'node:net';
-import { type TestContext, test } from 'node:test';
-import { ADDRESS, type TestIstiod } from '../support/istiod.ts';
-import { PATIENCE_MS } from '../support/patience.ts';
+import { test } from 'node:test';
+import { ADDRESS } from '../support/istiod.ts';
 import { istiod, policy, startClient, uid, workload } from './support/client-under-test.ts';
-
-/** Turns of the loop instead of a timer, which is the test's own here. */
-async function until(what: string, holds: () => boolean): Promise<void> {
-  for (const end = performance.now() + PATIENCE_MS; !holds(); await new Promise(setImmediate)) {
-    assert.ok(performance.now() < end, `not ${what}`);
-  }
-}
-
-/** A path to the control plane that can die: nothing gets through any more, and nobody is told. */
-async function pathTo(t: TestContext, server: TestIstiod) {
-  const path = { dead: false, address: '', passedBack: () => {} };
-  const sockets = new Set<Socket>();
-  const listener = createServer((socket) => {
-    const onward = connect(server.port, '127.0.0.1');
-    for (const [from, to] of [
-      [socket, onward],
-      [onward, socket],
-    ] as const) {
-      const pass = (bytes: Buffer) => {
-        if (path.dead) return;
-        to.write(bytes);
-        if (from === onward) path.passedBack();
-      };
-      sockets.add(from.on('error', () => {}).on('data', pass));
-    }
-    socket.on('close', () => onward.destroy());
-  });
-  await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
-  t.after(() => {
-    for (const socket of sockets) socket.destroy();
-    listener.close();
-  });
-  path.address = `https://localhost:${(listener.address() as { port: number }).port}`;
-  return path;
-}
+import { pathTo } from './support/path.ts';
+import { inTurns } from './support/turns.ts';
 
 test('a connection whose path has died is given up within 40 s, and the next one goes on with versions', async (t) => {
   const server = await istiod(t);
@@ -47,15 +12,15 @@ test('a connection whose path has died is given up within 40 s, and the next one
   t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
   const { client, terminations } = startClient(t, { address: path.address, rootPem: server.rootPem });
   await client.synced;
-  await until('acknowledged', () => server.requests.length === 4);
+  await inTurns('acknowledged', () => server.requests.length === 4);
 
   /** Resolves when the server has read what was sent before, and its answers are here. */
   const roundTrip = async (name: string) => {
     for (const turn of [1, 2]) {
       const [asked, held] = [server.requests.length, client.status().types.Address!.resources];
       server.push({ addresses: { [uid(`${name}-${turn}`)]: workload(`${name}-${turn}`) } });
-      await until('pushed', () => client.status().types.Address!.resources > held);
-      await until('acknowledged', () => server.requests.length > asked);
+      await inTurns('pushed', () => client.status().types.Address!.resources > held);
+      await inTurns('acknowledged', () => server.requests.length > asked);
     }
   };
   // While it answers, nothing happens.
@@ -72,13 +37,13 @@ test('a connection whose path has died is given up within 40 s, and the next one
   await new Promise(setImmediate);
   assert.ok(client.isConnected());
   t.mock.timers.tick(10_000);
-  await until('given up', () => !client.isConnected());
+  await inTurns('given up', () => !client.isConnected());
   assert.deepEqual(terminations, ['ConnectionError']);
   assert.match(client.status().lastError!, /does not answer: .*\(no answer to a ping within 10 s\)/);
 
   path.dead = false;
   t.mock.timers.tick(1000);
-  await until('back', () => client.isConnected());
+  await inTurns('back', () => client.isConnected());
   const { initialVersions } = await server.request(
     'versions',
     ({ stream, typeUrl }) => stream === 1 && typeUrl === ADDRESS,
@@ -92,23 +57,14 @@ test('an answer to a ping that came while this thread stood still is not late', 
   t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
   const { client, terminations } = startClient(t, { address: path.address, rootPem: server.rootPem });
   await client.synced;
-  await until('acknowledged', () => server.requests.length === 4);
+  await inTurns('acknowledged', () => server.requests.length === 4);
   // Nothing else is on its way.
   for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
-  const passed = new Promise<void>((resolve) => {
-    path.passedBack = () => {
-      path.passedBack = () => {};
-      // Before the client looks for what has arrived.
-      setImmediate(() => {
-        t.mock.timers.tick(10_000);
-        resolve();
-      });
-    };
-  });
+  const passed = path.beforeItIsRead(() => t.mock.timers.tick(10_000));
   t.mock.timers.tick(30_000);
   await passed;
   server.push({ policies: { 'demo/p': policy('p') } });
-  await until('pushed', () => client.status().types.Authorization!.resources === 1);
+  await inTurns('pushed', () => client.status().types.Authorization!.resources === 1);
   assert.deepEqual(terminations, []);
 });
 
@@ -117,7 +73,7 @@ test('a control plane that connects and sends nothing is said to be slow, every 
   server.answers.addresses = false;
   t.mock.timers.enable({ apis: ['setTimeout', 'setInterval'] });
   const { client, lines } = startClient(t, server);
-  await until('connected', () => client.status().types.Authorization!.lastPush !== null);
+  await inTurns('connected', () => client.status().types.Authorization!.lastPush !== null);
   const said = () => lines.filter((line) => line.includes('it may be overloaded'));
   assert.deepEqual(said(), []);
   for (let times = 1; times <= 2; times++) {
@@ -128,13 +84,13 @@ test('a control plane that connects and sends nothing is said to be slow, every 
     for (const turn of [1, 2]) {
       const asked = server.requests.length;
       server.push({ policies: { [`demo/p-${times}-${turn}`]: policy(`p-${times}-${turn}`) } });
-      await until('acknowledged', () => server.requests.length > asked);
+      await inTurns('acknowledged', () => server.requests.length > asked);
     }
     assert.ok(client.isConnected());
   }
   server.answers.addresses = true;
   server.endStreams();
-  await until('ended', () => !client.isConnected());
+  await inTurns('ended', () => !client.isConnected());
   t.mock.timers.tick(1000);
   await client.synced;
   t.mock.timers.tick(30_000);

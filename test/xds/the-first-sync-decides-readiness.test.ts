@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { skippableTime } from '../support/skipped-time.ts';
 import { encode } from '../support/xds-schema.ts';
 import { istiod, policy, startClient, uid, workload } from './support/client-under-test.ts';
+import { inTurns } from './support/turns.ts';
 
 test('one type alone is not enough', async (t) => {
   const server = await istiod(t);
@@ -42,7 +44,9 @@ test('a policy of which not even the scope is known might deny anything, so noth
 test('a policy that is attached later cuts nobody off before it is known', async (t) => {
   const server = await istiod(t);
   server.change({ addresses: { [uid('a')]: workload('a') }, policies: { 'demo/p': policy('p') } });
-  const { client, store, until } = startClient(t, server, { localNode: 'node-a' });
+  const skip = skippableTime(t);
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const { client, store } = startClient(t, server, { localNode: 'node-a' });
   await client.synced;
   const unknownPolicies: string[] = [];
   store.subscribe(() => {
@@ -54,11 +58,15 @@ test('a policy that is attached later cuts nobody off before it is known', async
     addresses: { [uid('a')]: workload('a', { authorizationPolicies: ['demo/p', 'demo/new'] }) },
     policies: { 'demo/new': policy('new', { scope: 'WORKLOAD_SELECTOR' }) },
   });
-  await until('attached', () => store.workload(uid('a'))!.authorizationPolicies.length === 2);
+  await inTurns('attached', () => store.workload(uid('a'))!.authorizationPolicies.length === 2);
   assert.deepEqual(unknownPolicies, []);
   // One that never comes is waited for a moment, then it denies.
+  await inTurns('acknowledged', () => server.requests.length === 6);
   server.push({ addresses: { [uid('a')]: workload('a', { authorizationPolicies: ['demo/never'] }) } });
-  await until('in force', () => store.workload(uid('a'))!.authorizationPolicies[0] === 'demo/never');
+  await inTurns('acknowledged', () => server.requests.length === 7);
+  skip(1000);
+  t.mock.timers.tick(1000);
+  await inTurns('in force', () => store.workload(uid('a'))!.authorizationPolicies[0] === 'demo/never');
 });
 
 test('a response that comes in two thousand pieces is applied whole', async (t) => {
