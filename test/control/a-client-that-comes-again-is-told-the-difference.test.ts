@@ -98,6 +98,7 @@ test('a policy that waits for the addresses waits for those of later changes, to
       addresses: { [uid('a')]: lists('demo/p') },
       policies: { 'demo/p': selecting('p'), 'demo/q': policy('q') },
     },
+    limits: { policiesExpectedMs: 20_000 },
   });
   const peer = openPeer(t, control);
   peer.ask({ typeUrl: ADDRESS, versions: { [uid('a')]: 'stale' } });
