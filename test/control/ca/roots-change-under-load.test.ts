@@ -25,6 +25,7 @@ import { type ApiServer, noApiServer, startApiServer } from '../../cni/support/a
 import { eventually } from '../../cni/support/eventually.ts';
 import { clientOf, literal, serverOf } from '../../identity/istio-ca-under-test.ts';
 import { scratchFolder } from '../../identity/scratch.ts';
+import { PATIENCE_MS } from '../../support/patience.ts';
 
 const NAMESPACE = 'culvert-system';
 const PATH = `/api/v1/namespaces/${NAMESPACE}`;
@@ -36,7 +37,7 @@ async function replica(t: TestContext, server: ApiServer, agentUid: string, hold
   const { port, serviceAccountDir } = server;
   const api = createKubeApi({ host: '127.0.0.1', port, serviceAccountDir });
   const log = createLogger({ format: 'plain', level: 'off', write() {} });
-  const lease = startLease({ api, namespace: NAMESPACE, name: 'culvert-control', holder, log, durationMs: 3000 });
+  const lease = startLease({ api, namespace: NAMESPACE, name: 'culvert-control', holder, log });
   const mesh = await openMeshCa(
     {
       ...{ trustDomain: 'cluster.local', clusterId: 'Kubernetes', audience: 'istio-ca', tokensFile: null },
@@ -145,6 +146,9 @@ test('a root is replaced under load without a failed request', { skip: noApiServ
   let talks = 0;
   let renewals = 0;
   let isOver = false;
+  t.after(() => {
+    isOver = true;
+  });
   const renewed = () => clients[renewals++ % clients.length]!;
   const workloads = await Promise.all(
     ACCOUNTS.map(async (account) =>
@@ -193,7 +197,7 @@ test('a root is replaced under load without a failed request', { skip: noApiServ
       seen.add(roots.length);
       return !roots.includes(original!);
     },
-    60_000,
+    2 * PATIENCE_MS,
   );
   // Some of them after the last renewal.
   await delay(1500);
