@@ -65,7 +65,7 @@ test('a lease has one holder at a time', { skip: noApiServer }, async (t) => {
     await holder.close();
     assert.equal(holder.held(), false);
     assert.deepEqual(changes, [false]);
-    await eventually('there is another', () => holders() === 1, 10_000);
+    await eventually('there is another', () => holders() === 1);
   });
 
   await t.test('a holder that cannot reach the API server stops by its own clock', async () => {
@@ -73,7 +73,8 @@ test('a lease has one holder at a time', { skip: noApiServer }, async (t) => {
     const lost = new Promise<boolean>((resolve) => holder.onChange(resolve));
     await server.freeze();
     assert.equal(await lost, false);
-    assert.equal(holders(), 0);
+    // Should another have got it in the last moment, it does not keep it either.
+    await eventually('nobody holds it', () => holders() === 0);
     server.thaw();
     await eventually('there is a holder again', () => holders() === 1);
   });

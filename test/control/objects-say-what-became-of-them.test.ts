@@ -170,6 +170,8 @@ test('objects say what became of them', { skip: noApiServer }, async (t) => {
   });
 
   await t.test('nothing is written again that is there already', async () => {
+    // What this replica has to say of what was there when it started.
+    await eventually('it has said', () => replica.writes.includes(`${policies}/once/status`));
     const before = replica.writes.length;
     await server.call('PATCH', `${policies}/good`, { metadata: { labels: { touched: 'yes' } } });
     await new Promise((resolve) => setTimeout(resolve, 1500));

@@ -23,7 +23,7 @@ async function startReplica(t: TestContext, server: ApiServer, name: string) {
   });
   t.after(() => running.child.kill('SIGKILL'));
   const ask = (at: number, path: string) =>
-    fetch(`http://127.0.0.1:${at}${path}`, { signal: AbortSignal.timeout(5000) });
+    fetch(`http://127.0.0.1:${at}${path}`, { signal: AbortSignal.timeout(20_000) });
   return {
     ...running,
     ready: async () => (await ask(readiness, '/healthz/ready')).text(),

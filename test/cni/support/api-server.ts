@@ -37,8 +37,11 @@ export const noApiServer: string | false = !existsSync(serverProgram)
 export async function startApiServer(t: Pick<TestContext, 'after'>): Promise<ApiServer> {
   const folder = mkdtempSync(join(tmpdir(), 'culvert-api-'));
   const processes = new Set<ChildProcess>();
-  t.after(() => {
+  t.after(async () => {
+    const ended = [...processes].map((child) => new Promise((resolve) => child.once('exit', resolve)));
     for (const child of processes) child.kill('SIGKILL');
+    // They write to the folder to the last moment.
+    await Promise.all(ended);
     rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
   });
   const [port, etcdPort, peerPort] = (await freePorts(3)) as [number, number, number];
