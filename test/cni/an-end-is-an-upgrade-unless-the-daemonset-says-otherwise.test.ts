@@ -60,6 +60,17 @@ for (const status of [0, 429, 500, 503]) {
   });
 }
 
+test('an API server that has not answered in all the time there is, is asked once more', async () => {
+  let asked = 0;
+  const api: Pick<KubeApi, 'get'> = {
+    async get() {
+      throw ++asked === 1 ? new KubeError('KUBE_STALLED', 'no answer') : new KubeError('KUBE_STATUS', 'no', 404);
+    },
+  };
+  const place = { namespace: 'culvert-system', daemonSet: 'culvert-cni', node: 'n1' };
+  assert.equal((await whyEnding(api, place, 0)).kind, 'uninstalled');
+});
+
 const daemonSet = (template: object, metadata: object = {}) => ({ metadata, spec: { template: { spec: template } } });
 
 for (const [what, answers, kind] of [

@@ -12,15 +12,16 @@ export type Ending =
  * Tells whether this node is to go on with another node agent (an upgrade, a reboot) or without (spec node-03 §3.7): by
  * its DaemonSet, and by whether that still wants this node. An API server that is not there, or has too much to do, is
  * asked again. When it cannot be told, nothing is uninstalled: pods that wait are better than pods without the mesh.
- * @param patienceMs for how long it is asked again, in ms
+ * @param patienceMs for how long it is asked again, in ms; but once at least, because a first request in a connection that
+ * has gone dead takes all of it
  */
 export async function whyEnding(api: Pick<KubeApi, 'get'>, place: Place, patienceMs = 15_000): Promise<Ending> {
   const deadline = performance.now() + patienceMs;
-  for (;;) {
+  for (let asked = 1; ; asked++) {
     try {
       return await askWhy(api, place);
     } catch (error) {
-      if (performance.now() + PAUSE_MS > deadline) {
+      if (asked > 1 && performance.now() + PAUSE_MS > deadline) {
         return { kind: 'replaced', reason: `the API server does not tell: ${messageOf(error)}` };
       }
       await delay(PAUSE_MS);
