@@ -6,9 +6,11 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { parse } from 'yaml';
+import { isOurs, removeLeftovers, takeOver } from './leftovers.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const kube = join(root, '../shared/kube');
+const DOWN = join(kube, 'down.sh');
 const run = promisify(execFile);
 
 /** Why a cluster cannot run here; false when it can. For `{ skip }`. */
@@ -36,7 +38,6 @@ export interface Cluster {
   /** Runs a program of this machine on a node: in its network and with its mounts. */
   onNode(node: Node, ...argv: string[]): Promise<string>;
   loadImage(file: string): Promise<void>;
-  down(): void;
 }
 
 /** Parts of Kubernetes objects that the tests look at. */
@@ -53,8 +54,13 @@ export interface KubeObject {
   readonly items: readonly KubeObject[];
 }
 
-/** Starts the cluster, or takes the one that is up. */
+/** With CULVERT_KEEP_CLUSTER=1 it stays, and is taken again. */
+const keeps = process.env.CULVERT_KEEP_CLUSTER === '1';
+
+/** Starts the cluster; what an earlier run may have left is no part of it. */
 export function startCluster(): Cluster {
+  if (!keeps) removeLeftovers(DOWN);
+  takeOver();
   const up = spawnSync(join(kube, 'up.sh'), {
     env: { ...process.env, NODES: '2' },
     encoding: 'utf8',
@@ -67,6 +73,8 @@ export function startCluster(): Cluster {
   const env = { ...process.env, KUBECONFIG: kubeconfig, PATH: `${programs}:${process.env.PATH}` };
   const options = { env, maxBuffer: 64 * 1024 * 1024, timeout: 300_000 };
   const folder = (node: Node) => join(state, node);
+  const mountsOf = (node: Node) => readFileSync(join(state, `${node}-mounts.pid`), 'utf8').trim();
+  for (const node of NODES) separateLogs(mountsOf(node), folder(node));
   let applied = 0;
 
   async function kubectl(...args: string[]): Promise<string> {
@@ -85,8 +93,7 @@ export function startCluster(): Cluster {
     },
     exec: (namespace, pod, ...argv) => kubectl('exec', '-n', namespace, pod, '--', ...argv),
     async onNode(node, ...argv) {
-      const pid = readFileSync(join(state, `${node}-mounts.pid`), 'utf8').trim();
-      return (await run('nsenter', ['-m', '-n', '-t', pid, '--', ...argv], options)).stdout;
+      return (await run('nsenter', ['-m', '-n', '-t', mountsOf(node), '--', ...argv], options)).stdout;
     },
     async loadImage(file) {
       for (const node of NODES) {
@@ -97,8 +104,28 @@ export function startCluster(): Cluster {
         );
       }
     },
-    down: () => void spawnSync(join(kube, 'down.sh'), { stdio: 'inherit' }),
   };
+}
+
+/**
+ * Each kubelet removes the logs of pods that it does not know, every minute: those of the other node, in a folder that
+ * they share.
+ */
+function separateLogs(mounts: string, folder: string): void {
+  const own = join(folder, 'pod-logs');
+  if (existsSync(own)) return;
+  mkdirSync(own);
+  const mounted = spawnSync('nsenter', ['-m', '-t', mounts, '--', 'mount', '--bind', own, POD_LOGS], {
+    encoding: 'utf8',
+  });
+  if (mounted.status !== 0) throw new Error(`${own} cannot be mounted at ${POD_LOGS}: ${mounted.stderr}`);
+}
+
+const POD_LOGS = '/var/log/pods';
+
+/** Also after a start that has failed half-way. */
+export function stopCluster(): void {
+  if (!keeps && isOurs()) spawnSync(DOWN, { stdio: 'inherit' });
 }
 
 interface Container {

@@ -1,4 +1,6 @@
 /** Pods of busybox that ask and answer, in the namespace `demo`. */
+import assert from 'node:assert/strict';
+import { eventually } from '../cni/support/eventually.ts';
 import type { KubeObject, Node } from './cluster.ts';
 import { cluster } from './running-cluster.ts';
 
@@ -6,6 +8,16 @@ export const STATUS = 'ambient.istio.io/redirection';
 export const AMBIENT = 'istio.io/dataplane-mode=ambient';
 /** How long something may take, in ms. */
 export const WAIT = 60_000;
+
+/** With the service account without which the API server refuses pods, and which comes by itself. */
+export async function createNamespace(name: string): Promise<void> {
+  await cluster.kubectl('create', 'namespace', name);
+  await eventually(
+    `${name} has a service account`,
+    () => cluster.kubectl('get', 'serviceaccount', '-n', name, 'default'),
+    WAIT,
+  );
+}
 
 export async function runPod(
   name: string,
@@ -73,7 +85,10 @@ export async function probesAnswered(name: string): Promise<number> {
 }
 
 export async function agentLog(daemonSet: string, node: Node): Promise<string> {
-  const found = (await podsOf(daemonSet)).find(({ spec }) => spec.nodeName === node)!;
+  const found = (await podsOf(daemonSet)).find(
+    ({ metadata, spec }) => spec.nodeName === node && metadata.deletionTimestamp === undefined,
+  );
+  assert.ok(found, `${node} has no ${daemonSet}`);
   return await cluster.kubectl('logs', '-n', 'culvert-system', found.metadata.name);
 }
 
@@ -93,16 +108,26 @@ export async function fetches(client: string, server: string): Promise<boolean> 
   );
 }
 
-/** One request after another, each in a connection of its own, from a loop inside the pod. */
+/** One request after another, each in a connection of its own, from a loop inside the pod; the first has been answered. */
 export async function loop(client: string, server: string) {
-  const request = `${REQUEST} ${await podIp(server)} 8080 | grep -q 'I am ${server}'`;
-  const script = `rm -f /tmp/stop; n=0; f=0; until [ -e /tmp/stop ]; do ${request} || f=$((f+1)); n=$((n+1)); done; echo $n $f`;
-  const ended = cluster.exec('demo', client, '/bin/busybox', 'sh', '-c', script);
+  const inClient = (script: string) => cluster.exec('demo', client, '/bin/busybox', 'sh', '-c', script);
+  const request = `a=$(${REQUEST} ${await podIp(server)} 8080 2>&1)`;
+  const judge = `case "$a" in *'I am ${server}'*) ;; *) f=$((f+1)); echo "$(date): $a" >> /tmp/failed ;; esac`;
+  await inClient('rm -f /tmp/stop /tmp/begun /tmp/failed');
+  const ended = inClient(
+    `n=0; f=0; until [ -e /tmp/stop ]; do ${request}; ${judge}; n=$((n+1)); echo > /tmp/begun; done; echo $n $f`,
+  );
+  // Who stops it hears of it.
+  ended.catch(() => {});
+  await eventually('the loop has begun', () => inClient('[ -e /tmp/begun ] && echo yes'), WAIT);
   return {
-    async stop() {
-      await cluster.exec('demo', client, '/bin/busybox', 'sh', '-c', 'echo > /tmp/stop');
+    /** Resolves with the number of requests. @throws when one has failed */
+    async stop(): Promise<number> {
+      await inClient('echo > /tmp/stop');
       const [done, failed] = (await ended).trim().split(' ').map(Number);
-      return { done: done!, failed: failed! };
+      const what = failed === 0 ? '' : await inClient('cat /tmp/failed');
+      assert.equal(failed, 0, `${failed} of ${done} requests failed, with what came instead:\n${what}`);
+      return done!;
     },
   };
 }

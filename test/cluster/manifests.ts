@@ -5,6 +5,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { eventually } from '../cni/support/eventually.ts';
 import { buildGoTool, noGoTool } from '../support/go-tools.ts';
 import { cluster, folder, skip as noCluster } from './running-cluster.ts';
 
@@ -44,6 +45,12 @@ test('the API server would take every manifest', { skip }, async () => {
   }
   const crds = ['podmonitors', 'prometheusrules'].map((plural) => `crd/${plural}.monitoring.coreos.com`);
   await cluster.kubectl('wait', '--for=condition=Established', '--timeout=60s', ...crds);
+  // Established comes before the server tells of the kind.
+  for (const kind of ['podmonitors', 'prometheusrules']) {
+    await eventually(`${kind} are known`, () =>
+      cluster.kubectl('get', kind, '-n', NAMESPACE, '-o', 'name').then(() => true),
+    );
+  }
 
   for (const [index, settings] of SETTINGS.entries()) {
     const set = settings.flatMap((setting) => ['--set', setting]);

@@ -1,10 +1,10 @@
 /** The one cluster of a run, whichever stories are told on it. */
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { type Cluster, noCluster, startCluster } from './cluster.ts';
+import { type Cluster, noCluster, startCluster, stopCluster } from './cluster.ts';
 
 export const skip = noCluster();
 export let cluster: Cluster;
@@ -20,5 +20,7 @@ before(async () => {
 });
 
 after(() => {
-  if (!skip && process.env.CULVERT_KEEP_CLUSTER !== '1') cluster?.down();
+  if (skip) return;
+  stopCluster();
+  if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
 });

@@ -13,13 +13,21 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, openSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { after, test } from 'node:test';
-import { OWN_NETNS } from '../../native/netns.ts';
-import { captureLink } from '../../src/demo/link-capture.ts';
-import { viewAsTls } from '../../src/demo/tls-stream.ts';
 import { eventually } from '../cni/support/eventually.ts';
 import { manifestForIstiod, NODES } from './cluster.ts';
-import { AMBIENT, agentLog, fetches, podIp, podRunning, rolledOut, runPod, status, WAIT } from './demo-pods.ts';
+import {
+  AMBIENT,
+  agentLog,
+  createNamespace,
+  fetches,
+  podRunning,
+  rolledOut,
+  runPod,
+  status,
+  WAIT,
+} from './demo-pods.ts';
 import { cluster, folder, skip as noCluster } from './running-cluster.ts';
+import { goesThroughTunnel } from './wire.ts';
 
 const istio = resolve(process.env.CULVERT_ISTIO_DIR ?? '');
 const missing = ['pilot-discovery', 'install-cni', 'plugin/istio-cni', 'crds.yaml'].filter(
@@ -34,7 +42,7 @@ after(() => istiod?.kill('SIGKILL'));
 
 test('both agents work with istiod: its certificates, its workloads, its policies', { skip }, async () => {
   await cluster.kubectl('apply', '--server-side', '-f', join(istio, 'crds.yaml'));
-  for (const name of ['istio-system', 'demo']) await cluster.kubectl('create', 'namespace', name);
+  for (const name of ['istio-system', 'demo']) await createNamespace(name);
   istiod = startIstiod();
   await cluster.apply(manifestForIstiod(HOST));
   for (const name of ['culvert-cni', 'culvert-agent']) await rolledOut(name);
@@ -42,7 +50,7 @@ test('both agents work with istiod: its certificates, its workloads, its policie
   await runPod('client', 'node1', {});
   await runPod('server', 'node2', { serves: true, labels: { app: 'server' } });
   await bothEnrolled();
-  await trafficIsEncrypted();
+  await goesThroughTunnel('client', 'server');
 
   await cluster.apply(denyAll());
   await eventually('istiod’s policy denies', async () => !(await fetches('client', 'server')), WAIT);
@@ -60,7 +68,7 @@ test("the agent works with istio's node agent", { skip: skip || closedProc() }, 
   await cluster.kubectl('rollout', 'status', '-n', 'istio-system', 'daemonset/istio-cni-node', '--timeout=240s');
   await cluster.kubectl('label', 'namespace', 'demo', AMBIENT);
   await bothEnrolled();
-  await trafficIsEncrypted();
+  await goesThroughTunnel('client', 'server');
   // A pod that starts comes through istio's plugin.
   await runPod('late', 'node1', {});
   await podRunning('late');
@@ -92,25 +100,6 @@ async function bothEnrolled(): Promise<void> {
     await podRunning(name);
     await eventually(`${name} is enrolled`, async () => (await status(name)) === 'enabled', WAIT);
   }
-}
-
-/** From client to server, on the link between the nodes, once both agents know how the other end is reached. */
-async function trafficIsEncrypted(): Promise<void> {
-  const server = await podIp('server');
-  const isTunnel = async () => {
-    const wire = captureLink(OWN_NETNS, 'kube2');
-    try {
-      if (!(await fetches('client', 'server'))) return false;
-      const sent = wire.streams().filter(({ receiver, bytes }) => receiver.ip === server && bytes.length > 0);
-      return (
-        sent.length > 0 &&
-        sent.every(({ receiver, bytes }) => receiver.port === 15008 && viewAsTls(bytes).kind === 'tls')
-      );
-    } finally {
-      wire.close();
-    }
-  };
-  await eventually('a request passes the link in a tunnel only', isTunnel, WAIT);
 }
 
 /** As a process of this machine: its Service is a line in the agents' hosts file. */
