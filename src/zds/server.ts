@@ -121,6 +121,8 @@ export function startZdsServer(options: ZdsServerOptions): ZdsServer {
       const version = decodeHello(await agent.hello());
       log.info('zds', 'agent connected', { version });
       await ready;
+      // One that has gone meanwhile would be taken for the latest for ever.
+      if (!connections.has(agent)) return;
       agents.push(agent);
       await agent.exclusively((request) => sendSnapshot(agent, request));
     } catch (error) {

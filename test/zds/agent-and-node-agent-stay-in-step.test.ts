@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { EventEmitter, once } from 'node:events';
 import { test } from 'node:test';
 import { closeFd, listenTcp } from '../../native/netns.ts';
 import { connectSeqPacket, listenSeqPacket } from '../../native/seqpacket.ts';
 import { adoptNetns, openNetnsHandle } from '../../src/netns/handle.ts';
+import { encodeHello } from '../../src/zds/codec.ts';
 import { startZdsServer } from '../../src/zds/server.ts';
 import { RETRY_MS } from '../../src/zds/session.ts';
 import { assertNothingOpened, openDescriptors } from '../support/descriptors.ts';
@@ -134,6 +136,30 @@ test('every agent is told of a removal, the latest one of an addition', async (t
   await server.remove('uid-pod');
   assert.deepEqual([...first.pods.running().keys()], []);
   assert.deepEqual([...second.pods.running().keys()], ['uid-later']);
+});
+
+test('an agent that leaves before its snapshot begins does not stand in the way of the one that stays', async (t) => {
+  const { network, path } = await setUp(t);
+  const pod = await network.addPod('pod');
+  const ready = Promise.withResolvers<void>();
+  const heard = new EventEmitter();
+  const log = { info: (_: string, message: string) => heard.emit(message), warn() {} };
+  const server = startZdsServer({ path, log, ready: ready.promise });
+  t.after(() => server.close());
+  const hello = once(heard, 'agent connected');
+  const stays = startAgent(t, path);
+  await hello;
+  const secondHello = once(heard, 'agent connected');
+  const leaves = connectSeqPacket(path);
+  leaves.send(encodeHello(), []);
+  await secondHello;
+  const gone = once(heard, 'agent disconnected');
+  leaves.close();
+  await gone;
+  ready.resolve();
+  await stays.when('ready');
+  await enrol(server, pod);
+  assert.deepEqual([...stays.pods.running().keys()], ['uid-pod']);
 });
 
 test('an agent that does not answer is dropped after its time', async (t) => {
