@@ -45,6 +45,13 @@ export function hasten({ attempt, earliestRetry }: Entry, priority: Priority, no
   if (RANK[priority] < RANK[attempt.priority]) attempt.priority = priority;
 }
 
+/** Has everything that is due at some time be due by so many ms earlier. */
+export function bringForward(entry: Entry, ms: number): void {
+  entry.earliestRetry -= ms;
+  entry.dropAt -= ms;
+  if (entry.attempt.kind === 'scheduled') entry.attempt.at -= ms;
+}
+
 /** Of what is due the most urgent, and of equals the longest due. */
 export function mostUrgent(entries: Iterable<Entry>, now: number): Entry | null {
   let best: Entry | null = null;

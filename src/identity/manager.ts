@@ -1,6 +1,7 @@
 import { CulvertError, messageOf } from '../errors.ts';
 import type { CertificateAuthorityClient, WorkloadCertificate } from './certificate.ts';
 import {
+  bringForward,
   type CertificateState,
   describe,
   type Entry,
@@ -92,6 +93,15 @@ export function createCertificateManager({
   let running = 0;
   let closed = false;
   let cancelTimer = () => {};
+  let lastRead = clock.now();
+
+  /** A clock that was set back must not put off what is due: it stays due in as much time as at the last reading. */
+  function readClock(): number {
+    const now = clock.now();
+    if (now < lastRead) for (const entry of entries.values()) bringForward(entry, lastRead - now);
+    lastRead = now;
+    return now;
+  }
 
   function want(identity: string, priority: Priority, now: number): Entry {
     if (closed) throw closedError();
@@ -112,7 +122,7 @@ export function createCertificateManager({
   function turn(): void {
     cancelTimer();
     if (closed) return;
-    const now = clock.now();
+    const now = readClock();
     for (const entry of entries.values()) if (entry.dropAt <= now) drop(entry);
     while (running < CONCURRENT_REQUESTS) {
       const next = mostUrgent(entries.values(), now);
@@ -120,8 +130,8 @@ export function createCertificateManager({
       start(next);
     }
     const wake = nextWake(entries.values(), running < CONCURRENT_REQUESTS);
-    // A timer of Node waits at most 2^31-1 ms; waking early only leads back here.
-    if (wake !== null) cancelTimer = clock.schedule(Math.min(Math.max(wake - now, 0), 0x7fff_ffff), turn);
+    // Timers know nothing of a clock that is set, nor of the time that a machine sleeps; waking early only leads back here.
+    if (wake !== null) cancelTimer = clock.schedule(Math.min(Math.max(wake - now, 0), LONGEST_SLEEP_MS), turn);
   }
 
   function start(entry: Entry): void {
@@ -149,7 +159,7 @@ export function createCertificateManager({
   }
 
   function received(entry: Entry, certificate: WorkloadCertificate): void {
-    const now = clock.now();
+    const now = readClock();
     const fault =
       unusable(certificate, entry.identity, now) ?? (revoked([certificate])[0] ? revokedText(certificate) : null);
     if (fault !== null) {
@@ -166,7 +176,7 @@ export function createCertificateManager({
   }
 
   function failed(entry: Entry, cause: unknown): void {
-    const now = clock.now();
+    const now = readClock();
     const reason = messageOf(cause);
     entry.failures++;
     entry.error = reason;
@@ -191,7 +201,7 @@ export function createCertificateManager({
 
   /** Peers that follow the list refuse it anyway, and whoever has put it there wants it out of use. */
   function revoke(entry: Entry, certificate: WorkloadCertificate): void {
-    const now = clock.now();
+    const now = readClock();
     entry.certificate = null;
     entry.error = revokedText(certificate);
     log.error(TARGET, `${entry.error}; it is no longer used, and another one is asked for`, {
@@ -210,7 +220,7 @@ export function createCertificateManager({
 
   return {
     async get(identity) {
-      const now = clock.now();
+      const now = readClock();
       const entry = want(identity, 'realtime', now);
       const certificate = validCertificate(entry, now);
       if (certificate !== null) return certificate;
@@ -221,7 +231,7 @@ export function createCertificateManager({
       return promise;
     },
     prefetch(identity) {
-      const now = clock.now();
+      const now = readClock();
       const entry = want(identity, 'warmup', now);
       if (entry.certificate === null && entry.failures === 0) hasten(entry, 'warmup', now);
       if (running < CONCURRENT_REQUESTS) turn();
@@ -231,7 +241,7 @@ export function createCertificateManager({
       return () => listeners.delete(listener);
     },
     renewAll() {
-      const now = clock.now();
+      const now = readClock();
       for (const { attempt } of entries.values()) {
         if (attempt.kind === 'scheduled') attempt.at = Math.min(attempt.at, now + random() * RENEW_ALL_WITHIN_MS);
       }
@@ -255,13 +265,13 @@ export function createCertificateManager({
     forget(identity) {
       const entry = entries.get(identity);
       if (entry === undefined) return;
-      entry.dropAt = clock.now() + FORGET_GRACE_MS;
+      entry.dropAt = readClock() + FORGET_GRACE_MS;
       turn();
     },
     list: () =>
       [...entries.values()]
         .sort((a, b) => (a.identity < b.identity ? -1 : 1))
-        .map((entry) => describe(entry, clock.now())),
+        .map((entry) => describe(entry, readClock())),
     close() {
       closed = true;
       cancelTimer();
@@ -275,6 +285,7 @@ export function createCertificateManager({
 const TARGET = 'identity::manager';
 /** Least time between the end of a failed attempt and the next for the same identity, however many connections ask. */
 const MIN_SPACING_MS = 1000;
+const LONGEST_SLEEP_MS = 60_000;
 /** A few ms of work. */
 const REVIEWED_AT_ONCE = 32;
 

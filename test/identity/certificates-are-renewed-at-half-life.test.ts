@@ -40,6 +40,15 @@ test('when the CA has changed every certificate is renewed soon, and those of be
   assert.equal(await manager.get(second!.identity), second);
 });
 
+test('a clock that is set forward beyond the half life has the certificate renewed within a minute', async (t) => {
+  const { manager, next, clock, requests } = createBench(t);
+  manager.prefetch(identity('a'));
+  await next().issue(2 * HOUR);
+  clock.set(90 * MINUTE);
+  await clock.advance(MINUTE);
+  assert.equal(requests.length, 1);
+});
+
 test('a listener that has gone is told no more', async (t) => {
   const { manager, next } = createBench(t);
   const told: string[] = [];

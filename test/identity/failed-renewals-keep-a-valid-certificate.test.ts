@@ -34,6 +34,21 @@ test('attempts are 1, 2, 4 … s apart, at most 150 s, and start again at 1 s af
   assert.equal(requests.length, 1);
 });
 
+test('a clock that is set back puts off no attempt', async (t) => {
+  const { manager, next, clock, requests } = createBench(t);
+  manager.prefetch(A);
+  await next().fail('down');
+  clock.set(-HOUR);
+  await clock.advance(2 * SECOND);
+  assert.equal(requests.length, 1);
+  await next().fail('down');
+  clock.set(-HOUR);
+  const waiting = manager.get(A);
+  await clock.advance(2 * SECOND);
+  await next().issue();
+  assert.equal((await waiting).identity, A);
+});
+
 test('the last attempt before expiry is not put off beyond it', async (t) => {
   const { manager, next, clock, requests } = createBench(t);
   manager.prefetch(A);

@@ -5,15 +5,21 @@ import type { Clock } from '../../src/identity/manager.ts';
 export interface FakeClock extends Clock {
   /** Lets timers fire in their order, with everything that follows from each before the next. */
   advance(ms: number): Promise<void>;
+  /** Sets the clock by that much, or back: timers take as long as before. */
+  set(byMs: number): void;
   /** Delays of the timers that are set. */
   delays(): number[];
 }
 
 export function createFakeClock(start = Date.UTC(2030, 0)): FakeClock {
   let now = start;
+  let setBy = 0;
   const timers = new Set<{ at: number; action: () => void }>();
   return {
-    now: () => now,
+    now: () => now + setBy,
+    set(byMs) {
+      setBy += byMs;
+    },
     schedule(delayMs, action) {
       const timer = { at: now + delayMs, action };
       timers.add(timer);
