@@ -19,7 +19,7 @@ export interface Plane {
   readonly log: Logger;
   readonly metrics: ThreadMetrics;
   readonly pool: TunnelPool;
-  /** Milliseconds, monotonic. */
+  /** Milliseconds, monotonic; without those in which the thread stood still (running-clock.ts). */
   readonly now: () => number;
   /** Uniform in [0, 1). */
   readonly random: () => number;

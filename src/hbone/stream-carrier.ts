@@ -1,4 +1,5 @@
 import type { Carrier, ChannelHandler, ChannelId, ChannelLoop } from '../../native/channel.ts';
+import { Patience } from '../patience.ts';
 import { FRAME_HEADER_SIZE } from './frames.ts';
 import { ErrorCode } from './http-error.ts';
 import type { Http2Stream, StreamHandler, StreamReset } from './stream.ts';
@@ -20,7 +21,7 @@ class StreamCarrier implements Carrier, StreamHandler {
   readonly #stream: Http2Stream;
   /** Delivered and not returned as credit. */
   #uncredited = 0;
-  #closing: NodeJS.Timeout | null = null;
+  #closing: Patience | null = null;
 
   constructor(loop: ChannelLoop, stream: Http2Stream, handler: ChannelHandler) {
     this.#loop = loop;
@@ -59,8 +60,7 @@ class StreamCarrier implements Carrier, StreamHandler {
     }
     stream.end();
     if (stream.remoteEnded) return;
-    this.#closing = setTimeout(() => stream.reset(ErrorCode.CANCEL), CLOSE_PATIENCE);
-    this.#closing.unref();
+    this.#closing = new Patience(CLOSE_PATIENCE, () => stream.reset(ErrorCode.CANCEL)).unref();
   }
 
   // The stream's side.
@@ -94,7 +94,7 @@ class StreamCarrier implements Carrier, StreamHandler {
   }
 
   #settle(): void {
-    if (this.#closing !== null) clearTimeout(this.#closing);
+    this.#closing?.end();
     this.#closing = null;
   }
 }

@@ -6,6 +6,7 @@ import {
   NO_LIMIT,
 } from '../../native/channel.ts';
 import type { Deadlines } from '../deadlines.ts';
+import { Patience } from '../patience.ts';
 import { Http2Connection, type Http2Events, type Http2Options, type Http2Transport } from './connection.ts';
 import { ErrorCode } from './http-error.ts';
 
@@ -46,7 +47,7 @@ class TunnelChannel implements Http2Transport, ChannelHandler {
   connection: Http2Connection | null = null;
   readonly #loop: ChannelLoop;
   readonly #channel: ChannelId;
-  #closing: NodeJS.Timeout | null = null;
+  #closing: Patience | null = null;
 
   constructor(loop: ChannelLoop, channel: ChannelId) {
     this.#loop = loop;
@@ -69,13 +70,12 @@ class TunnelChannel implements Http2Transport, ChannelHandler {
 
   close(): void {
     if (this.#closing !== null || this.#loop.close(this.#channel)) return;
-    this.#closing = setTimeout(() => this.#loop.reset(this.#channel), CLOSE_PATIENCE);
     // A thread that is done does not wait for it.
-    this.#closing.unref();
+    this.#closing = new Patience(CLOSE_PATIENCE, () => this.#loop.reset(this.#channel)).unref();
   }
 
   closed(): void {
-    if (this.#closing !== null) clearTimeout(this.#closing);
+    this.#closing?.end();
   }
 
   data(offset: number, length: number): number {

@@ -1,3 +1,4 @@
+import { Patience } from '../patience.ts';
 import { runInSlices } from '../slices.ts';
 import type { MeshState } from '../state/mesh-state.ts';
 import type { PolicyKey, Workload } from '../state/types.ts';
@@ -31,7 +32,7 @@ export class PolicyScopes {
   readonly #run: typeof runInSlices;
   readonly #scopes = new Map<string, Scope>();
   /** Policies that are listed but not known, and the wait for each; null when it is over. */
-  readonly #missing = new Map<PolicyKey, NodeJS.Timeout | null>();
+  readonly #missing = new Map<PolicyKey, Patience | null>();
   #isCompiling = false;
   #replacedBytes = 0;
 
@@ -92,7 +93,7 @@ export class PolicyScopes {
   }
 
   close(): void {
-    for (const timer of this.#missing.values()) if (timer !== null) clearTimeout(timer);
+    for (const patience of this.#missing.values()) patience?.end();
   }
 
   #scopesOf({ namespace, authorizationPolicies }: Workload): Scope[] {
@@ -143,9 +144,9 @@ export class PolicyScopes {
   /** Starts to wait for policies that are missing since now, and forgets those that are not any more. */
   #trackMissing(): void {
     const missing = new Set([...this.#scopes.values()].flatMap(({ compiled }) => compiled?.missing ?? []));
-    for (const [key, timer] of this.#missing) {
+    for (const [key, patience] of this.#missing) {
       if (missing.has(key)) continue;
-      if (timer !== null) clearTimeout(timer);
+      patience?.end();
       this.#missing.delete(key);
     }
     for (const key of missing) {
@@ -154,7 +155,7 @@ export class PolicyScopes {
         this.#missing.set(key, null);
         this.#onChange();
       };
-      this.#missing.set(key, setTimeout(expire, this.#awaitedMs).unref());
+      this.#missing.set(key, new Patience(this.#awaitedMs, expire).unref());
     }
   }
 }

@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import { Patience } from '../patience.ts';
 import type { PodInfo } from '../zds/types.ts';
 import type { EndpointView } from './endpoint-view.ts';
 import type { MeshChange, MeshStore, MeshUpdate, WorkloadUpdate } from './mesh-state.ts';
@@ -76,7 +77,7 @@ export function createMeshState(options: { localNode: string }): MeshStore {
     if (found !== null) return Promise.resolve(found);
     return new Promise((resolve) => {
       const settle = (workload: Workload | null) => {
-        clearTimeout(timer);
+        patience.end();
         waiting.delete(look);
         resolve(workload);
       };
@@ -84,7 +85,7 @@ export function createMeshState(options: { localNode: string }): MeshStore {
         const workload = workloads.byPod(pod);
         if (workload !== null) settle(workload);
       };
-      const timer = setTimeout(() => settle(null), timeoutMs);
+      const patience = new Patience(timeoutMs, () => settle(null));
       waiting.add(look);
     });
   }

@@ -19,6 +19,7 @@ import type { ThreadMetrics } from '../metrics/thread-metrics.ts';
 import { createOutboundListener, type OutboundListener } from '../outbound/listener.ts';
 import { createTunnelDialer } from '../outbound/tunnel-dialer.ts';
 import { Balancer } from '../routing/balancer.ts';
+import { createRunningClock } from '../running-clock.ts';
 import type { PodInfo } from '../zds/types.ts';
 import { addressesWithin } from './address-ranges.ts';
 import { reportGauges } from './gauges.ts';
@@ -95,7 +96,7 @@ export class DataPlane implements Plane {
   readonly log: Logger;
   readonly metrics: ThreadMetrics;
   readonly pool: TunnelPool;
-  readonly now = () => performance.now();
+  readonly now = createRunningClock();
   readonly random = Math.random;
   readonly deadlines: PlaneDeadlines;
   readonly plans: PlanCache;

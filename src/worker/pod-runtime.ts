@@ -2,6 +2,7 @@ import { type ChannelId, type ChannelLoop, type ListenerHandler, NO_HANDLER } fr
 import { type AcceptedSocket, acceptTcp, closeFd, listenTcp } from '../../native/netns.ts';
 import type { Handshake, PlaneSettings, Pod } from '../filters/plane.ts';
 import type { TrafficCounters } from '../metrics/traffic.ts';
+import { Patience } from '../patience.ts';
 import type { CompiledPolicies } from '../policy/types.ts';
 import type { Balancer } from '../routing/balancer.ts';
 import type { PodInfo } from '../zds/types.ts';
@@ -35,7 +36,7 @@ export class PodRuntime implements Pod {
   #lastIdentity: string | null = null;
   #open: { id: number; fd: number; original: boolean; handler: ListenerHandler }[] = [];
   #undecided: (() => void)[] = [];
-  #waiting: { done: (identity: string | null) => void; timer: NodeJS.Timeout }[] = [];
+  #waiting: { done: (identity: string | null) => void; patience: Patience }[] = [];
 
   constructor(
     info: PodInfo,
@@ -125,10 +126,10 @@ export class PodRuntime implements Pod {
     }
     const entry = {
       done,
-      timer: setTimeout(() => {
+      patience: new Patience(IDENTITY_WAIT, () => {
         this.#waiting.splice(this.#waiting.indexOf(entry), 1);
         done(null);
-      }, IDENTITY_WAIT),
+      }),
     };
     this.#waiting.push(entry);
   }
@@ -148,8 +149,8 @@ export class PodRuntime implements Pod {
     this.identity = identity;
     this.#lastIdentity = identity ?? this.#lastIdentity;
     if (identity !== null || this.stopped) {
-      for (const { done, timer } of this.#waiting.splice(0)) {
-        clearTimeout(timer);
+      for (const { done, patience } of this.#waiting.splice(0)) {
+        patience.end();
         done(identity);
       }
     }

@@ -1,3 +1,5 @@
+import { Patience } from '../patience.ts';
+
 /**
  * Resources that are asked for when a connection needs them (spec §9.6). Unlike the incumbent's, a demand is answered by a
  * resource that bears the key as a further name, waits a bounded time, and any number of connections may wait for one key.
@@ -17,7 +19,7 @@ export interface Demands {
  * @param isUnknown whether the mesh state has nothing by that key
  */
 export function createDemands(send: (keys: readonly string[]) => void, isUnknown: (key: string) => boolean): Demands {
-  const waiting = new Map<string, PromiseWithResolvers<void>>();
+  const waiting = new Map<string, AwaitedKey>();
   /** When each key was asked for last, the oldest first. */
   const asked = new Map<string, number>();
   // Who gets an address that nobody had is not told by itself: the plans that were made without it would stay for ever.
@@ -28,16 +30,19 @@ export function createDemands(send: (keys: readonly string[]) => void, isUnknown
   repeat.unref();
 
   function settle(key: string): void {
-    waiting.get(key)?.resolve();
+    const awaited = waiting.get(key);
+    if (awaited === undefined) return;
     waiting.delete(key);
+    awaited.patience.end();
+    awaited.resolve();
   }
 
   function start(key: string, now: number): void {
-    waiting.set(key, Promise.withResolvers());
+    const patience = new Patience(PATIENCE_MS, () => settle(key)).unref();
+    waiting.set(key, { ...Promise.withResolvers<void>(), patience });
     asked.delete(key);
     asked.set(key, now);
     if (asked.size > MAX_REMEMBERED) asked.delete(asked.keys().next().value!);
-    setTimeout(settle, PATIENCE_MS, key).unref();
   }
 
   return {
@@ -59,6 +64,12 @@ export function createDemands(send: (keys: readonly string[]) => void, isUnknown
       for (const key of [...waiting.keys()]) settle(key);
     },
   };
+}
+
+interface AwaitedKey {
+  readonly promise: Promise<void>;
+  readonly patience: Patience;
+  resolve(): void;
 }
 
 /** How long a connection waits for an answer. */

@@ -14,7 +14,7 @@ import {
 } from './support/connection-under-test.ts';
 
 test('a peer that stopped reading cannot keep the descriptor of a tunnel that closes', async (t) => {
-  t.mock.timers.enable({ apis: ['setTimeout'] });
+  t.mock.timers.enable({ apis: ['setInterval'] });
   const loop = loopOf(t);
   const { app, channel } = await accepted(t, loop);
   const requests: ConnectionUnderTest['requests'][number]['stream'][] = [];
@@ -59,6 +59,7 @@ test('a peer that stopped reading cannot keep the descriptor of a tunnel that cl
   await new Promise((resolve) => setImmediate(resolve));
   assert.equal(loop.size, 1);
   t.mock.timers.tick(10_000);
+  await new Promise((resolve) => setImmediate(resolve));
   assert.equal(loop.size, 0);
   t.mock.timers.reset();
   app.read();
