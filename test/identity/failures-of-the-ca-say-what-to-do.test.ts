@@ -17,6 +17,8 @@ interface Failure {
   readonly name: string;
   /** What is wrong. */
   readonly arrange: (t: TestContext, ca: TestCa) => ControlPlaneServer | Promise<ControlPlaneServer>;
+  /** What the CA does once it has issued a certificate: the connection is there, however long it took. */
+  readonly afterwards?: Behaviour;
   /** How long the client waits, where that is what ends the wait, in ms. */
   readonly patience?: number;
   readonly code: string;
@@ -198,7 +200,8 @@ const failures: readonly Failure[] = [
   },
   {
     name: 'a CA that does not answer',
-    arrange: answering({ kind: 'hang' }),
+    arrange: answering({ kind: 'issue' }),
+    afterwards: { kind: 'hang' },
     patience: 2500,
     code: 'CA_SLOW',
     says: /is connected but did not answer within 2\.5 s: it may be overloaded/,
@@ -286,10 +289,19 @@ after(() => {
 });
 beforeEach(() => ca.behave({ kind: 'issue' }));
 
-for (const { name, arrange, patience = PATIENCE, code, says } of failures) {
+for (const { name, arrange, afterwards, patience = PATIENCE, code, says } of failures) {
   test(`${name} is explained`, async (t) => {
     const server = await arrange(t, ca);
     const { client } = await clientOf(t, server, { patience });
+    if (afterwards !== undefined) {
+      const isIssued = () =>
+        client.sign(IDENTITY).then(
+          () => true,
+          () => false,
+        );
+      while (!(await isIssued()));
+      ca.behave(afterwards);
+    }
     const error = await client.sign(IDENTITY).then(
       () => assert.fail('a certificate was issued'),
       (error: unknown) => error as Error & { code: string },
