@@ -60,7 +60,8 @@ test('an agent that is told to stop lets connections finish', async (t) => {
     assert.equal(await exchange(inTunnel, 'words'), 'words');
     assert.equal(await patiently('still running', stopped), 0);
     assert.match(agent.output(), /shutdown complete/);
-    assert.doesNotMatch(agent.output(), /error="/);
+    // Who comes while the threads close their listeners, one after the other, may be taken, carry nothing, and fail.
+    assert.doesNotMatch(agent.output(), /bytes_sent=[1-9].*error="/);
   });
 
   await t.test('the deadline cuts what is still open, and the log says which', async (t) => {

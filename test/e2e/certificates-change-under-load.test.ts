@@ -2,12 +2,15 @@ import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { makeTestCa, startTestCa } from '../support/istio-ca-server.ts';
 import { identityOf, meshNetwork, startAgent, workload } from '../support/mesh.ts';
 import { dial, exchange, listenEcho } from '../support/pod-sockets.ts';
 
-const TTL_MS = 6000;
-const RENEWALS = 3;
+/** What is left of a certificate when it is renewed is half of this: enough on a machine that is busy with other things. */
+const TTL_MS = 20_000;
+/** Requests after every certificate has been renewed. */
+const MORE = 60;
 
 test('certificates of a control plane are renewed under load without a failed request', async (t) => {
   const network = await meshNetwork(t);
@@ -32,24 +35,26 @@ test('certificates of a control plane are renewed under load without a failed re
   await listenEcho(server, 8080);
 
   const issued = (pod: typeof client) => ca.seen.filter(({ identity }) => identity === identityOf(pod)).length;
-  const isDone = () => [client, server].every((pod) => issued(pod) > RENEWALS);
   let requests = 0;
+  let last = Number.POSITIVE_INFINITY;
   const load = Array.from({ length: 6 }, async (_, talker) => {
-    while (!isDone()) {
+    while (requests < last) {
+      if (last === Number.POSITIVE_INFINITY && issued(client) > 1 && issued(server) > 1) last = requests + MORE;
       const text = `request ${requests++} of ${talker}`;
       assert.equal(await exchange(dial(client, server.ipv4, 8080), text), text);
     }
   });
   // A connection that outlives every certificate that was there when it was made.
+  const outlived = Date.now() + TTL_MS;
   const long = dial(client, server.ipv4, 8080);
   long.send('first');
   assert.equal(await long.text(5), 'first');
   await Promise.all(load);
+  await delay(outlived - Date.now());
   long.send('still');
   assert.equal(await long.text(5), 'still');
 
-  t.diagnostic(`${requests} requests while each of two certificates was renewed ${RENEWALS} times`);
-  assert.ok(requests > 50);
+  t.diagnostic(`${requests} requests while each of two certificates was renewed`);
   const complaints = agent
     .output()
     .slice(started)
