@@ -1,6 +1,5 @@
 /** Relays between real sockets of the test's own thread and streams or sockets whose other end the test is. */
-import { once } from 'node:events';
-import { connect, createServer, type Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import type { TestContext } from 'node:test';
 import { type ChannelId, ChannelLoop, NO_HANDLER } from '../../../native/channel.ts';
 import { listenTcp, OWN_NETNS } from '../../../native/netns.ts';
@@ -10,6 +9,7 @@ import { PlainRelay } from '../../../src/relay/plain-relay.ts';
 import { TunnelRelay } from '../../../src/relay/tunnel-relay.ts';
 import { ConnectionUnderTest, responseFrame } from '../../hbone/connection/support/connection-under-test.ts';
 import { MemoryTransport } from '../../hbone/connection/support/memory-transport.ts';
+import { freePort } from '../../support/free-ports.ts';
 import { PATIENCE_MS } from '../../support/patience.ts';
 import { plainListener } from '../../support/tcp.ts';
 
@@ -80,11 +80,7 @@ export function loopOf(t: TestContext): ChannelLoop {
 
 /** An application that has connected, and the channel that it was accepted as. */
 export async function accepted(t: TestContext, loop: ChannelLoop): Promise<{ app: Application; channel: ChannelId }> {
-  const reserved = createServer().listen(0, LOCALHOST);
-  await once(reserved, 'listening');
-  const { port } = reserved.address() as { port: number };
-  reserved.close();
-  await once(reserved, 'close');
+  const port = await freePort();
   const { fd } = listenTcp(OWN_NETNS, LOCALHOST, port, plainListener);
   const arrival = Promise.withResolvers<ChannelId>();
   const listener = loop.listen(fd, false, {
