@@ -37,10 +37,10 @@ for (const when of ['before the close', 'after the close'] as const) {
     assert.equal(loop.close(near.channel), false);
     // Let the queue go, so that only the kernel has the rest.
     far.resume();
-    while (far.received.length < length) {
+    while (far.receivedLength < length) {
       if (when === 'after the close') far.send('a window update');
-      const had = far.received.length;
-      await far.until(() => far.received.length > had || far.log.length > 0);
+      const had = far.receivedLength;
+      await far.until(() => far.receivedLength > had || far.log.length > 0);
       assert.deepEqual(
         far.log.filter((event) => event.startsWith('failed')),
         [],

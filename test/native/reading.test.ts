@@ -72,7 +72,7 @@ test('a paused channel reads nothing until it is resumed, wherever that happens'
   server.on = () => undefined;
   server.limit = NO_LIMIT;
   server.resume();
-  await server.until(() => server.received.length === 1000);
+  await server.until(() => server.receivedLength === 1000);
   assert.deepEqual(server.received, pattern(1000));
 });
 

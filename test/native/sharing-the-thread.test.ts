@@ -75,7 +75,7 @@ test('channels get their turn beside a thread that never sleeps', async (t) => {
   server.resume();
   for (let i = 1; i <= 100; i++) {
     client.send('x');
-    await server.until(() => server.received.length === i);
+    await server.until(() => server.receivedLength === i);
   }
 });
 

@@ -31,6 +31,8 @@ export class Side implements ChannelHandler {
   limit = NO_LIMIT;
   /** Lengths of the reads. */
   readonly reads: number[] = [];
+  /** Of all of them; `received` puts the bytes together whenever it is asked. */
+  receivedLength = 0;
   /** Runs after the event was written down; a number is what `data` returns. */
   on: (event: string) => unknown = () => undefined;
   readonly loop: ChannelLoop;
@@ -51,6 +53,7 @@ export class Side implements ChannelHandler {
 
   data(offset: number, length: number): number {
     this.reads.push(length);
+    this.receivedLength += length;
     this.#chunks.push(Buffer.from(this.loop.memory.slice(offset, offset + length)));
     const limit = this.on('data');
     this.#look();

@@ -80,9 +80,9 @@ for (const cipher of ['AES256-GCM-SHA384', 'AES128-GCM-SHA256']) {
     assert.equal(identity, CLIENT_ID);
     assert.match(suite, /^TLS_ECDHE_ECDSA_WITH_AES_(256|128)_GCM_SHA/);
     for (const length of [1, 2, 1000, 16_383, 16_384, 16_385, 300_000]) {
-      const before = server.received.length;
+      const before = server.receivedLength;
       client.write(pattern(length));
-      await server.until(() => server.received.length === before + length);
+      await server.until(() => server.receivedLength === before + length);
       assert.deepEqual(server.received.subarray(before), pattern(length));
       server.send(pattern(length));
       assert.deepEqual(await readAll(client, length), pattern(length));
@@ -105,7 +105,7 @@ test('bytes cross both ways with a server of before, whose identity is verified'
   client.send(pattern(200_000));
   assert.deepEqual(await readAll(server, 200_000), pattern(200_000));
   server.write(pattern(200_000));
-  await client.until(() => client.received.length === 200_000);
+  await client.until(() => client.receivedLength === 200_000);
   assert.deepEqual(client.received, pattern(200_000));
   loop.shutdown(client.channel);
   server.resume();

@@ -140,7 +140,7 @@ for (const [suites, suite] of [
       if (Buffer.concat(received).length === 100_000) break;
     }
     assert.deepEqual(Buffer.concat(received), pattern(100_000));
-    await server.until(() => server.received.length === 100_000);
+    await server.until(() => server.receivedLength === 100_000);
     assert.deepEqual(server.received, pattern(100_000));
   });
 }

@@ -62,7 +62,7 @@ test('records may be cut anywhere', async (t) => {
     peer.send(bytes.subarray(0, cut));
     await nextTurns();
     peer.send(bytes.subarray(cut));
-    await server.until(() => server.received.length === length);
+    await server.until(() => server.receivedLength === length);
   }
   assert.deepEqual(server.received, pattern(length));
   assertLog(server, []);
@@ -84,7 +84,7 @@ test('records of every permitted size are opened, one at a time and many at once
     peer.send(peer.record(APPLICATION, pattern(MAX_PLAINTEXT, length)));
     length += MAX_PLAINTEXT;
   }
-  await server.until(() => server.received.length === length);
+  await server.until(() => server.receivedLength === length);
   assert.deepEqual(server.received, pattern(length));
 });
 

@@ -78,8 +78,8 @@ for (const piece of [1, 100, 65_536]) {
     client.from.send(pattern(length));
     server.from.send(pattern(length, 7));
     await Promise.all([
-      server.from.until(() => server.from.received.length === length),
-      client.from.until(() => client.from.received.length === length),
+      server.from.until(() => server.from.receivedLength === length),
+      client.from.until(() => client.from.receivedLength === length),
     ]);
     assert.ok(server.from.received.equals(pattern(length)));
     assert.ok(client.from.received.equals(pattern(length, 7)));
@@ -93,17 +93,17 @@ test('what the carrier does not take waits, in order, and the channel tells when
   const queued = loop.flush(client.from.channel);
   assert.ok(queued > 500_000, `${queued} queued`);
   await nextTurns();
-  assert.equal(server.from.received.length, 0);
+  assert.equal(server.from.receivedLength, 0);
   client.allowed = 100_000;
   client.pass();
   const [, left] = (await client.from.told('drained')).split(' ');
   assert.equal(Number(left), queued - 100_000);
-  await server.from.until(() => server.from.received.length > 0);
-  assert.ok(server.from.received.length < 100_000);
+  await server.from.until(() => server.from.receivedLength > 0);
+  assert.ok(server.from.receivedLength < 100_000);
   client.allowed = Number.POSITIVE_INFINITY;
   client.pass();
   await client.from.until(() => client.from.log.includes('drained 0'));
-  await server.from.until(() => server.from.received.length === 500_000);
+  await server.from.until(() => server.from.receivedLength === 500_000);
   assert.ok(server.from.received.equals(pattern(500_000)));
 });
 
@@ -112,10 +112,10 @@ test('a reader that pauses gets nothing lost and nothing out of order', async (t
   server.from.limit = 0;
   client.from.send(pattern(400_000));
   // Each `resume` brings one read.
-  while (server.from.received.length < 400_000) {
-    const before = server.from.received.length;
+  while (server.from.receivedLength < 400_000) {
+    const before = server.from.receivedLength;
     server.from.loop.resume(server.from.channel, 1);
-    await server.from.until(() => server.from.received.length > before);
+    await server.from.until(() => server.from.receivedLength > before);
     await nextTurns();
   }
   assert.ok(server.from.received.equals(pattern(400_000)));
@@ -178,7 +178,7 @@ test('what was delivered before a reset is read first', async (t) => {
   client.pass();
   loop.deliverReset(server.from.channel);
   await server.from.until(() => server.from.log.length > 0);
-  assert.ok(server.from.received.equals(pattern(300_000)), `${server.from.received.length} bytes`);
+  assert.ok(server.from.received.equals(pattern(300_000)), `${server.from.receivedLength} bytes`);
   assertLog(server.from, ['failed ECONNRESET: Connection reset by peer (os error 104)']);
 });
 
@@ -190,7 +190,7 @@ test('a reset that waits behind bytes is told as soon as the reader pauses', asy
   client.pass();
   loop.deliverReset(server.from.channel);
   await server.from.until(() => server.from.log.length > 0);
-  assert.ok(server.from.received.length > 0);
+  assert.ok(server.from.receivedLength > 0);
   assertLog(server.from, ['failed ECONNRESET: Connection reset by peer (os error 104)']);
 });
 

@@ -57,7 +57,7 @@ test('what one channel reads and another writes arrives in order, from slab, scr
     loop.flush(from.client.channel);
     while (turn === turns) await nextTurns();
   }
-  await to.server.until(() => to.server.received.length >= total());
+  await to.server.until(() => to.server.receivedLength >= total());
   assert.deepEqual(to.server.received, Buffer.concat(expected));
 });
 
@@ -100,12 +100,12 @@ test('flush tells what the kernel did not take; drained follows until nothing is
     [...new Set(levels)].sort((a, b) => b - a),
   );
   assert.ok(levels[0]! < left);
-  await server.until(() => server.received.length === TOO_MUCH + 6);
+  await server.until(() => server.receivedLength === TOO_MUCH + 6);
   assert.deepEqual(server.received.subarray(6), pattern(TOO_MUCH));
   // Nobody asked this time.
   client.log.length = 0;
   client.send(pattern(TOO_MUCH));
-  await server.until(() => server.received.length === 2 * TOO_MUCH + 6);
+  await server.until(() => server.receivedLength === 2 * TOO_MUCH + 6);
   assertLog(client, []);
 });
 
