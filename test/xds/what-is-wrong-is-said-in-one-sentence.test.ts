@@ -47,6 +47,11 @@ async function listening(t: TestContext, server: Server): Promise<{ address: str
   return { address: `https://localhost:${(server.address() as { port: number }).port}`, rootPem: authority.rootPem };
 }
 
+const SILENT: Case = {
+  name: 'nobody answers',
+  says: /does not answer: a NetworkPolicy, firewall or missing route .*\(no TLS handshake within 10 s\)/,
+  start: (t) => listening(t, createServer()),
+};
 const cases: readonly Case[] = [
   {
     name: 'nothing listens',
@@ -57,11 +62,6 @@ const cases: readonly Case[] = [
     name: 'the name is not known',
     says: /^the name of the control plane, istiod\.invalid:15012, cannot be resolved: check XDS_ADDRESS/,
     start: async () => ({ address: 'https://istiod.invalid:15012' }),
-  },
-  {
-    name: 'nobody answers',
-    says: /does not answer: a NetworkPolicy, firewall or missing route .*\(no TLS handshake within 10 s\)/,
-    start: (t) => listening(t, createServer()),
   },
   {
     name: 'another root',
@@ -214,21 +214,21 @@ const cases: readonly Case[] = [
 ];
 
 test('what is wrong with the control plane is said once, with what to do', { concurrency: true }, async (t) => {
-  await Promise.all(
-    cases.map(({ name, says, start }) =>
-      t.test(name, async (t) => {
-        const { address, rootPem = authority.rootPem, changes = {} } = await start(t);
-        const { client, until, lines } = startClient(t, { address, rootPem }, changes);
-        const again = name === 'nobody answers' ? 1 : 4;
-        await until('tried', () => client.status().terminations >= again);
-        const { lastError, connection, synced } = client.status();
-        assert.match(lastError!, says);
-        assert.notEqual(connection, 'connected');
-        assert.equal(synced, false);
-        const said = lines.filter((line) => line.includes('no mesh state from the control plane'));
-        assert.equal(said.length, 1, lines.join('\n'));
-        assert.ok(!lines.some((line) => /wanted|hea\sder|eyJ/.test(line)), 'a secret in the log');
-      }),
-    ),
-  );
+  const run = ({ name, says, start }: Case, attempts: number) =>
+    t.test(name, async (t) => {
+      const { address, rootPem = authority.rootPem, changes = {} } = await start(t);
+      const { client, until, lines } = startClient(t, { address, rootPem }, changes);
+      await until('tried', () => client.status().terminations >= attempts);
+      const { lastError, connection, synced } = client.status();
+      assert.match(lastError!, says);
+      assert.notEqual(connection, 'connected');
+      assert.equal(synced, false);
+      const said = lines.filter((line) => line.includes('no mesh state from the control plane'));
+      assert.equal(said.length, 1, lines.join('\n'));
+      assert.ok(!lines.some((line) => /wanted|hea\sder|eyJ/.test(line)), 'a secret in the log');
+    });
+  // That takes ten seconds. All of the others at once would keep the thread from noticing for as long who does answer.
+  const silent = run(SILENT, 1);
+  for (const each of cases) await run(each, 4);
+  await silent;
 });
