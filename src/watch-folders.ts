@@ -29,7 +29,7 @@ export async function watchFolders(
 
   function schedule(): void {
     if (closed) return;
-    const now = Date.now();
+    const now = performance.now();
     firstEventAt ??= now;
     if (timer !== null) clearTimeout(timer);
     const wait = Math.max(0, Math.min(QUIET_MS, firstEventAt + LONGEST_WAIT_MS - now));

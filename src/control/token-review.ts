@@ -25,7 +25,7 @@ export function createTokenReviewer(options: TokenReviewOptions): TokenReviewer 
   const { api, audience, now = Date.now } = options;
   const rememberMs = Math.min(options.rememberMs ?? MAX_REMEMBER_MS, MAX_REMEMBER_MS);
   /** By digest of the token, in the order in which they end. */
-  const remembered = new Map<string, { readonly caller: Caller; readonly until: number }>();
+  const remembered = new Map<string, { readonly caller: Caller; readonly from: number; readonly until: number }>();
   const underway = new Map<string, Promise<Caller | TokenRefused>>();
   /** How many of them each address has caused. */
   const perAddress = new Map<string, number>();
@@ -34,7 +34,9 @@ export function createTokenReviewer(options: TokenReviewOptions): TokenReviewer 
     async review(token, ip) {
       const key = createHash('sha256').update(token).digest('base64');
       const known = remembered.get(key);
-      if (known !== undefined && now() < known.until) return known.caller;
+      const time = now();
+      // A clock that was set back must not have it believed for longer.
+      if (known !== undefined && known.from <= time && time < known.until) return known.caller;
       remembered.delete(key);
       const asked = underway.get(key);
       if (asked !== undefined) return asked;
@@ -68,7 +70,7 @@ export function createTokenReviewer(options: TokenReviewOptions): TokenReviewer 
     const verdict = readReview(review, audience, token);
     if (!('refused' in verdict)) {
       const until = Math.min(asked + rememberMs, expiryOf(token) ?? Number.POSITIVE_INFINITY);
-      remembered.set(key, { caller: verdict, until });
+      remembered.set(key, { caller: verdict, from: asked, until });
       forgetOld();
     }
     return verdict;

@@ -77,11 +77,11 @@ export function startReflector<T>(options: ReflectorOptions<T>): Reflector<T> {
           missingSince = null;
           synced.resolve();
         }
-        const started = Date.now();
+        const started = performance.now();
         await watch();
         backoff.reset();
         // A server that ends each watch at once must not be asked without end.
-        if (Date.now() - started < SHORT_WATCH_MS) await pause(SHORT_WATCH_MS);
+        if (performance.now() - started < SHORT_WATCH_MS) await pause(SHORT_WATCH_MS);
       } catch (error) {
         if (ended.signal.aborted) return;
         if (optional && isNotFound(error)) {
