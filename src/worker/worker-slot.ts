@@ -39,14 +39,16 @@ export class WorkerSlot {
   }
 
   detach(): void {
+    // A thread that did not come to work has not lived since its predecessor began.
+    if (this.worker !== null && performance.now() - this.#startedAt > RESTART_FORGIVEN) this.#crashes = 0;
     this.worker = null;
     for (const answer of [...this.#waiting.values()]) answer(null);
     this.#waiting.clear();
     this.#drained?.();
   }
 
+  /** How long to wait before the next thread is started, in ms; to be asked once for each that has ended. */
   restartDelay(): number {
-    if (performance.now() - this.#startedAt > RESTART_FORGIVEN) this.#crashes = 0;
     return Math.min(RESTART_MAX, RESTART_FIRST * 2 ** this.#crashes++);
   }
 
