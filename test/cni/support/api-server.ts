@@ -94,7 +94,8 @@ export async function startApiServer(t: Pick<TestContext, 'after'>): Promise<Api
   return api;
 
   function run(command: string, args: readonly string[]): ChildProcess {
-    const child = spawn(command, args, { cwd: folder, stdio: 'ignore' });
+    // It ends with this process, also when that is killed.
+    const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', command, ...args], { cwd: folder, stdio: 'ignore' });
     processes.add(child);
     child.on('exit', () => processes.delete(child));
     return child;

@@ -151,7 +151,7 @@ export function nodeAgentSettings({ api, folders, zdsPath }: TestNode): Record<s
 }
 
 async function startNodeAgent(t: TestContext, node: TestNode, env: Record<string, string>): Promise<NodeAgentProcess> {
-  const child = spawn(process.execPath, ['src/cli.ts', 'cni'], {
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', process.execPath, 'src/cli.ts', 'cni'], {
     cwd: root,
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {
