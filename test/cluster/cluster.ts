@@ -114,7 +114,7 @@ export function startCluster(): Cluster {
 function separateLogs(mounts: string, folder: string): void {
   const own = join(folder, 'pod-logs');
   if (existsSync(own)) return;
-  mkdirSync(own);
+  for (const path of [own, POD_LOGS]) mkdirSync(path, { recursive: true });
   const mounted = spawnSync('nsenter', ['-m', '-t', mounts, '--', 'mount', '--bind', own, POD_LOGS], {
     encoding: 'utf8',
   });

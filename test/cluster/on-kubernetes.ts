@@ -219,7 +219,8 @@ test('without the label pods leave the mesh and keep their traffic', { skip }, a
 
 test('an uninstall leaves the nodes as they were', { skip }, async () => {
   await cluster.kubectl('delete', 'daemonset', '-n', 'culvert-system', 'culvert-cni', '--timeout=120s');
-  await eventually('node agents are gone', async () => (await podsOf('culvert-cni')).length === 0, WAIT);
+  // They have a minute to end, once the garbage collector has told them to.
+  await eventually('node agents are gone', async () => (await podsOf('culvert-cni')).length === 0, 3 * WAIT);
   for (const node of NODES) {
     assert.equal(readFileSync(conflist(node), 'utf8'), conflists.get(node));
     for (const left of ['cni-bin/culvert-cni', 'run/culvert/cni.sock', 'run/ztunnel/ztunnel.sock']) {
