@@ -50,7 +50,7 @@ const REPORT_TIMEOUT_MS = 1000;
 
 /** Registers the traffic families in `registry`. */
 export function createMetricsHub(options: MetricsHubOptions): MetricsHub {
-  const { registry, threads, now = Date.now, onError = () => {} } = options;
+  const { registry, threads, now = () => performance.now(), onError = () => {} } = options;
   const { idleMs = DEFAULT_IDLE_MS, reportMs = REPORT_TIMEOUT_MS } = options;
   const traffic = createTrafficStore(registry);
   const evicted = registry.counter(SERIES_EVICTED);

@@ -22,19 +22,24 @@ export type UseCertificate = (certificate: ServingCertificate) => Promise<void>;
 
 /**
  * A certificate of the mesh's own CA for the control plane itself: a new one at half of its life, and whenever the CA has
- * changed. The first is handed to `use` once there is a CA; until one can be made and is taken, that of before stays.
+ * changed or the clock was set back. The first is handed to `use` once there is a CA; until one can be made and is taken,
+ * that of before stays.
  */
 export function keepServingCertificate(
   { ca, names, log, now = Date.now, ttlMs = TTL_MS, checkMs = 60_000 }: ServingCertificateOptions,
   use: UseCertificate,
 ): { close(): void } {
+  let madeAt = 0;
   let renewAt = 0;
   /** Counts the changes of the CA, and up to which of them the certificate is. */
   let changes = 0;
   let upTo = -1;
   const caretaker = createCaretaker(
     async () => {
-      if (ca.rootsPem() === null || (now() < renewAt && upTo === changes)) return;
+      const time = now();
+      // One that was made before the clock was set back may not be valid yet.
+      const isInTime = madeAt <= time && time < renewAt;
+      if (ca.rootsPem() === null || (isInTime && upTo === changes)) return;
       const change = changes;
       const { publicKey, privateKey } = await generateWorkloadKey();
       const { certPem, intermediatesPem, rootsPem, notAfter } = await ca.issue(
@@ -46,7 +51,8 @@ export function keepServingCertificate(
         keyPem: privateKeyPem(privateKey),
         clientRootsPem: rootsPem,
       });
-      renewAt = (now() + notAfter) / 2;
+      madeAt = time;
+      renewAt = (time + notAfter) / 2;
       upTo = change;
       log.info('control::ca', 'the control plane has a new serving certificate', {
         names: names.join(','),

@@ -26,3 +26,18 @@ test('a serving certificate that is not taken is named in the log, and another o
   assert.notEqual(offered[0], offered[1]);
   assert.equal(says('too small a key'), 1);
 });
+
+test('a serving certificate that was made before the clock was set back is replaced', async (t) => {
+  const log = createLogger({ format: 'plain', level: 'debug', write() {} });
+  const create = { trustDomain: 'cluster.local', lifeMs: 86_400_000 };
+  const ca = createCertificateAuthority(await openPluggedCa({ dir: join(scratchFolder(t), 'ca'), create, log }));
+  t.after(() => ca.close());
+  let setBy = 0;
+  let taken = 0;
+  const now = () => Date.now() + setBy;
+  const kept = keepServingCertificate({ ca, names: ['x.svc'], log, now, checkMs: 10 }, async () => void taken++);
+  t.after(() => kept.close());
+  await eventually('the first one is taken', () => taken === 1);
+  setBy = -3_600_000;
+  await eventually('another one is taken', () => taken === 2);
+});
