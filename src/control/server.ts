@@ -163,7 +163,8 @@ class Session {
       });
     });
     // Replicas that started together must not lose all their clients together.
-    this.#after(limits.maxAgeMs * (1 + AGE_JITTER * (2 * Math.random() - 1)), () => this.askToGo());
+    const ageMs = limits.maxAgeMs * (1 + AGE_JITTER * (2 * Math.random() - 1));
+    this.#after(Math.min(ageMs, MAX_TIMER_MS), () => this.askToGo());
     this.#keepAlive();
     this.#becomeIdle(Math.min(limits.maxIdleMs, FIRST_CALL_MS));
   }
@@ -298,6 +299,8 @@ const DEFAULT_LIMITS: ConnectionLimits = {
   maxStreamsPerConnection: 100,
 };
 const AGE_JITTER = 0.1;
+/** A longer timer of Node's would fire at once. */
+const MAX_TIMER_MS = 0x7fff_ffff;
 const LAST_WORDS_MS = 1000;
 /** Nobody connects without a reason. */
 const FIRST_CALL_MS = 30_000;

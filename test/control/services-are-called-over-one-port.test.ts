@@ -148,6 +148,21 @@ test('an old connection is asked to go, and its stream is ended after the grace'
   assert.equal(given['grpc-message'], 'transport is closing');
 });
 
+test('a connection that may become as old as the settings permit gets no timer that fires at once', async (t) => {
+  t.mock.method(Math, 'random', () => 0.99);
+  const { mock } = t.mock.method(globalThis, 'setTimeout');
+  const served = await serve(t, [echo], { limits: { maxAgeMs: 24 * 86_400_000 } });
+  const { stream } = await rawStream(t, served, ALWAYS);
+  stream.write(Buffer.concat([framePrefix(1), Buffer.from('a')]));
+  await once(stream, 'data');
+  const delays = mock.calls.map((made) => made.arguments[1] ?? 0);
+  assert.ok(delays.some((ms) => ms > 24 * 86_400_000));
+  assert.ok(
+    delays.every((ms) => ms < 2 ** 31),
+    String(delays),
+  );
+});
+
 test('a connection without any call is asked to go, one that is alive is not', async (t) => {
   const limits = { maxIdleMs: 300, pingIntervalMs: 50, pingTimeoutMs: 1000 };
   const served = await serve(t, [echo], { limits });
