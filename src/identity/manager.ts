@@ -91,6 +91,8 @@ export function createCertificateManager({
   const listeners = new Set<CertificateListener>();
   const renewal = createRenewalPolicy(random);
   let running = 0;
+  /** Counts the changes of the CA. */
+  let changes = 0;
   let closed = false;
   let cancelTimer = () => {};
   let lastRead = clock.now();
@@ -137,6 +139,7 @@ export function createCertificateManager({
   function start(entry: Entry): void {
     const { identity } = entry;
     const { priority } = entry.attempt;
+    const before = changes;
     let settled = false;
     const settle = (outcome: () => void) => {
       if (settled) return;
@@ -153,12 +156,18 @@ export function createCertificateManager({
     entry.attempt = { kind: 'running', priority };
     log.debug(TARGET, `requesting a certificate (${priority})`, { identity });
     Promise.try(() => authority.sign(entry.identity)).then(
-      (certificate) => settle(() => received(entry, certificate)),
+      (certificate) => settle(() => received(entry, certificate, changes === before)),
       (error: unknown) => settle(() => failed(entry, error)),
     );
   }
 
-  function received(entry: Entry, certificate: WorkloadCertificate): void {
+  /** Not all at once. */
+  function soon(now: number): number {
+    return now + random() * RENEW_ALL_WITHIN_MS;
+  }
+
+  /** @param isCurrent whether the CA is the one that was asked */
+  function received(entry: Entry, certificate: WorkloadCertificate, isCurrent: boolean): void {
     const now = readClock();
     const fault =
       unusable(certificate, entry.identity, now) ?? (revoked([certificate])[0] ? revokedText(certificate) : null);
@@ -170,7 +179,8 @@ export function createCertificateManager({
     entry.failures = 0;
     entry.error = null;
     entry.earliestRetry = now;
-    entry.attempt = { kind: 'scheduled', priority: 'background', at: renewal.renewAt(certificate, now) };
+    const at = renewal.renewAt(certificate, now);
+    entry.attempt = { kind: 'scheduled', priority: 'background', at: isCurrent ? at : Math.min(at, soon(now)) };
     for (const { resolve } of entry.waiters.splice(0)) resolve(certificate);
     for (const listener of listeners) listener(entry.identity, certificate);
   }
@@ -242,8 +252,9 @@ export function createCertificateManager({
     },
     renewAll() {
       const now = readClock();
+      changes++;
       for (const { attempt } of entries.values()) {
-        if (attempt.kind === 'scheduled') attempt.at = Math.min(attempt.at, now + random() * RENEW_ALL_WITHIN_MS);
+        if (attempt.kind === 'scheduled') attempt.at = Math.min(attempt.at, soon(now));
       }
       turn();
     },

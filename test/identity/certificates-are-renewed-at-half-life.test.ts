@@ -49,6 +49,20 @@ test('a clock that is set forward beyond the half life has the certificate renew
   assert.equal(requests.length, 1);
 });
 
+test('a certificate that was asked for before the CA changed, and comes after that, is renewed soon as well', async (t) => {
+  const { manager, next, requests, clock } = createBench(t);
+  manager.prefetch(identity('a'));
+  const underWay = next();
+  manager.renewAll();
+  const first = await underWay.issue(24 * HOUR);
+  assert.equal(await manager.get(identity('a')), first);
+  await clock.advance(RENEW_ALL_WITHIN_MS / 2);
+  assert.equal(requests.length, 1);
+  await next().issue(24 * HOUR);
+  await clock.advance(11 * HOUR);
+  assert.equal(requests.length, 0);
+});
+
 test('a listener that has gone is told no more', async (t) => {
   const { manager, next } = createBench(t);
   const told: string[] = [];
