@@ -71,6 +71,7 @@ export interface TestAgent {
   ready(): Promise<HttpAnswer>;
   /** Each thread has a part in it, and gives it after it has done all that it was told before. */
   dump(): Promise<ConfigDump>;
+  /** With all that has happened in every thread until now. */
   metrics(): Promise<Sample[]>;
   /** Asks until the answer satisfies, for what the agent tells only when asked. */
   until<T>(what: string, ask: () => Promise<T>, satisfies: (answer: T) => boolean): Promise<T>;
@@ -206,7 +207,13 @@ export async function startAgent(options: TestAgentOptions): Promise<TestAgent> 
     post: (path) => fetchText('POST', adminPort, path),
     ready: () => fetchText('GET', readinessPort, '/healthz/ready'),
     dump: async () => JSON.parse((await fetchText('GET', adminPort, '/config_dump')).body),
-    metrics: async () => readSamples((await fetchText('GET', statsPort, '/metrics')).body),
+    async metrics() {
+      const scrape = () => fetchText('GET', statsPort, '/metrics');
+      // A scrape leaves out what a thread reports after a second. The report has come when the thread has answered to more.
+      await scrape();
+      await agent.dump();
+      return readSamples((await scrape()).body);
+    },
     async until(what, ask, satisfies) {
       for (const end = performance.now() + PATIENCE_MS; ; ) {
         const answer = await ask();
