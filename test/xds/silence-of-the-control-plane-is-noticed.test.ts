@@ -60,7 +60,7 @@ test('an answer to a ping that came while this thread stood still is not late', 
   await inTurns('acknowledged', () => server.requests.length === 4);
   // Nothing else is on its way.
   for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
-  const passed = path.beforeItIsRead(() => t.mock.timers.tick(10_000));
+  const passed = path.beforeItIsRead('client', () => t.mock.timers.tick(10_000));
   t.mock.timers.tick(30_000);
   await passed;
   server.push({ policies: { 'demo/p': policy('p') } });

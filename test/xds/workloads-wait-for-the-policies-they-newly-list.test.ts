@@ -106,7 +106,7 @@ test('a policy that came while this thread stood still is not late', async (t) =
   const unknown: string[] = [];
   const lists = () => store.workload(uid('a'))!.authorizationPolicies;
   store.subscribe(() => unknown.push(...lists().filter((key) => store.policy(key) === null)));
-  const passed = path.beforeItIsRead(() => {
+  const passed = path.beforeItIsRead('client', () => {
     skip(1000);
     t.mock.timers.tick(1000);
   });

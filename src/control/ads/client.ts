@@ -45,8 +45,8 @@ export class AdsClient {
   #isReading = false;
   #isOver = false;
   #node: ClientNode | null = null;
-  /** Until when what is asked for of one kind waits for the client to ask for the other as well. */
-  #expectedUntil = 0;
+  /** Whether what is asked for of one kind waits for the client to ask for the other as well. */
+  #isExpecting = false;
   #expecting: NodeJS.Timeout | null = null;
 
   constructor(stream: ServerStream, caller: Caller, context: ClientContext) {
@@ -204,9 +204,13 @@ export class AdsClient {
   /** A node proxy asks for both kinds in one moment, and the order of its requests must not be that of the responses. */
   #expectOthers(): void {
     if (this.#expecting !== null) return;
-    const { policiesExpectedMs } = this.#context;
-    this.#expectedUntil = performance.now() + policiesExpectedMs;
-    this.#expecting = setTimeout(() => this.advance(), policiesExpectedMs + 1);
+    this.#isExpecting = true;
+    const over = () => {
+      this.#isExpecting = false;
+      this.advance();
+    };
+    // A thread that stood still has its timers before what came meanwhile.
+    this.#expecting = setTimeout(() => setImmediate(over), this.#context.policiesExpectedMs);
   }
 
   #advancePolicies(watch: Watch, addresses: readonly Watch[]): void {
@@ -304,7 +308,7 @@ export class AdsClient {
 
   /** Whether every policy that an address may list is with the client already, or before it on the stream. */
   #hasPolicies(policies: Watch | null): boolean {
-    if (policies === null) return performance.now() >= this.#expectedUntil;
+    if (policies === null) return !this.#isExpecting;
     if (policies.owed !== null || policies.delivery.kind === 'preparing') return false;
     return !this.#context.changes.policiesSince(policies.position);
   }
@@ -312,7 +316,7 @@ export class AdsClient {
   #advanceLast(watch: Watch, addresses: readonly Watch[]): void {
     const { composer, changes } = this.#context;
     if (watch.delivery.kind !== 'none') return;
-    if (addresses.length === 0 && performance.now() < this.#expectedUntil) return;
+    if (addresses.length === 0 && this.#isExpecting) return;
     // No address that is still to come lists what goes before this place.
     let before = watch.position;
     for (const { owed, position, delivery } of addresses) {

@@ -1,22 +1,22 @@
-import { connect, createServer, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import type { TestContext } from 'node:test';
-import type { TestIstiod } from '../../support/istiod.ts';
 
 export interface Path {
+  readonly port: number;
   /** `https://localhost:<port>` */
   readonly address: string;
   /** Nothing gets through any more, and nobody is told. */
   dead: boolean;
   /**
-   * Acts when the next bytes for the client have arrived and before it looks for them, as after a time in which its thread
-   * stood still.
+   * Acts when the next bytes for the client, or for the server, have arrived and before it looks for them, as after a time
+   * in which its thread stood still.
    */
-  beforeItIsRead(act: () => void): Promise<void>;
+  beforeItIsRead(by: 'client' | 'server', act: () => void): Promise<void>;
 }
 
 /** A path to the control plane. */
-export async function pathTo(t: TestContext, server: TestIstiod): Promise<Path> {
-  let passedBack = () => {};
+export async function pathTo(t: TestContext, server: { readonly port: number }): Promise<Path> {
+  const passed = { client() {}, server() {} };
   const sockets = new Set<Socket>();
   const listener = createServer((socket) => {
     const onward = connect(server.port, '127.0.0.1');
@@ -27,7 +27,7 @@ export async function pathTo(t: TestContext, server: TestIstiod): Promise<Path> 
       const pass = (bytes: Buffer) => {
         if (path.dead) return;
         to.write(bytes);
-        if (from === onward) passedBack();
+        passed[from === onward ? 'client' : 'server']();
       };
       sockets.add(from.on('error', () => {}).on('data', pass));
     }
@@ -38,13 +38,15 @@ export async function pathTo(t: TestContext, server: TestIstiod): Promise<Path> 
     for (const socket of sockets) socket.destroy();
     listener.close();
   });
+  const { port } = listener.address() as AddressInfo;
   const path: Path = {
-    address: `https://localhost:${(listener.address() as { port: number }).port}`,
+    port,
+    address: `https://localhost:${port}`,
     dead: false,
-    beforeItIsRead: (act) =>
+    beforeItIsRead: (by, act) =>
       new Promise((resolve) => {
-        passedBack = () => {
-          passedBack = () => {};
+        passed[by] = () => {
+          passed[by] = () => {};
           setImmediate(() => {
             // The kernel may take a moment to deliver.
             Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);
