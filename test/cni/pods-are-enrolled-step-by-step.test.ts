@@ -255,6 +255,23 @@ test('a pod whose namespace is not found keeps its listener until its rules are 
   assert.equal(open.size, 1);
 });
 
+test('when all leave, what fails is tried again for a while, and what remains is told', async (t) => {
+  for (const lasts of [false, true]) {
+    const { state, fail, enroller, netns, stateOf } = setting(t);
+    state.found = netns('a');
+    state.desired = enrolled();
+    enroller.changed(UID);
+    await eventually('enabled', () => stateOf() === 'enabled');
+    let tried = 0;
+    state.during.set('remove', () => {
+      if (++tried > 1 && !lasts) fail.clear();
+    });
+    fail.set('remove', new Error('no rules'));
+    assert.deepEqual(await enroller.leaveAll(lasts ? 300 : undefined), lasts ? ['demo/web'] : []);
+    assert.ok(lasts || tried > 1, 'it was not tried again');
+  }
+});
+
 test('a namespace that is not found is looked for again', async (t) => {
   const { state, enroller, netns, stateOf } = setting(t);
   state.desired = enrolled(MARKED);

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { CulvertError, messageOf } from '../../errors.ts';
 import type { Logger } from '../../log/logger.ts';
 import type { NetnsHandle } from '../../netns/handle.ts';
@@ -35,8 +36,11 @@ export interface Enroller {
   /** Lets go of the namespaces of sandboxes that have ended. */
   release(isEnded: (containerId: string) => boolean): void;
   states(): Iterable<{ readonly pod: PodInfo; readonly state: PodState }>;
-  /** Takes every pod out, for good. Resolves with the pods that could not be. */
-  leaveAll(): Promise<string[]>;
+  /**
+   * Takes every pod out, for good. Resolves with the pods that could not be.
+   * @param patienceMs for how long what fails is tried again, in ms
+   */
+  leaveAll(patienceMs?: number): Promise<string[]>;
   /** Waits for what is under way and lets go of all handles; pods stay as they are. */
   close(): Promise<void>;
 }
@@ -79,6 +83,8 @@ export interface EnrollerOptions {
 /** Most of a pod's work is waiting for the API server and for agents; with iptables, for programs on the node. */
 const CONCURRENCY = 8;
 const RESCAN_MS = 10_000;
+/** Together with asking why the node agent ends, much less than the minute that its DaemonSet grants. */
+const LEAVE_MS = 10_000;
 
 export function createEnroller(options: EnrollerOptions): Enroller {
   const { desired, rules: backend, zds, host, discover, annotate, log, onStep = () => {} } = options;
@@ -351,12 +357,15 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     *states() {
       for (const { pod, state } of entries.values()) yield { pod, state };
     },
-    async leaveAll() {
+    async leaveAll(patienceMs = LEAVE_MS) {
+      const deadline = performance.now() + patienceMs;
       leaving = true;
       for (const uid of entries.keys()) queue.add(uid);
       await queue.idle();
-      const left = [...entries.values()].map(({ pod }) => `${pod.namespace}/${pod.name}`);
+      // What has failed comes again by itself.
+      while (entries.size > 0 && performance.now() < deadline) await delay(50);
       await queue.close();
+      const left = [...entries.values()].map(({ pod }) => `${pod.namespace}/${pod.name}`);
       return left;
     },
     async close() {
