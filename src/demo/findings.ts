@@ -149,7 +149,11 @@ export async function showListeners(screen: Screen, { ports }: Stage): Promise<v
 
 /** The counters that a dashboard would show. */
 export async function showMetrics(screen: Screen, { ports }: Stage, { toService }: Conversations): Promise<void> {
-  const text = await (await fetch(`http://localhost:${ports.metrics}/metrics`)).text();
+  const ask = async (port: number, path: string) => (await fetch(`http://localhost:${port}/${path}`)).text();
+  // A scrape leaves out what a thread reports after a second. The report has come when the thread has answered to more.
+  await ask(ports.metrics, 'metrics');
+  await ask(ports.admin, 'config_dump');
+  const text = await ask(ports.metrics, 'metrics');
   const sum = (family: string, ...labels: string[]) =>
     text
       .split('\n')
