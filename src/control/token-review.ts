@@ -12,6 +12,8 @@ export interface TokenReviewOptions {
   readonly audience: string;
   /** ms since 1970 */
   readonly now?: () => number;
+  /** ms; a clock that is not set */
+  readonly monotonic?: () => number;
   /** How long a good answer is believed, in ms; at most 60 000. */
   readonly rememberMs?: number;
 }
@@ -22,10 +24,10 @@ export interface TokenReviewOptions {
  * when the API server does not answer.
  */
 export function createTokenReviewer(options: TokenReviewOptions): TokenReviewer {
-  const { api, audience, now = Date.now } = options;
+  const { api, audience, now = Date.now, monotonic = () => performance.now() } = options;
   const rememberMs = Math.min(options.rememberMs ?? MAX_REMEMBER_MS, MAX_REMEMBER_MS);
-  /** By digest of the token, in the order in which they end. */
-  const remembered = new Map<string, { readonly caller: Caller; readonly from: number; readonly until: number }>();
+  /** By digest of the token, in the order in which they were asked about. Until when: by the clock that is not set. */
+  const remembered = new Map<string, { readonly caller: Caller; readonly until: number; readonly expiry: number }>();
   const underway = new Map<string, Promise<Caller | TokenRefused>>();
   /** How many of them each address has caused. */
   const perAddress = new Map<string, number>();
@@ -34,9 +36,7 @@ export function createTokenReviewer(options: TokenReviewOptions): TokenReviewer 
     async review(token, ip) {
       const key = createHash('sha256').update(token).digest('base64');
       const known = remembered.get(key);
-      const time = now();
-      // A clock that was set back must not have it believed for longer.
-      if (known !== undefined && known.from <= time && time < known.until) return known.caller;
+      if (known !== undefined && monotonic() < known.until && now() < known.expiry) return known.caller;
       remembered.delete(key);
       const asked = underway.get(key);
       if (asked !== undefined) return asked;
@@ -61,7 +61,7 @@ export function createTokenReviewer(options: TokenReviewOptions): TokenReviewer 
   };
 
   async function ask(token: string, key: string): Promise<Caller | TokenRefused> {
-    const asked = now();
+    const asked = monotonic();
     const review = await api.create('/apis/authentication.k8s.io/v1/tokenreviews', {
       apiVersion: 'authentication.k8s.io/v1',
       kind: 'TokenReview',
@@ -69,8 +69,8 @@ export function createTokenReviewer(options: TokenReviewOptions): TokenReviewer 
     });
     const verdict = readReview(review, audience, token);
     if (!('refused' in verdict)) {
-      const until = Math.min(asked + rememberMs, expiryOf(token) ?? Number.POSITIVE_INFINITY);
-      remembered.set(key, { caller: verdict, from: asked, until });
+      const expiry = expiryOf(token) ?? Number.POSITIVE_INFINITY;
+      remembered.set(key, { caller: verdict, until: asked + rememberMs, expiry });
       forgetOld();
     }
     return verdict;
@@ -78,7 +78,7 @@ export function createTokenReviewer(options: TokenReviewOptions): TokenReviewer 
 
   function forgetOld(): void {
     for (const [key, { until }] of remembered) {
-      if (until > now() && remembered.size <= MAX_REMEMBERED) return;
+      if (until > monotonic() && remembered.size <= MAX_REMEMBERED) return;
       remembered.delete(key);
     }
   }

@@ -18,7 +18,6 @@ export abstract class CapturedConnection extends ProxiedConnection implements Ch
       listener,
       { ip: accepted.peerIp, port: accepted.peerPort },
       { ip: accepted.destinationIp, port: accepted.destinationPort },
-      plane.now(),
     );
     this.plane = plane;
     this.pod = pod;

@@ -55,7 +55,8 @@ export abstract class ProxiedConnection implements RelayOwner {
   /** The original destination, or the tunnel's own end. */
   readonly destinationIp: string;
   readonly destinationPort: number;
-  readonly startedAt: number;
+  /** In ms, by a clock that goes on while the thread stands still. */
+  readonly startedAt = performance.now();
   /** Set by the filter that finds out, else by `know`; see FilterChain. */
   context: ConnectionContext | null = null;
   filterIndex = 0;
@@ -69,7 +70,6 @@ export abstract class ProxiedConnection implements RelayOwner {
     listener: ListenerName,
     peer: { ip: string; port: number },
     destination: { ip: string; port: number },
-    now: number,
   ) {
     this.home = home;
     this.listener = listener;
@@ -77,7 +77,6 @@ export abstract class ProxiedConnection implements RelayOwner {
     this.peerPort = peer.port;
     this.destinationIp = destination.ip;
     this.destinationPort = destination.port;
-    this.startedAt = now;
   }
 
   get direction(): Direction {

@@ -6,7 +6,7 @@ import type { ConnectionContext, ProxiedConnection } from './connection.ts';
 import { CONTINUE, type Refusal } from './verdict.ts';
 
 /** Writes the access log (spec §13.4). */
-export function accessLog(log: Logger, now: () => number): Filter<ProxiedConnection> {
+export function accessLog(log: Logger): Filter<ProxiedConnection> {
   return {
     name: 'access-log',
     check: () => CONTINUE,
@@ -16,7 +16,7 @@ export function accessLog(log: Logger, now: () => number): Filter<ProxiedConnect
     },
     completed(connection, refusal) {
       if (refusal === null && !log.logs('info', ACCESS_TARGET)) return;
-      log.access(recordOf(connection, refusal, now()));
+      log.access(recordOf(connection, refusal));
     },
   };
 }
@@ -50,7 +50,7 @@ function isLabelledAlike(a: ConnectionContext, b: ConnectionContext): boolean {
   return Object.entries(labels).every(([label, value]) => b.destination![label as keyof typeof labels] === value);
 }
 
-function recordOf(connection: ProxiedConnection, refusal: Refusal | null, now: number): AccessRecord {
+function recordOf(connection: ProxiedConnection, refusal: Refusal | null): AccessRecord {
   const { context } = connection;
   const isOutbound = connection.listener === 'outbound';
   if (context === null) {
@@ -68,7 +68,7 @@ function recordOf(connection: ProxiedConnection, refusal: Refusal | null, now: n
     // As this agent's sockets see it: sent is what went on towards the peer of the other agent.
     bytesSent: isOutbound ? connection.bytesFromClient : connection.bytesFromServer,
     bytesReceived: isOutbound ? connection.bytesFromServer : connection.bytesFromClient,
-    durationMs: now - connection.startedAt,
+    durationMs: performance.now() - connection.startedAt,
     error: refusal?.message ?? '',
   };
 }

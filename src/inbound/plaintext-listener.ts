@@ -27,7 +27,7 @@ export function createPlaintextListener(plane: Plane, observe: PolicyObserver | 
       workload(),
       policy(observe),
       connect(),
-      accessLog(plane.log, plane.now),
+      accessLog(plane.log),
       stats(),
     ],
     plane.metrics,

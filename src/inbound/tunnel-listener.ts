@@ -43,7 +43,7 @@ export function createTunnelListener(plane: Plane, observe: PolicyObserver | nul
       policy(observe),
       connect(),
       metadata(),
-      accessLog(plane.log, plane.now),
+      accessLog(plane.log),
       stats(),
     ],
     plane.metrics,

@@ -66,7 +66,6 @@ export class TunnelStream extends ProxiedConnection implements StreamHandler, Ju
       'inbound-hbone',
       { ip: tunnel.peerIp, port: tunnel.peerPort },
       { ip: tunnel.localIp, port: tunnel.localPort },
-      plane.now(),
     );
     this.plane = plane;
     this.pod = tunnel.pod;

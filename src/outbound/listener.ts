@@ -22,7 +22,7 @@ export function createOutboundListener(plane: Plane): OutboundListener {
       loopGuard(callsOwnListener),
       limits(plane.settings.maxConnectionsPerPod),
       route(),
-      accessLog(plane.log, plane.now),
+      accessLog(plane.log),
       stats(),
     ],
     plane.metrics,

@@ -293,7 +293,8 @@ export class DataPlane implements Plane {
   drain(deadlineMs: number, done: () => void): void {
     for (const pod of this.#pods.values()) pod.drainListeners();
     this.#hbone.drain();
-    this.#draining = { until: this.now() + deadlineMs, done };
+    // Whoever ends the process does not wait while this thread stands still.
+    this.#draining = { until: performance.now() + deadlineMs, done };
     this.#checkDrained();
   }
 
@@ -311,7 +312,7 @@ export class DataPlane implements Plane {
 
   /** A live connection by its number; null when there is none. */
   liveConnection(number: number): LiveConnection | null {
-    return liveConnectionOf(this.#pods, number, this.now());
+    return liveConnectionOf(this.#pods, number);
   }
 
   stop(): void {
@@ -378,7 +379,7 @@ export class DataPlane implements Plane {
     for (const pod of this.#pods.values()) live += pod.connections.size + pod.handshakes.size;
     // Requests may be on their way in tunnels that have no stream yet: the tunnels close when they cannot be any more.
     for (const { streamCount } of this.#hbone.all()) if (streamCount === 0) live++;
-    if (live > 0 && this.now() < draining.until) return;
+    if (live > 0 && performance.now() < draining.until) return;
     if (live > 0) {
       this.log.warn('proxy', 'drain duration expired with pending connections, forcefully shutting down', {
         connections: live,
@@ -386,7 +387,7 @@ export class DataPlane implements Plane {
     }
     for (const uid of [...this.#pods.keys()]) this.stopPod(uid);
     // What tunnels have queued still has to leave.
-    if (this.loop.size > 0 && this.now() < draining.until) return;
+    if (this.loop.size > 0 && performance.now() < draining.until) return;
     this.#draining = null;
     draining.done();
   }

@@ -19,11 +19,7 @@ export function snapshotOf(
 }
 
 /** A live connection by its number; null when there is none. */
-export function liveConnectionOf(
-  pods: ReadonlyMap<string, PodRuntime>,
-  number: number,
-  now: number,
-): LiveConnection | null {
+export function liveConnectionOf(pods: ReadonlyMap<string, PodRuntime>, number: number): LiveConnection | null {
   for (const [pod, { connections }] of pods) {
     for (const connection of connections) {
       if (connection.id !== number) continue;
@@ -32,7 +28,7 @@ export function liveConnectionOf(
         dump: connection.describe(),
         policyFacts: isJudged(connection) ? connection.policyFacts() : null,
         endpoint: connection instanceof OutboundConnection ? connection.endpoint : null,
-        ageMs: now - connection.startedAt,
+        ageMs: performance.now() - connection.startedAt,
         bytesFromClient: connection.bytesFromClient,
         bytesFromServer: connection.bytesFromServer,
       };

@@ -53,6 +53,7 @@ export class Intake {
   /** Workloads of this node that wait for a policy which they list since now, at most until that time. */
   readonly #held = new Map<string, { readonly update: WorkloadUpdate; readonly until: number }>();
   #heldTimer: NodeJS.Timeout | null = null;
+  #isClosed = false;
   readonly #synced = new Set<TypeUrl>();
 
   constructor({ store, localNode, now, monotonic, collectNames, underlay }: IntakeOptions) {
@@ -168,6 +169,7 @@ export class Intake {
   }
 
   close(): void {
+    this.#isClosed = true;
     if (this.#heldTimer !== null) clearTimeout(this.#heldTimer);
     this.#held.clear();
   }
@@ -200,6 +202,7 @@ export class Intake {
 
   /** Lets those go whose time is over, of many some at a time. */
   #releaseDue(): void {
+    if (this.#isClosed) return;
     const now = this.#monotonic();
     let next = Number.POSITIVE_INFINITY;
     let released = 0;

@@ -124,7 +124,7 @@ test('of several tunnels that fell silent together a request waits for one only'
   assert.deepEqual(await Promise.all(first), Array(4).fill({ end: 'end', heard: 'served' }));
   // Nothing is on the way any more that would be heard once the request is sent.
   await until('a stream stays', () =>
-    [...rig.plane.pool.connections()].every((each) => each.streamCount === 0 && performance.now() - each.heardAt > 200),
+    [...rig.plane.pool.connections()].every((each) => each.streamCount === 0 && rig.plane.now() - each.heardAt > 200),
   );
   assert.equal(way.connections, 4);
   way.swallow();

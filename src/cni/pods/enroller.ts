@@ -85,6 +85,7 @@ const CONCURRENCY = 8;
 const RESCAN_MS = 10_000;
 /** Together with asking why the node agent ends, much less than the minute that its DaemonSet grants. */
 const LEAVE_MS = 10_000;
+const LEAVE_AGAIN_MS = 500;
 
 export function createEnroller(options: EnrollerOptions): Enroller {
   const { desired, rules: backend, zds, host, discover, annotate, log, onStep = () => {} } = options;
@@ -362,8 +363,12 @@ export function createEnroller(options: EnrollerOptions): Enroller {
       leaving = true;
       for (const uid of entries.keys()) queue.add(uid);
       await queue.idle();
-      // What has failed comes again by itself.
-      while (entries.size > 0 && performance.now() < deadline) await delay(50);
+      while (entries.size > 0 && performance.now() < deadline) {
+        await delay(Math.min(LEAVE_AGAIN_MS, deadline - performance.now()));
+        // What has failed comes again by itself, but perhaps too late: it may have failed many times before.
+        for (const uid of entries.keys()) queue.add(uid);
+        await queue.idle();
+      }
       await queue.close();
       const left = [...entries.values()].map(({ pod }) => `${pod.namespace}/${pod.name}`);
       return left;

@@ -206,10 +206,14 @@ export class AdsClient {
     if (this.#expecting !== null) return;
     this.#isExpecting = true;
     const over = () => {
+      if (this.#isReading && !this.#isOver) {
+        setImmediate(over);
+        return;
+      }
       this.#isExpecting = false;
       this.advance();
     };
-    // A thread that stood still has its timers before what came meanwhile.
+    // A thread that stood still has its timers before what came meanwhile, and a long request is read in slices.
     this.#expecting = setTimeout(() => setImmediate(over), this.#context.policiesExpectedMs);
   }
 
