@@ -63,6 +63,7 @@ async function controlPlane(network: MeshNetwork) {
     metrics: async () => (await get(metrics, '/metrics')).body,
     async status(...args: string[]) {
       const command = runCulvert(['status', '--admin', String(admin), ...args], {});
+      network.defer(() => command.child.kill('SIGKILL'));
       return { code: await command.exited, text: command.output() };
     },
   };
@@ -210,16 +211,18 @@ for (const [what, env, complaint] of [
     /DEFAULT_WORKLOAD_CERT_TTL.*no more than MAX_WORKLOAD_CERT_TTL/,
   ],
 ] as const) {
-  test(`${what} is said at the start`, async () => {
-    const { exited, output } = runCulvert(['control'], env);
+  test(`${what} is said at the start`, async (t) => {
+    const { child, exited, output } = runCulvert(['control'], env);
+    t.after(() => child.kill('SIGKILL'));
     assert.equal(await exited, 1, output());
     assert.match(output(), complaint);
   });
 }
 
-test('without a control plane its status is an error that says where to ask', async () => {
+test('without a control plane its status is an error that says where to ask', async (t) => {
   const [port] = await freePorts(1);
-  const { exited, output } = runCulvert(['status', '--admin', String(port)], {});
+  const { child, exited, output } = runCulvert(['status', '--admin', String(port)], {});
+  t.after(() => child.kill('SIGKILL'));
   assert.equal(await exited, 1);
   assert.match(output(), /the control plane does not answer on 127\.0\.0\.1:\d+ .*run this in its pod/);
 });
