@@ -2,6 +2,7 @@
  * The process's metrics on the control thread: asks every thread for its report, sums the reports into the registry, and
  * drops traffic series that nothing uses any more.
  */
+import { afterReading } from '../after-reading.ts';
 import { expose } from './exposition.ts';
 import { SERIES_EVICTED } from './families.ts';
 import type { Registry } from './registry.ts';
@@ -112,13 +113,10 @@ export function createMetricsHub(options: MetricsHubOptions): MetricsHub {
   };
 }
 
-/**
- * Settles when the work does, or when its time is over; the work goes on. What has arrived by then is still read: a loop
- * that comes late comes to its timers first.
- */
+/** Settles when the work does, or when its time is over; the work goes on. */
 function withinTime(work: Promise<void>, ms: number): Promise<void> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => setImmediate(resolve), ms);
-    work.then(resolve, reject).finally(() => clearTimeout(timer));
+    const cancel = afterReading(ms, resolve);
+    work.then(resolve, reject).finally(cancel);
   });
 }

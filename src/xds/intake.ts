@@ -2,7 +2,9 @@
  * Brings responses of the control plane into the mesh state, while they arrive and in steps: the thread that does it has
  * pods to serve meanwhile.
  */
+
 import protobuf from 'protobufjs/minimal.js';
+import { afterReading } from '../after-reading.ts';
 import { messageOf } from '../errors.ts';
 import type { Policy } from '../policy/types.ts';
 import type { LocalLayer } from '../state/local-layer.ts';
@@ -52,7 +54,7 @@ export class Intake {
   #batch = emptyBatch();
   /** Workloads of this node that wait for a policy which they list since now, at most until that time. */
   readonly #held = new Map<string, { readonly update: WorkloadUpdate; readonly until: number }>();
-  #heldTimer: NodeJS.Timeout | null = null;
+  #heldTimer: (() => void) | null = null;
   #isClosed = false;
   readonly #synced = new Set<TypeUrl>();
 
@@ -170,7 +172,7 @@ export class Intake {
 
   close(): void {
     this.#isClosed = true;
-    if (this.#heldTimer !== null) clearTimeout(this.#heldTimer);
+    this.#heldTimer?.();
     this.#held.clear();
   }
 
@@ -195,9 +197,9 @@ export class Intake {
     this.#heldTimer ??= this.#releaseIn(until - this.#monotonic());
   }
 
-  /** A thread that stood still has its timers before what came meanwhile: that is read in one turn and taken in in the next. */
-  #releaseIn(ms: number): NodeJS.Timeout {
-    return setTimeout(() => setImmediate(() => setImmediate(() => this.#releaseDue())), ms);
+  /** What is read in one turn is taken in in the next. */
+  #releaseIn(ms: number): () => void {
+    return afterReading(ms, () => setImmediate(() => this.#releaseDue()));
   }
 
   /** Lets those go whose time is over, of many some at a time. */

@@ -1,3 +1,4 @@
+import { afterReading } from '../after-reading.ts';
 import type { NetnsHandle } from '../netns/handle.ts';
 
 /** What the node agent says about a pod: metadata.name, metadata.namespace and spec.serviceAccountName. */
@@ -50,16 +51,4 @@ export interface Timers {
   after(ms: number, callback: () => void): () => void;
 }
 
-export const realTimers: Timers = {
-  after(ms, callback) {
-    let turn: NodeJS.Immediate | undefined;
-    const timer = setTimeout(() => {
-      // What has arrived is read first: an answer is not late because this process had to wait for a processor.
-      turn = setImmediate(callback);
-    }, ms);
-    return () => {
-      clearTimeout(timer);
-      clearImmediate(turn);
-    };
-  },
-};
+export const realTimers: Timers = { after: afterReading };

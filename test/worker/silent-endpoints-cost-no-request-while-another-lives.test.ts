@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { ServerHttp2Stream } from 'node:http2';
 import { connect, type Socket } from 'node:net';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { ATTEMPTS_RETRIED, TUNNEL_TIMEOUTS } from '../../src/metrics/families.ts';
 import type { EndpointGroup, OutboundPlan } from '../../src/routing/plan.ts';
 import { freePorts } from '../support/free-ports.ts';
@@ -177,15 +177,20 @@ for (const [when, answers] of [
   });
 }
 
-test('endpoints that are all slower than the time for connecting are waited for while they are heard of', async (t) => {
-  const rig = await planeUnderTest(t, { attemptTimeout: 1000, connectTimeout: 1500 });
-  const slow = await http2Peer(t, rig, (stream) => {
+/** Says `slow` to each request after so many ms. */
+function slowPeer(t: TestContext, rig: PlaneUnderTest, ms: number) {
+  return http2Peer(t, rig, (stream) => {
     setTimeout(() => {
       if (stream.closed) return;
       stream.respond({ ':status': 200 });
       stream.end('slow');
-    }, 3000);
+    }, ms);
   });
+}
+
+test('endpoints that are all slower than the time for connecting are waited for while they are heard of', async (t) => {
+  const rig = await planeUnderTest(t, { attemptTimeout: 1000, connectTimeout: 1500 });
+  const slow = await slowPeer(t, rig, 3000);
   const plan = twoEndpoints(rig, slow, slow) as ForwardPlan;
   const [third] = (tunnelTo({ ...rig.ports, hbone: slow }, 82) as ForwardPlan).groups;
   rig.answer = () => ({ ...plan, groups: [...plan.groups, third!] });
@@ -208,13 +213,7 @@ for (const reading of [1, 2, 3, 4]) {
         return time + ahead;
       },
     });
-    const slow = await http2Peer(t, rig, (stream) => {
-      setTimeout(() => {
-        if (stream.closed) return;
-        stream.respond({ ':status': 200 });
-        stream.end('slow');
-      }, 2200);
-    });
+    const slow = await slowPeer(t, rig, 2200);
     const plan = twoEndpoints(rig, slow, slow);
     rig.answer = () => {
       begun = now();

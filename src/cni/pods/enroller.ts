@@ -361,17 +361,16 @@ export function createEnroller(options: EnrollerOptions): Enroller {
     async leaveAll(patienceMs = LEAVE_MS) {
       const deadline = performance.now() + patienceMs;
       leaving = true;
-      for (const uid of entries.keys()) queue.add(uid);
-      await queue.idle();
-      while (entries.size > 0 && performance.now() < deadline) {
-        await delay(Math.min(LEAVE_AGAIN_MS, deadline - performance.now()));
-        // What has failed comes again by itself, but perhaps too late: it may have failed many times before.
+      for (;;) {
         for (const uid of entries.keys()) queue.add(uid);
         await queue.idle();
+        const timeLeft = deadline - performance.now();
+        if (entries.size === 0 || timeLeft <= 0) break;
+        // What has failed comes again by itself, but perhaps too late: it may have failed many times before.
+        await delay(Math.min(LEAVE_AGAIN_MS, timeLeft));
       }
       await queue.close();
-      const left = [...entries.values()].map(({ pod }) => `${pod.namespace}/${pod.name}`);
-      return left;
+      return [...entries.values()].map(({ pod }) => nameOf(pod));
     },
     async close() {
       await queue.close();
@@ -391,7 +390,7 @@ function infoOf({ uid, name, namespace, serviceAccount }: PodObject): PodInfo {
   return { uid, name, namespace, serviceAccount };
 }
 
-function nameOf({ namespace, name }: PodObject): string {
+function nameOf({ namespace, name }: Pick<PodObject, 'namespace' | 'name'>): string {
   return `${namespace}/${name}`;
 }
 

@@ -3,6 +3,7 @@
  * never leaves a workload without the policies it lists (§7.6): policies that are new or altered, addresses, then removals
  * of policies and those that hold for fewer from now on, or may do so since the client was here before.
  */
+import { afterReading } from '../../after-reading.ts';
 import type { Logger } from '../../log/logger.ts';
 import { inSlices } from '../../slices.ts';
 import type { Caller } from '../authentication.ts';
@@ -47,7 +48,7 @@ export class AdsClient {
   #node: ClientNode | null = null;
   /** Whether what is asked for of one kind waits for the client to ask for the other as well. */
   #isExpecting = false;
-  #expecting: NodeJS.Timeout | null = null;
+  #expecting: (() => void) | null = null;
 
   constructor(stream: ServerStream, caller: Caller, context: ClientContext) {
     this.#stream = stream;
@@ -143,7 +144,7 @@ export class AdsClient {
   close(): void {
     this.#isOver = true;
     this.#inbox.length = 0;
-    if (this.#expecting !== null) clearTimeout(this.#expecting);
+    this.#expecting?.();
   }
 
   status(): ClientStatus {
@@ -206,6 +207,7 @@ export class AdsClient {
     if (this.#expecting !== null) return;
     this.#isExpecting = true;
     const over = () => {
+      // A long request is read in slices.
       if (this.#isReading && !this.#isOver) {
         setImmediate(over);
         return;
@@ -213,8 +215,7 @@ export class AdsClient {
       this.#isExpecting = false;
       this.advance();
     };
-    // A thread that stood still has its timers before what came meanwhile, and a long request is read in slices.
-    this.#expecting = setTimeout(() => setImmediate(over), this.#context.policiesExpectedMs);
+    this.#expecting = afterReading(this.#context.policiesExpectedMs, over);
   }
 
   #advancePolicies(watch: Watch, addresses: readonly Watch[]): void {
